@@ -1,0 +1,137 @@
+/** Who answers what: the grammar of the registry API, the route table as data, and `match()`. Pure: imports nothing. */
+
+export type UpstreamName = 'proxy' | 'hosted'
+export type Entity = 'base' | 'catalog' | 'tags' | 'referrers' | 'manifest' | 'blob' | 'uploads' | 'upload'
+
+/** One row: which methods of which path are asked of whom, in order. */
+export interface Route {
+  entity: Entity
+  methods: readonly string[]
+  path: string
+  ask: readonly UpstreamName[]
+}
+
+/** A request the table knows. `path` is what was matched, byte for byte; the other parts have `%3A` read as `:`. */
+export interface Match {
+  route: Route
+  path: string
+  name?: string
+  /** Tag or digest of a manifest. */
+  reference?: string
+  /** Whether the reference is a digest, so that its content is the same wherever it lies. */
+  digest?: string
+}
+
+/** A request that reaches nobody, with the status and OCI error code the client gets. */
+export interface Refusal {
+  refused: 400 | 404 | 405
+  code: 'NAME_INVALID' | 'DIGEST_INVALID' | 'MANIFEST_INVALID' | 'UNSUPPORTED'
+  message: string
+  /** The methods this path has, for the `Allow` field of a 405 (RFC 9110, section 10.2.1). */
+  allow?: string
+}
+
+const component = '[a-z0-9]+(?:(?:[.]|_|__|-+)[a-z0-9]+)*'
+const tag = '[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}'
+const anyAlgorithm = '(?!sha256:|sha512:)[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+'
+const digest = `(?:sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}|${anyAlgorithm})`
+
+/**
+ * The productions a path is made of (OCI distribution-spec 1.1, "Pulling manifests"; digests: image-spec, "Digests").
+ * REFERRERS_TAG is the tag under which clients keep referrers where a registry has no API for them
+ * (distribution-spec, "Referrers Tag Schema"), and under which cosign keeps signatures (`sha256-<hex>.sig`).
+ */
+const grammar = {
+  NAME: { pattern: `${component}(?:/${component})*`, group: 'name', code: 'NAME_INVALID' },
+  REFERRERS_TAG: { pattern: '(?=.{1,128}$)sha(?:256|512)-[a-f0-9]{64}[a-zA-Z0-9._-]*', group: 'reference' },
+  REFERENCE: { pattern: `${tag}|${digest}`, group: 'reference', code: 'MANIFEST_INVALID' },
+  DIGEST: { pattern: digest, group: 'digest', code: 'DIGEST_INVALID' },
+  SESSION: { pattern: '[a-zA-Z0-9_=~-][a-zA-Z0-9._=~-]*', group: 'session' },
+} as const
+const production = /NAME|REFERRERS_TAG|REFERENCE|DIGEST|SESSION/g
+/** Names longer than this are refused by CNCF distribution too. */
+const maxName = 255
+
+/** The whole of what this router answers under /v2/. The first row that has the path and the method counts. */
+export const routes: readonly Route[] = [
+  row('base', 'GET HEAD', '/v2/', 'proxy hosted'),
+  row('catalog', 'GET', '/v2/_catalog', 'hosted'),
+  row('tags', 'GET', '/v2/NAME/tags/list', 'hosted'),
+  row('referrers', 'GET', '/v2/NAME/referrers/DIGEST', 'hosted'),
+  row('manifest', 'GET HEAD', '/v2/NAME/manifests/REFERRERS_TAG', 'hosted proxy'),
+  row('manifest', 'GET HEAD', '/v2/NAME/manifests/REFERENCE', 'proxy hosted'),
+  row('manifest', 'PUT DELETE', '/v2/NAME/manifests/REFERENCE', 'hosted'),
+  row('blob', 'GET', '/v2/NAME/blobs/DIGEST', 'proxy hosted'),
+  // A HEAD of a blob is how a client that pushes asks "must I send this layer?": a 200 for what hosted lacks loses it.
+  row('blob', 'HEAD DELETE', '/v2/NAME/blobs/DIGEST', 'hosted'),
+  row('uploads', 'POST', '/v2/NAME/blobs/uploads/', 'hosted'),
+  row('upload', 'GET PATCH PUT DELETE', '/v2/NAME/blobs/uploads/SESSION', 'hosted'),
+]
+
+function row(entity: Entity, methods: string, path: string, ask: string): Route {
+  return { entity, methods: methods.split(' '), path, ask: ask.split(' ') as UpstreamName[] }
+}
+
+type Production = keyof typeof grammar
+const compiled = routes.map((route) => {
+  const expand = (part: (name: Production) => string) =>
+    new RegExp(`^${route.path.replace(production, (name) => part(name as Production))}$`)
+  return {
+    route,
+    exact: expand((name) => `(?<${grammar[name].group}>${grammar[name].pattern})`),
+    // The same form with any words in its places: what it matches has a bad part, not an unknown path.
+    form: expand((name) => (name === 'NAME' ? '(?<NAME>.+)' : `(?<${name}>[^/]+)`)),
+  }
+})
+const whole = Object.fromEntries(
+  Object.entries(grammar).map(([name, { pattern }]) => [name, new RegExp(`^(?:${pattern})$`)]),
+) as Record<Production, RegExp>
+const isDigest = new RegExp(`^${digest}$`)
+
+/**
+ * Finds the row for a request. `path` is the raw path, without query. Only `%3A` is read as `:`; every other escape,
+ * `//` and `..` are outside the grammar and so refused.
+ */
+export function match(method: string, path: string): Match | Refusal {
+  const plain = path.replace(/%3a/gi, ':')
+  const allowed = new Set<string>()
+  for (const { route, exact } of compiled) {
+    const found = exact.exec(plain)
+    if (!found) continue
+    if (!route.methods.includes(method)) {
+      for (const name of route.methods) allowed.add(name)
+      continue
+    }
+    const { name, reference, digest } = found.groups ?? {}
+    if (name && name.length > maxName) return invalid('NAME_INVALID')
+    return {
+      route,
+      path,
+      name,
+      reference,
+      digest: digest ?? (reference && isDigest.test(reference) ? reference : undefined),
+    }
+  }
+  if (allowed.size > 0) {
+    const message = `${method} is not an operation of this path`
+    return { refused: 405, code: 'UNSUPPORTED', message, allow: [...allowed].join(', ') }
+  }
+  for (const { form } of compiled) {
+    const parts = form.exec(plain)?.groups ?? {}
+    for (const [name, value] of Object.entries(parts)) {
+      const { code } = grammar[name as Production] as { code?: Refusal['code'] }
+      if (code && !whole[name as Production].test(value as string)) return invalid(code)
+    }
+  }
+  return { refused: 404, code: 'UNSUPPORTED', message: 'no such path in the registry API' }
+}
+
+const complaints: Partial<Record<Refusal['code'], string>> = {
+  NAME_INVALID: 'invalid repository name',
+  DIGEST_INVALID: 'invalid digest',
+  MANIFEST_INVALID: 'invalid tag or digest',
+}
+
+function invalid(code: Refusal['code']): Refusal {
+  return { refused: 400, code, message: complaints[code] ?? code }
+}

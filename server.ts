@@ -1,0 +1,81 @@
+/** The program: environment -> configuration -> service -> runtime. */
+import process from 'node:process'
+import manifest from './package.json' with { type: 'json' }
+import { type Config, configHelp, readConfig } from './src/config.ts'
+import { createLog } from './src/log.ts'
+import { detectRuntime } from './src/runtime.ts'
+import { createService } from './src/service.ts'
+
+const help = `combined-registry ${manifest.version}: one address for a private registry and a pull-through cache
+
+  --help         this text
+  --version      the version
+  --healthcheck  exit 0 if the router on PORT of this machine is live, 1 if not
+
+Everything else comes from the environment:
+
+${configHelp()}`
+
+async function serve(config: Config): Promise<void> {
+  const log = createLog(config, console.log)
+  const runtime = await detectRuntime()
+  const { version } = manifest
+  const service = createService(config, {
+    fetch: runtime.fetch,
+    now: () => performance.now(),
+    log,
+    version,
+    runtime: runtime.name,
+  })
+  if (runtime.warning) log('warn', runtime.warning)
+  const server = await runtime.listen(service.handle, config)
+  const { host, scheme } = config.aggregate
+  log('info', 'listening', {
+    host: config.host,
+    port: server.port,
+    runtime: runtime.name,
+    version,
+    name: `${scheme}://${host}`,
+  })
+
+  const stop = (signal: string) => {
+    log('info', 'draining', { signal, seconds: config.drainTimeout })
+    setTimeout(() => exit(1, 'drain timeout'), config.drainTimeout * 1000)
+    server.stop()
+    service.drain().then(() => exit(0, 'drained'))
+  }
+  const exit = (code: number, message: string) => {
+    log(code === 0 ? 'info' : 'error', message)
+    process.exit(code)
+  }
+  for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, () => stop(signal))
+}
+
+/** For a container's health check: an image with nothing but this program has no other client. */
+async function healthcheck({ port, host }: Config): Promise<never> {
+  const address = ['0.0.0.0', '::'].includes(host) ? '127.0.0.1' : host
+  const answer = await fetch(`http://${address.includes(':') ? `[${address}]` : address}:${port}/livez`).catch(
+    () => undefined,
+  )
+  process.exit(answer?.ok ? 0 : 1)
+}
+
+/** Says what is wrong, one line a fault, and ends with 1. */
+function fail(faults: readonly string[]): never {
+  for (const fault of faults) console.error(`combined-registry: ${fault}`)
+  process.exit(1)
+}
+
+const [command, ...rest] = process.argv.slice(2)
+const known = [undefined, '--help', '--version', '--healthcheck']
+if (rest.length > 0 || !known.includes(command)) fail([`unknown argument ${rest[0] ?? command}: see --help`])
+if (command === '--help') console.log(help)
+else if (command === '--version') console.log(manifest.version)
+else {
+  const read = readConfig(process.env)
+  if ('faults' in read) fail(read.faults)
+  if (command === '--healthcheck') await healthcheck(read.config)
+  await serve(read.config).catch((error: Error) =>
+    fail([`cannot listen on ${read.config.host}:${read.config.port}: ${error.message}`]),
+  )
+}

@@ -1,0 +1,60 @@
+/** OCI error bodies: writing our own, and reading those of the registries. */
+
+/** What an upstream said in `errors[0]` of its body (OCI distribution-spec 1.1, "Error Codes"). */
+export interface OciError {
+  code: string
+  message: string
+  detail?: unknown
+}
+
+/** Longest error body that is read; anything beyond it is not looked at. */
+const maxErrorBody = 64 * 1024
+
+/** An answer of this router's own: status, OCI error body, and further fields. A HEAD gets the same without the body. */
+export function ociError(method: string, status: number, error: OciError, fields?: Record<string, string>): Response {
+  const headers = new Headers(fields)
+  headers.set('Content-Type', 'application/json')
+  const body = `${JSON.stringify({ errors: [error] })}\n`
+  return new Response(method === 'HEAD' ? null : body, { status, headers })
+}
+
+/** Reads at most 64 KiB of an error answer's body and frees the rest; undefined where it is not an OCI error. */
+export async function readOciError(response: Response): Promise<OciError | undefined> {
+  if (!response.body) return undefined
+  const reader: ReadableStreamDefaultReader<Uint8Array> = response.body.getReader()
+  const decoder = new TextDecoder()
+  let text = ''
+  let size = 0
+  try {
+    for (;;) {
+      const { done, value } = await reader.read()
+      if (done) break
+      size += value.byteLength
+      if (size > maxErrorBody) {
+        await reader.cancel()
+        break
+      }
+      text += decoder.decode(value, { stream: true })
+    }
+    return firstError(JSON.parse(text))
+  } catch {
+    // Cut short, or not JSON: the status alone has to do.
+    reader.cancel().catch(() => {})
+    return undefined
+  }
+}
+
+/**
+ * The code inside an error's detail: CNCF distribution as a cache wraps what its own upstream said,
+ * `{errors:[{code:"UNKNOWN", detail:{errors:[{code:"MANIFEST_UNKNOWN"}]}}]}`, in an answer of 500.
+ */
+export function nestedCode(error: OciError | undefined): string | undefined {
+  return firstError(error?.detail)?.code
+}
+
+function firstError(body: unknown): OciError | undefined {
+  const errors = (body as { errors?: unknown } | null | undefined)?.errors
+  const first = (Array.isArray(errors) ? errors[0] : undefined) as Partial<OciError> | null | undefined
+  if (typeof first?.code !== 'string') return undefined
+  return { code: first.code, message: typeof first.message === 'string' ? first.message : '', detail: first.detail }
+}

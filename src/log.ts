@@ -1,0 +1,30 @@
+/** One line a fact: JSON for machines, `key=value` for people. */
+import type { Config } from './config.ts'
+
+export type Level = Config['logLevel']
+export type Fields = Readonly<Record<string, unknown>>
+export type Log = (level: Level, message: string, fields?: Fields) => void
+
+const levels: readonly Level[] = ['debug', 'info', 'warn', 'error']
+
+/** Values are encoded as JSON in both formats, so that no client can start a line of its own. */
+export function createLog(
+  { logFormat, logLevel }: Pick<Config, 'logFormat' | 'logLevel'>,
+  write: (line: string) => void,
+): Log {
+  const least = levels.indexOf(logLevel)
+  return (level, message, fields = {}) => {
+    if (levels.indexOf(level) < least) return
+    const time = new Date().toISOString()
+    if (logFormat === 'json') {
+      write(JSON.stringify({ time, level, message, ...fields }))
+      return
+    }
+    const pairs = Object.entries(fields).filter(([, value]) => value !== undefined)
+    write([time, level, message, ...pairs.map(([key, value]) => `${key}=${plain(value)}`)].join(' '))
+  }
+}
+
+function plain(value: unknown): string {
+  return typeof value === 'string' && /^[\w./:@-]+$/.test(value) ? value : JSON.stringify(value)
+}

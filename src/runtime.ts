@@ -1,0 +1,137 @@
+/** The only file that knows Node, Bun and Deno apart: how to listen, and which fetch to use. */
+import process from 'node:process'
+
+/** What only the runtime knows of the connection a request came on. */
+export interface Connection {
+  /** The client's address. */
+  address?: string
+  /** Settles when the request's body was read to its end; absent where the runtime cannot tell. */
+  bodyRead?: Promise<void>
+  /** Settles when the answer was sent: true for all of it, false where the connection broke before. */
+  sent?: Promise<boolean>
+}
+
+export type Handler = (request: Request, connection: Connection) => Response | Promise<Response>
+
+export interface Server {
+  port: number
+  /** Accepts no more connections and closes the idle ones; what is in flight goes on. */
+  stop: () => void
+}
+
+export interface Runtime {
+  /** Name and version, as in the metric `build_info`. */
+  name: string
+  /** Set where the way it was started limits it. */
+  warning?: string
+  fetch: typeof fetch
+  listen: (handler: Handler, options: { port: number; host: string }) => Promise<Server>
+}
+
+interface Globals {
+  Bun?: { version: string }
+  Deno?: {
+    version: { deno: string }
+    serve: (options: object, handler: (request: Request, info: DenoInfo) => unknown) => DenoServer
+  }
+}
+interface DenoInfo {
+  remoteAddr: { hostname?: string }
+  completed: Promise<void>
+}
+interface DenoServer {
+  addr: { port: number }
+  shutdown: () => Promise<void>
+}
+
+/** Which runtime this is. */
+export async function detectRuntime(): Promise<Runtime> {
+  const { Bun, Deno } = globalThis as Globals
+  if (Deno) return { name: `deno ${Deno.version.deno}`, fetch, listen: listenOnDeno(Deno) }
+  if (Bun) return { name: `bun ${Bun.version}`, warning: bunWarning(), fetch: bunFetch, listen: listenOnNode }
+  return { name: `node ${process.versions.node}`, fetch: await nodeFetch(), listen: listenOnNode }
+}
+
+/**
+ * Node's own fetch gives up after 300 s without a byte and after 16 KB of header fields; `window: null` keeps it from
+ * holding every byte of an upload until the upload ends (nodejs/undici#4058).
+ */
+async function nodeFetch(): Promise<typeof fetch> {
+  const undici = await import('undici')
+  const dispatcher = new undici.Agent({ headersTimeout: 0, bodyTimeout: 0, maxHeaderSize: 128 * 1024 })
+  return (async (url: string, init: object) => {
+    const response = await undici.fetch(url, { ...init, dispatcher, window: null })
+    if (!response.body || !response.headers.has('Content-Encoding')) return response
+    // It decodes the body and leaves the fields that describe it encoded.
+    const headers = new undici.Headers(response.headers)
+    headers.delete('Content-Encoding')
+    headers.delete('Content-Length')
+    return new undici.Response(response.body, { status: response.status, headers })
+  }) as unknown as typeof fetch
+}
+
+/** `decompress: false` gives the exact bytes; `timeout: false` lifts a limit of five minutes without a byte. */
+const bunFetch = ((url: string, init: object) =>
+  fetch(url, { ...init, decompress: false, timeout: false } as RequestInit)) as typeof fetch
+
+/** Bun reads the limit once, from the real environment, before any code runs. */
+function bunWarning(): string | undefined {
+  if (Number(process.env.BUN_CONFIG_MAX_HTTP_REQUESTS) > 256) return undefined
+  return 'Bun runs 256 upstream requests at a time, the rest wait: set BUN_CONFIG_MAX_HTTP_REQUESTS=65336 before the start'
+}
+
+async function listenOnNode(handler: Handler, { port, host }: { port: number; host: string }): Promise<Server> {
+  const { createAdaptorServer } = await import('@hono/node-server')
+  const server = createAdaptorServer({
+    fetch: (request, { incoming, outgoing }) =>
+      handler(request, {
+        address: incoming.socket.remoteAddress?.replace(/^::ffff:/, ''),
+        bodyRead: new Promise((resolve) => incoming.once('end', resolve)),
+        sent: new Promise((resolve) => outgoing.once('close', () => resolve(outgoing.writableFinished))),
+      }),
+    // An upload may take hours; a token may take 14 KB.
+    serverOptions: { requestTimeout: 0, keepAliveTimeout: 75_000, maxHeaderSize: 65_536 },
+  }) as import('node:http').Server
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(port, host, resolve)
+  })
+  return {
+    port: (server.address() as { port: number }).port,
+    stop: () => {
+      server.close()
+      // A connection that falls idle later would hold the server open until its keep-alive ends.
+      setInterval(() => server.closeIdleConnections(), 100).unref()
+    },
+  }
+}
+
+function listenOnDeno(deno: NonNullable<Globals['Deno']>) {
+  return async (handler: Handler, { port, host }: { port: number; host: string }): Promise<Server> => {
+    let uploads = 0
+    let stopping = false
+    // Deno's shutdown() breaks uploads in flight (denoland/deno#36809), so it waits for them.
+    const shutDown = () => {
+      if (stopping && uploads === 0) server.shutdown()
+    }
+    const server = deno.serve({ port, hostname: host, onListen: () => {} }, (request, { remoteAddr, completed }) => {
+      const sent = completed.then(
+        () => true,
+        () => false,
+      )
+      if (request.body) {
+        uploads++
+        sent.then(() => {
+          uploads--
+          shutDown()
+        })
+      }
+      return handler(request, { address: remoteAddr.hostname?.replace(/^::ffff:/, ''), sent })
+    })
+    const stop = () => {
+      stopping = true
+      shutDown()
+    }
+    return { port: server.addr.port, stop }
+  }
+}

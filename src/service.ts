@@ -1,0 +1,163 @@
+/** The whole service as one Hono app: observe -> match -> relay. Importing this starts nothing. */
+import { Hono } from 'hono'
+import { match, type UpstreamName } from '../routing.ts'
+import type { Config } from './config.ts'
+import { ociError } from './errors.ts'
+import type { Log } from './log.ts'
+import { createMetrics } from './metrics.ts'
+import { createRelay, isUp, type Outcome } from './relay.ts'
+import type { Connection, Handler } from './runtime.ts'
+import { type Ask, createUpstream, discard } from './upstream.ts'
+
+export interface Dependencies {
+  fetch: typeof fetch
+  /** Milliseconds, for measuring alone. */
+  now: () => number
+  log: Log
+  version: string
+  /** Name and version of the runtime. */
+  runtime: string
+}
+
+export interface Service {
+  handle: Handler
+  /** From now on `/livez` says 503, so that a balancer sends nothing more. Settles when the last answer is sent. */
+  drain: () => Promise<void>
+}
+
+type Env = { Bindings: Connection; Variables: { entity: string; outcome?: Outcome } }
+
+export function createService(config: Config, { fetch, now, log, version, runtime }: Dependencies): Service {
+  const metrics = createMetrics(version, runtime)
+  const ask = Object.fromEntries((['proxy', 'hosted'] as const).map((name) => [name, upstream(name)])) as Record<
+    UpstreamName,
+    Ask
+  >
+  const relay = createRelay(config, ask)
+  let inFlight = 0
+  let draining = false
+  let onIdle = () => {}
+
+  function upstream(name: UpstreamName): Ask {
+    return createUpstream({
+      name,
+      origin: config.origins[name],
+      ownHosts: [new URL(config.origins[name]).host, config.aggregate.host],
+      readTimeout: config.readTimeout[name],
+      writeTimeout: config.writeTimeout,
+      fetch,
+      now,
+      onAnswer: (answer, cause) => {
+        metrics.answered(answer)
+        if (cause) log('warn', 'no usable answer from upstream', { upstream: name, reason: answer.reason, cause })
+      },
+    })
+  }
+
+  const app = new Hono<Env>()
+
+  app.use(async (c, next) => {
+    const started = now()
+    const { method } = c.req.raw
+    inFlight++
+    metrics.started()
+    c.set('entity', 'other')
+    await next()
+    const finish = (complete: boolean) => {
+      inFlight--
+      if (inFlight === 0) onIdle()
+      const outcome = c.get('outcome')
+      const entity = c.get('entity')
+      const traffic = complete ? outcome?.traffic : undefined
+      const milliseconds = Math.round(now() - started)
+      const { status } = c.res
+      metrics.finished({ entity, method, status, seconds: milliseconds / 1000, by: outcome?.by, traffic })
+      log(entity === 'livez' || entity === 'metrics' ? 'debug' : 'info', 'request', {
+        method,
+        path: pathOf(c.req.url).path,
+        entity,
+        status,
+        by: outcome?.by,
+        asked: outcome?.answers.map(({ upstream, verdict, status, milliseconds }) => ({
+          upstream,
+          verdict,
+          status,
+          milliseconds,
+        })),
+        milliseconds,
+        ...traffic,
+        complete,
+        client: c.env.address,
+      })
+    }
+    if (c.env.sent) c.env.sent.then(finish)
+    else finish(true)
+  })
+
+  app.get('/livez', (c) => {
+    c.set('entity', 'livez')
+    return c.json({ status: draining ? 'draining' : 'live' }, draining ? 503 : 200)
+  })
+
+  app.get('/healthcheck', async (c) => {
+    c.set('entity', 'healthcheck')
+    const ping = {
+      method: 'GET',
+      target: '/v2/',
+      headers: new Headers({ 'Accept-Encoding': 'identity' }),
+      signal: c.req.raw.signal,
+    }
+    const [proxy, hosted] = await Promise.all([ask.proxy(ping), ask.hosted(ping)])
+    discard(proxy.response)
+    discard(hosted.response)
+    return c.json({ proxy: proxy.status, hosted: hosted.status }, isUp(proxy) && isUp(hosted) ? 200 : 503)
+  })
+
+  app.get('/metrics', async (c) => {
+    c.set('entity', 'metrics')
+    return c.body(await metrics.text(), 200, { 'Content-Type': metrics.contentType })
+  })
+
+  app.all('*', async (c) => {
+    const { path, query } = pathOf(c.req.url)
+    const { method } = c.req.raw
+    if (path === '/v2') return c.redirect(`/v2/${query}`, 301)
+    const matched = match(method, path)
+    if ('refused' in matched) {
+      const { refused, code, message, allow } = matched
+      return asRegistry(ociError(method, refused, { code, message }, allow ? { Allow: allow } : {}))
+    }
+    c.set('entity', matched.route.entity)
+    const outcome = await relay(c.req.raw, { matched, query }, c.env)
+    c.set('outcome', outcome)
+    return asRegistry(outcome.response)
+  })
+
+  app.onError((error, c) => {
+    log('error', 'internal error', { cause: error.message, stack: error.stack })
+    return asRegistry(ociError(c.req.raw.method, 500, { code: 'UNKNOWN', message: 'internal error' }))
+  })
+
+  return {
+    handle: (request, connection) => app.fetch(request, connection),
+    drain: () => {
+      draining = true
+      if (inFlight === 0) return Promise.resolve()
+      return new Promise((resolve) => {
+        onIdle = resolve
+      })
+    },
+  }
+}
+
+/** Older clients take an address for a registry only where this field says so. */
+function asRegistry(response: Response): Response {
+  response.headers.set('Docker-Distribution-Api-Version', 'registry/2.0')
+  return response
+}
+
+/** Path and query as they came: a URL object would escape what the grammar is to see. */
+function pathOf(url: string): { path: string; query: string } {
+  const [, path = '/', query = ''] = /^[a-z]+:\/\/[^/?#]*([^?#]*)(\?[^#]*)?/i.exec(url) ?? []
+  return { path, query }
+}

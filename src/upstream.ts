@@ -1,0 +1,174 @@
+/** One registry: asks it within a deadline and gives its answer a verdict. */
+import type { UpstreamName } from '../routing.ts'
+import { nestedCode, type OciError, readOciError } from './errors.ts'
+
+/** What an answer means for a lookup; only `found` ends it. */
+export type Verdict = 'found' | 'absent' | 'denied' | 'limited' | 'failed'
+
+export interface Answer {
+  upstream: UpstreamName
+  verdict: Verdict
+  /** The status it gave; 504 where it gave none in time, 502 where it gave none at all, 499 where the client left. */
+  status: number
+  /** From asking to the head of the answer. */
+  milliseconds: number
+  /** Why there is no answer, or no usable one. Never an address: clients read it. */
+  reason?: string
+  /** The answer itself; its body is already consumed where `error` was asked for. */
+  response?: Response
+  error?: OciError
+}
+
+export interface Question {
+  method: string
+  /** Path and query, as they go out. */
+  target: string
+  headers: Headers
+  body?: ReadableStream<Uint8Array> | null
+  /** Settles when the body's last byte was taken; a write's deadline starts there. */
+  bodyRead?: Promise<void>
+  /** Aborts when the client leaves. */
+  signal?: AbortSignal
+  /** Read the body of an answer that is not `found`, so that its connection is free again. */
+  readError?: boolean
+}
+
+export interface UpstreamOptions {
+  name: UpstreamName
+  origin: string
+  /** Hosts that answer as this router: a redirect there would only come back. */
+  ownHosts: readonly string[]
+  /** Seconds to the first byte of an answer. */
+  readTimeout: number
+  writeTimeout: number
+  fetch: typeof fetch
+  now: () => number
+  /** Told of every answer, with what a log may know and a client may not. */
+  onAnswer: (answer: Answer, cause?: string) => void
+}
+
+export type Ask = (question: Question) => Promise<Answer>
+
+/** The registry's `ask`. It never rejects: what goes wrong is an answer with the verdict `failed`. */
+export function createUpstream(options: UpstreamOptions): Ask {
+  const { name, origin, fetch, now, onAnswer } = options
+  return async (question) => {
+    const { method, target, headers, body, signal } = question
+    const started = now()
+    const timeout = ['GET', 'HEAD'].includes(method) ? options.readTimeout : options.writeTimeout
+    const deadline = startDeadline(timeout, signal, body ? (question.bodyRead ?? never) : undefined)
+    const answered = (answer: Omit<Answer, 'upstream' | 'milliseconds'>, cause?: string): Answer => {
+      const complete = { upstream: name, milliseconds: Math.round(now() - started), ...answer }
+      onAnswer(complete, cause)
+      return complete
+    }
+    let response: Response
+    try {
+      response = await fetch(origin + target, {
+        method,
+        headers,
+        body: body ?? null,
+        signal: deadline.signal,
+        // Node keeps a copy of an upload's body for a redirect unless it may refuse one, so an upload follows none.
+        redirect: body ? 'error' : 'manual',
+        ...(body ? { duplex: 'half' } : {}),
+      } as RequestInit)
+    } catch (error) {
+      deadline.clear()
+      if (deadline.passed())
+        return answered({ verdict: 'failed', status: 504, reason: `no answer within ${timeout} s` })
+      // Says nothing about the registry, so nobody is told of it.
+      if (signal?.aborted)
+        return { upstream: name, verdict: 'failed', status: 499, milliseconds: Math.round(now() - started) }
+      return answered({ verdict: 'failed', status: 502, reason: 'no answer' }, causeOf(error))
+    }
+    const { status } = response
+    const location = redirects.has(status) && response.headers.get('Location')
+    if (location !== false && (!location || options.ownHosts.includes(hostOf(location, origin)))) {
+      deadline.clear()
+      discard(response)
+      const reason = 'redirects to itself or to this router'
+      return answered(
+        { verdict: 'failed', status: 502, reason },
+        `redirect to ${location}: use https:// in its address?`,
+      )
+    }
+    let verdict = verdictOf(status)
+    if (verdict === 'found' || !question.readError) {
+      deadline.clear()
+      return answered({ verdict, status, response })
+    }
+    const error = await readOciError(response)
+    deadline.clear()
+    if (name === 'proxy' && status === 500) verdict = verdictOfNested(nestedCode(error))
+    return answered({ verdict, status, response, error })
+  }
+}
+
+const never = new Promise<never>(() => {})
+const redirects = new Set([301, 302, 307, 308])
+
+/** The verdict of a status alone (the table is in the README, "What an answer means"). */
+export function verdictOf(status: number): Verdict {
+  if (status < 300 || redirects.has(status) || [304, 412, 416].includes(status)) return 'found'
+  if (status === 404) return 'absent'
+  if (status === 429) return 'limited'
+  if (status < 400 || status >= 500 || status === 408) return 'failed'
+  return 'denied'
+}
+
+/** CNCF distribution as a cache answers 500 for what its own upstream answered otherwise; the truth is nested. */
+function verdictOfNested(code: string | undefined): Verdict {
+  if (code?.endsWith('_UNKNOWN')) return 'absent'
+  if (code === 'TOOMANYREQUESTS') return 'limited'
+  if (code === 'UNAUTHORIZED' || code === 'DENIED') return 'denied'
+  return 'failed'
+}
+
+/** Whether there is no answer because nobody waits for it any more. */
+export function clientLeft({ verdict, status }: Answer): boolean {
+  return verdict === 'failed' && status === 499
+}
+
+/** Frees the connection of an answer nobody wants. */
+export function discard(response: Response | undefined): void {
+  response?.body?.cancel().catch(() => {})
+}
+
+/** A signal that aborts when the client leaves, or `seconds` after `from` (after now where there is none). */
+function startDeadline(seconds: number, client: AbortSignal | undefined, from: Promise<void> | undefined) {
+  const controller = new AbortController()
+  let passed = false
+  let cleared = false
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const start = () => {
+    if (cleared) return
+    timer = setTimeout(() => {
+      passed = true
+      controller.abort()
+    }, seconds * 1000)
+  }
+  if (from) from.then(start)
+  else start()
+  const leave = () => controller.abort(client?.reason)
+  if (client?.aborted) leave()
+  else client?.addEventListener('abort', leave, { once: true })
+  return {
+    signal: controller.signal,
+    passed: () => passed,
+    clear: () => {
+      cleared = true
+      clearTimeout(timer)
+    },
+  }
+}
+
+function hostOf(location: string, origin: string): string {
+  return URL.canParse(location, origin) ? new URL(location, origin).host : ''
+}
+
+/** What to log of a rejected fetch: Node hides the reason in `cause`. */
+function causeOf(error: unknown): string {
+  const { cause, message } = error as { cause?: { code?: string; message?: string }; message?: string }
+  return cause?.code || cause?.message || message || String(error)
+}
