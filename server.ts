@@ -20,23 +20,16 @@ async function serve(config: Config): Promise<void> {
   const log = createLog(config, console.log)
   const runtime = await detectRuntime()
   const { version } = manifest
-  const service = createService(config, {
-    fetch: runtime.fetch,
-    now: () => performance.now(),
-    log,
-    version,
-    runtime: runtime.name,
-  })
+  const { fetch, name: runtimeName } = runtime
+  const now = () => performance.now()
+  const service = createService(config, { fetch, now, log, version, runtime: runtimeName })
   if (runtime.warning) log('warn', runtime.warning)
-  const server = await runtime.listen(service.handle, config)
-  const { host, scheme } = config.aggregate
-  log('info', 'listening', {
-    host: config.host,
-    port: server.port,
-    runtime: runtime.name,
-    version,
-    name: `${scheme}://${host}`,
+  const server = await runtime.listen(service.handle, config).catch((error: Error) => {
+    fail([`cannot listen on ${config.host}:${config.port}: ${error.message}`])
   })
+  const { port } = server
+  const name = config.aggregate.origin
+  log('info', 'listening', { host: config.host, port, pid: process.pid, runtime: runtime.name, version, name })
 
   const stop = (signal: string) => {
     log('info', 'draining', { signal, seconds: config.drainTimeout })
@@ -53,10 +46,8 @@ async function serve(config: Config): Promise<void> {
 
 /** For a container's health check: an image with nothing but this program has no other client. */
 async function healthcheck({ port, host }: Config): Promise<never> {
-  const address = ['0.0.0.0', '::'].includes(host) ? '127.0.0.1' : host
-  const answer = await fetch(`http://${address.includes(':') ? `[${address}]` : address}:${port}/livez`).catch(
-    () => undefined,
-  )
+  const address = ['0.0.0.0', '::'].includes(host) ? '127.0.0.1' : host.replace(/^.*:.*$/, '[$&]')
+  const answer = await fetch(`http://${address}:${port}/livez`).catch(() => undefined)
   process.exit(answer?.ok ? 0 : 1)
 }
 
@@ -72,10 +63,8 @@ if (rest.length > 0 || !known.includes(command)) fail([`unknown argument ${rest[
 if (command === '--help') console.log(help)
 else if (command === '--version') console.log(manifest.version)
 else {
-  const read = readConfig(process.env)
-  if ('faults' in read) fail(read.faults)
-  if (command === '--healthcheck') await healthcheck(read.config)
-  await serve(read.config).catch((error: Error) =>
-    fail([`cannot listen on ${read.config.host}:${read.config.port}: ${error.message}`]),
-  )
+  const config = readConfig(process.env)
+  if ('faults' in config) fail(config.faults)
+  if (command === '--healthcheck') await healthcheck(config)
+  await serve(config)
 }

@@ -1,124 +1,60 @@
 /** The configuration: one table of environment variables, read once, every fault named at once. */
-import type { UpstreamName } from '../routing.ts'
 
-export interface Config {
-  /** Public name clients use, as `host` or `host:port`, and the scheme they use it with. */
-  aggregate: { host: string; scheme: 'http' | 'https' }
-  /** Where each registry is: an origin such as `http://10.0.0.2:5000`, never more. */
-  origins: Record<UpstreamName, string>
-  port: number
-  host: string
-  /** Seconds to the first byte of an answer: to a read, by upstream, and to a write. */
-  readTimeout: Record<UpstreamName, number>
-  writeTimeout: number
-  /** Seconds that requests in flight get after SIGTERM. */
-  drainTimeout: number
-  v2Requires: 'both' | 'hosted'
-  lookupOrder: 'proxy-first' | 'hosted-first'
-  logFormat: 'json' | 'text'
-  logLevel: 'debug' | 'info' | 'warn' | 'error'
-}
-
-type Environment = Readonly<Record<string, string | undefined>>
 /** Gives the value, or throws an Error whose message ends the sentence "NAME …". */
 type Parse<T> = (text: string) => T
+type Row<T> = readonly [name: string, fallback: string | undefined, parse: Parse<T>, meaning: string]
 
-interface Variable<T = unknown> {
-  name: string
-  /** Absent: the variable is required. */
-  fallback?: string
-  meaning: string
-  parse: Parse<T>
-}
-
-const variables = {
-  aggregate: variable(
-    'AGGREGATE_HOSTNAME',
-    undefined,
-    'public name of the entry point (https://NAME behind TLS)',
-    (text) => {
-      const { host, protocol } = origin(text)
-      return { host, scheme: protocol === 'https:' ? ('https' as const) : ('http' as const) }
-    },
-  ),
-  hosted: variable(
-    'HOSTED_HOSTNAME',
-    undefined,
-    'hosted registry: host, host:port (http) or a URL',
-    (text) => origin(text).origin,
-  ),
-  proxy: variable('PROXY_HOSTNAME', undefined, 'pull-through cache: likewise', (text) => origin(text).origin),
-  port: variable('PORT', '5000', 'port it listens on; 0: a free one', wholeNumber(65535)),
-  host: variable('HOST', '0.0.0.0', 'address it listens on', (text) => text),
-  hostedTimeout: variable(
-    'HOSTED_TIMEOUT',
-    '30',
-    "seconds to the first byte of hosted's answer to a GET or HEAD",
-    seconds,
-  ),
-  proxyTimeout: variable('PROXY_TIMEOUT', '15', "the same for the proxy's", seconds),
-  writeTimeout: variable(
-    'WRITE_TIMEOUT',
-    '900',
-    'seconds to the first byte of an answer to a write, from the last byte sent',
-    seconds,
-  ),
-  drainTimeout: variable('DRAIN_TIMEOUT', '300', 'seconds that transfers in flight get after SIGTERM', seconds),
-  v2Requires: variable(
-    'V2_REQUIRES',
-    'both',
-    'both: /v2/ is 200 only if both registries are up; hosted: hosted is enough',
-    oneOf('both', 'hosted'),
-  ),
-  lookupOrder: variable(
+/** Every setting: its key in `Config`, its variable, its default (none: required), its values, its meaning. */
+const table = {
+  aggregate: row('AGGREGATE_HOSTNAME', undefined, origin, 'public name of the entry point (https://NAME behind TLS)'),
+  hosted: row('HOSTED_HOSTNAME', undefined, origin, 'hosted registry: host, host:port (http) or a URL'),
+  proxy: row('PROXY_HOSTNAME', undefined, origin, 'pull-through cache: likewise'),
+  port: row('PORT', '5000', wholeNumber(65535), 'port it listens on (0: a free one)'),
+  host: row('HOST', '0.0.0.0', String, 'address it listens on'),
+  hostedTimeout: row('HOSTED_TIMEOUT', '30', seconds, "seconds to the first byte of hosted's answer to a GET or HEAD"),
+  proxyTimeout: row('PROXY_TIMEOUT', '15', seconds, "the same for the proxy's"),
+  writeTimeout: row('WRITE_TIMEOUT', '900', seconds, 'seconds to the first byte of an answer, from the last byte sent'),
+  drainTimeout: row('DRAIN_TIMEOUT', '300', seconds, 'seconds that transfers in flight get after SIGTERM'),
+  v2Requires: row('V2_REQUIRES', 'both', oneOf('both', 'hosted'), 'which registries must be up for /v2/ to be 200'),
+  lookupOrder: row(
     'LOOKUP_ORDER',
     'proxy-first',
-    'proxy-first or hosted-first',
     oneOf('proxy-first', 'hosted-first'),
+    'who is asked first in a lookup',
   ),
-  logFormat: variable('LOG_FORMAT', 'json', 'json or text, one line a request', oneOf('json', 'text')),
-  logLevel: variable('LOG_LEVEL', 'info', 'debug, info, warn or error', oneOf('debug', 'info', 'warn', 'error')),
+  logFormat: row('LOG_FORMAT', 'json', oneOf('json', 'text'), 'one line a request'),
+  logLevel: row('LOG_LEVEL', 'info', oneOf('debug', 'info', 'warn', 'error'), 'the least that is logged'),
 }
 
-/** Reads every variable. An empty one counts as missing. Returns the faults, one line each, where there are any. */
-export function readConfig(environment: Environment): { config: Config } | { faults: string[] } {
+export type Config = { [Key in keyof typeof table]: (typeof table)[Key] extends Row<infer T> ? T : never }
+
+/** Reads every variable; an empty one counts as missing. Gives the faults instead, one line each, where there are any. */
+export function readConfig(environment: Readonly<Record<string, string | undefined>>): Config | { faults: string[] } {
   const faults: string[] = []
-  const read = <T>({ name, fallback, meaning, parse }: Variable<T>): T => {
-    const text = environment[name]?.trim() || fallback
+  const entries = Object.entries(table).map(([key, [name, fallback, parse, meaning]]) => {
     try {
+      const text = environment[name]?.trim() || fallback
       if (text === undefined) throw new Error(`is required: ${meaning}`)
-      return parse(text)
+      return [key, parse(text)]
     } catch (fault) {
       faults.push(`${name} ${(fault as Error).message}`)
-      return undefined as T
+      return [key, undefined]
     }
-  }
-  const config: Config = {
-    aggregate: read(variables.aggregate),
-    origins: { hosted: read(variables.hosted), proxy: read(variables.proxy) },
-    port: read(variables.port),
-    host: read(variables.host),
-    readTimeout: { hosted: read(variables.hostedTimeout), proxy: read(variables.proxyTimeout) },
-    writeTimeout: read(variables.writeTimeout),
-    drainTimeout: read(variables.drainTimeout),
-    v2Requires: read(variables.v2Requires),
-    lookupOrder: read(variables.lookupOrder),
-    logFormat: read(variables.logFormat),
-    logLevel: read(variables.logLevel),
-  }
-  return faults.length > 0 ? { faults } : { config }
+  })
+  return faults.length > 0 ? { faults } : Object.fromEntries(entries)
 }
 
-/** The configuration table as `--help` prints it. */
+/** The table as `--help` prints it. */
 export function configHelp(): string {
-  const lines = Object.values(variables).map(({ name, fallback, meaning }) => {
-    return `  ${name.padEnd(20)}${(fallback ?? 'required').padEnd(13)}${meaning}`
+  const lines = Object.values(table).map(([name, fallback = 'required', parse, meaning]) => {
+    const choice = 'allowed' in parse ? `${(parse.allowed as string[]).join(' or ')}: ` : ''
+    return `  ${name.padEnd(20)}${fallback.padEnd(13)}${choice}${meaning}`
   })
   return lines.join('\n')
 }
 
-function variable<T>(name: string, fallback: string | undefined, meaning: string, parse: Parse<T>): Variable<T> {
-  return { name, fallback, meaning, parse }
+function row<T>(...columns: Row<T>): Row<T> {
+  return columns
 }
 
 function origin(text: string): URL {
@@ -153,10 +89,11 @@ function wholeNumber(most: number): Parse<number> {
   }
 }
 
-function oneOf<const T extends string>(...allowed: T[]): Parse<T> {
-  return (text) => {
+function oneOf<const T extends string>(...allowed: T[]): Parse<T> & { allowed: T[] } {
+  const parse = (text: string): T => {
     const value = allowed.find((one) => one === text)
     if (!value) throw new Error(`must be ${allowed.join(' or ')}, not "${text}"`)
     return value
   }
+  return Object.assign(parse, { allowed })
 }

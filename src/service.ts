@@ -5,7 +5,7 @@ import type { Config } from './config.ts'
 import { ociError } from './errors.ts'
 import type { Log } from './log.ts'
 import { createMetrics } from './metrics.ts'
-import { createRelay, isUp, type Outcome } from './relay.ts'
+import { createRelay, isUp, type Outcome, told } from './relay.ts'
 import type { Connection, Handler } from './runtime.ts'
 import { type Ask, createUpstream, discard } from './upstream.ts'
 
@@ -29,27 +29,25 @@ type Env = { Bindings: Connection; Variables: { entity: string; outcome?: Outcom
 
 export function createService(config: Config, { fetch, now, log, version, runtime }: Dependencies): Service {
   const metrics = createMetrics(version, runtime)
-  const ask = Object.fromEntries((['proxy', 'hosted'] as const).map((name) => [name, upstream(name)])) as Record<
-    UpstreamName,
-    Ask
-  >
+  const ask = { proxy: upstream('proxy'), hosted: upstream('hosted') }
   const relay = createRelay(config, ask)
   let inFlight = 0
   let draining = false
   let onIdle = () => {}
 
   function upstream(name: UpstreamName): Ask {
+    const { origin, host } = config[name]
     return createUpstream({
       name,
-      origin: config.origins[name],
-      ownHosts: [new URL(config.origins[name]).host, config.aggregate.host],
-      readTimeout: config.readTimeout[name],
+      origin,
+      ownHosts: [host, config.aggregate.host],
+      readTimeout: name === 'hosted' ? config.hostedTimeout : config.proxyTimeout,
       writeTimeout: config.writeTimeout,
       fetch,
       now,
       onAnswer: (answer, cause) => {
         metrics.answered(answer)
-        if (cause) log('warn', 'no usable answer from upstream', { upstream: name, reason: answer.reason, cause })
+        if (cause) log('warn', 'no usable answer', { upstream: name, reason: answer.reason, cause })
       },
     })
   }
@@ -66,26 +64,21 @@ export function createService(config: Config, { fetch, now, log, version, runtim
     const finish = (complete: boolean) => {
       inFlight--
       if (inFlight === 0) onIdle()
-      const outcome = c.get('outcome')
       const entity = c.get('entity')
-      const traffic = complete ? outcome?.traffic : undefined
-      const milliseconds = Math.round(now() - started)
+      const { by, answers, received, sent } = c.get('outcome') ?? {}
+      const milliseconds = now() - started
       const { status } = c.res
-      metrics.finished({ entity, method, status, seconds: milliseconds / 1000, by: outcome?.by, traffic })
+      const bytes = { received, sent: complete ? sent : undefined }
+      metrics.finished({ entity, method, status, seconds: milliseconds / 1000, by, ...bytes })
       log(entity === 'livez' || entity === 'metrics' ? 'debug' : 'info', 'request', {
         method,
         path: pathOf(c.req.url).path,
         entity,
         status,
-        by: outcome?.by,
-        asked: outcome?.answers.map(({ upstream, verdict, status, milliseconds }) => ({
-          upstream,
-          verdict,
-          status,
-          milliseconds,
-        })),
-        milliseconds,
-        ...traffic,
+        by,
+        asked: answers && told(answers),
+        milliseconds: Math.round(milliseconds),
+        ...bytes,
         complete,
         client: c.env.address,
       })
@@ -101,12 +94,8 @@ export function createService(config: Config, { fetch, now, log, version, runtim
 
   app.get('/healthcheck', async (c) => {
     c.set('entity', 'healthcheck')
-    const ping = {
-      method: 'GET',
-      target: '/v2/',
-      headers: new Headers({ 'Accept-Encoding': 'identity' }),
-      signal: c.req.raw.signal,
-    }
+    const headers = new Headers({ 'Accept-Encoding': 'identity' })
+    const ping = { method: 'GET', target: '/v2/', headers, signal: c.req.raw.signal }
     const [proxy, hosted] = await Promise.all([ask.proxy(ping), ask.hosted(ping)])
     discard(proxy.response)
     discard(hosted.response)

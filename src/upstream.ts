@@ -58,7 +58,7 @@ export function createUpstream(options: UpstreamOptions): Ask {
     const timeout = ['GET', 'HEAD'].includes(method) ? options.readTimeout : options.writeTimeout
     const deadline = startDeadline(timeout, signal, body ? (question.bodyRead ?? never) : undefined)
     const answered = (answer: Omit<Answer, 'upstream' | 'milliseconds'>, cause?: string): Answer => {
-      const complete = { upstream: name, milliseconds: Math.round(now() - started), ...answer }
+      const complete = { upstream: name, milliseconds: now() - started, ...answer }
       onAnswer(complete, cause)
       return complete
     }
@@ -78,8 +78,7 @@ export function createUpstream(options: UpstreamOptions): Ask {
       if (deadline.passed())
         return answered({ verdict: 'failed', status: 504, reason: `no answer within ${timeout} s` })
       // Says nothing about the registry, so nobody is told of it.
-      if (signal?.aborted)
-        return { upstream: name, verdict: 'failed', status: 499, milliseconds: Math.round(now() - started) }
+      if (signal?.aborted) return { upstream: name, verdict: 'failed', status: 499, milliseconds: now() - started }
       return answered({ verdict: 'failed', status: 502, reason: 'no answer' }, causeOf(error))
     }
     const { status } = response
@@ -130,9 +129,9 @@ export function clientLeft({ verdict, status }: Answer): boolean {
   return verdict === 'failed' && status === 499
 }
 
-/** Frees the connection of an answer nobody wants. */
+/** Frees the connection of an answer nobody wants: a small one is read, so that the connection serves again. */
 export function discard(response: Response | undefined): void {
-  response?.body?.cancel().catch(() => {})
+  if (response) readOciError(response)
 }
 
 /** A signal that aborts when the client leaves, or `seconds` after `from` (after now where there is none). */

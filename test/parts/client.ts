@@ -1,0 +1,237 @@
+/** A registry client of few lines: requests as they are written, images made on the spot, whole pulls and pushes. */
+import { createCipheriv, createHash } from 'node:crypto'
+import http from 'node:http'
+import { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import { gzipSync } from 'node:zlib'
+
+export interface Reply {
+  status: number
+  headers: http.IncomingHttpHeaders
+  body: Buffer
+  // biome-ignore lint/suspicious/noExplicitAny: tests look into whatever came.
+  json: () => any
+}
+
+export interface Sending {
+  headers?: http.OutgoingHttpHeaders
+  /** A stream goes out chunked unless a Content-Length is given. */
+  body?: Buffer | string | Readable
+}
+
+/** Opens a request whose target goes out as it is written: no URL is parsed, nothing is escaped. */
+export function open(base: string, method: string, target: string, headers: http.OutgoingHttpHeaders = {}) {
+  const { hostname, port } = new URL(base)
+  return http.request({ hostname, port, method, path: target, headers })
+}
+
+/** Sends a request and reads the whole answer. */
+export async function send(
+  base: string,
+  method: string,
+  target: string,
+  { headers, body }: Sending = {},
+): Promise<Reply> {
+  const request = open(base, method, target, headers)
+  const answered = answerOf(request)
+  if (body instanceof Readable) await Promise.race([pipeline(body, request), answered])
+  else request.end(body)
+  const answer = await answered
+  const chunks: Buffer[] = []
+  for await (const chunk of answer) chunks.push(chunk)
+  const whole = Buffer.concat(chunks)
+  return {
+    status: answer.statusCode as number,
+    headers: answer.headers,
+    body: whole,
+    json: () => JSON.parse(whole.toString()),
+  }
+}
+
+/** The head of the answer, its body not yet read. */
+export function answerOf(request: http.ClientRequest): Promise<http.IncomingMessage> {
+  return new Promise((resolve, reject) => {
+    request.once('response', resolve)
+    request.on('error', reject)
+  })
+}
+
+/** Reads a body of any size and gives its digest; rejects where it ends before its time. */
+export async function download(
+  base: string,
+  target: string,
+): Promise<{ status: number; digest: string; bytes: number }> {
+  const request = open(base, 'GET', target)
+  request.end()
+  const answer = await answerOf(request)
+  const hash = createHash('sha256')
+  let bytes = 0
+  for await (const chunk of answer) {
+    bytes += chunk.length
+    hash.update(chunk)
+  }
+  return { status: answer.statusCode as number, digest: `sha256:${hash.digest('hex')}`, bytes }
+}
+
+export function digestOf(content: Buffer | string): string {
+  return `sha256:${createHash('sha256').update(content).digest('hex')}`
+}
+
+/** A stream of so many bytes that no compression shortens, the same for the same seed. */
+export function noise(bytes: number, seed: number): Readable {
+  const zeros = Buffer.alloc(1024 * 1024)
+  const cipher = createCipheriv('aes-128-ctr', Buffer.alloc(16, seed), Buffer.alloc(16))
+  let left = bytes
+  return new Readable({
+    read() {
+      const size = Math.min(left, zeros.length)
+      left -= size
+      this.push(size === 0 ? null : cipher.update(zeros.subarray(0, size)))
+    },
+  })
+}
+
+export async function digestOfStream(stream: Readable): Promise<string> {
+  const hash = createHash('sha256')
+  for await (const chunk of stream) hash.update(chunk)
+  return `sha256:${hash.digest('hex')}`
+}
+
+export interface Blob {
+  digest: string
+  content: Buffer
+}
+export interface Image {
+  manifest: string
+  digest: string
+  mediaType: string
+  blobs: Blob[]
+}
+
+const types = {
+  index: 'application/vnd.oci.image.index.v1+json',
+  manifest: 'application/vnd.oci.image.manifest.v1+json',
+  config: 'application/vnd.oci.image.config.v1+json',
+  layer: 'application/vnd.oci.image.layer.v1.tar+gzip',
+}
+/** What clients of today accept. */
+export const accept = [types.index, types.manifest, 'application/vnd.docker.distribution.manifest.v2+json'].join(', ')
+
+/** An image any client can unpack: a layer a file. */
+export function makeImage(files: Record<string, string>, architecture = 'amd64'): Image {
+  const tars = Object.entries(files).map(([name, content]) => tar(name, content))
+  const layers = tars.map((content) => blob(gzipSync(content)))
+  const config = blob(
+    Buffer.from(
+      JSON.stringify({ architecture, os: 'linux', rootfs: { type: 'layers', diff_ids: tars.map(digestOf) } }),
+    ),
+  )
+  const manifest = JSON.stringify({
+    schemaVersion: 2,
+    mediaType: types.manifest,
+    config: descriptor(types.config, config),
+    layers: layers.map((layer) => descriptor(types.layer, layer)),
+  })
+  return { manifest, digest: digestOf(manifest), mediaType: types.manifest, blobs: [config, ...layers] }
+}
+
+/** An index of images, one an architecture. */
+export function makeIndex(images: Record<string, Image>): Image {
+  const manifest = JSON.stringify({
+    schemaVersion: 2,
+    mediaType: types.index,
+    manifests: Object.entries(images).map(([architecture, { manifest, mediaType }]) => ({
+      ...descriptor(mediaType, blob(Buffer.from(manifest))),
+      platform: { architecture, os: 'linux' },
+    })),
+  })
+  return { manifest, digest: digestOf(manifest), mediaType: types.index, blobs: [] }
+}
+
+/** Pushes as docker does: a session, the blob in one chunked PATCH, an empty PUT, then the manifest. */
+export async function push(base: string, name: string, reference: string, image: Image): Promise<Reply> {
+  for (const { digest, content } of image.blobs) {
+    if ((await send(base, 'HEAD', `/v2/${name}/blobs/${digest}`)).status === 200) continue
+    await expect(201, pushBlob(base, name, digest, Readable.from([content])))
+  }
+  const headers = { 'Content-Type': image.mediaType }
+  return expect(201, send(base, 'PUT', `/v2/${name}/manifests/${reference}`, { headers, body: image.manifest }))
+}
+
+export async function pushBlob(base: string, name: string, digest: string, body: Readable): Promise<Reply> {
+  const opened = await expect(202, send(base, 'POST', `/v2/${name}/blobs/uploads/`))
+  const headers = { 'Content-Type': 'application/octet-stream' }
+  const sent = await expect(202, send(base, 'PATCH', pathOf(opened), { headers, body }))
+  return send(base, 'PUT', withDigest(pathOf(sent), digest))
+}
+
+/** Where an upload goes on. A client asks the host it came from, so only the path counts. */
+export function pathOf({ headers: { location = '' } }: Reply): string {
+  return location.replace(/^https?:\/\/[^/]+/, '')
+}
+
+export function withDigest(path: string, digest: string): string {
+  return `${path}${path.includes('?') ? '&' : '?'}digest=${digest}`
+}
+
+/** Pulls an image whole and checks every digest. Gives its manifest's digest. */
+export async function pull(base: string, name: string, reference: string): Promise<string> {
+  const { body } = await expect(
+    200,
+    send(base, 'GET', `/v2/${name}/manifests/${reference}`, { headers: { Accept: accept } }),
+  )
+  const { config, layers = [], manifests = [] } = JSON.parse(body.toString())
+  for (const { digest } of manifests) await pull(base, name, digest)
+  for (const { digest, size } of config ? [config, ...layers] : []) {
+    const got = await download(base, `/v2/${name}/blobs/${digest}`)
+    if (got.digest !== digest || got.bytes !== size)
+      throw new Error(`${digest} came as ${got.digest}, ${got.bytes} bytes`)
+  }
+  const digest = digestOf(body)
+  if (reference.startsWith('sha256:') && digest !== reference) throw new Error(`${reference} came as ${digest}`)
+  return digest
+}
+
+async function expect(status: number, replied: Promise<Reply>): Promise<Reply> {
+  const reply = await replied
+  if (reply.status !== status)
+    throw new Error(`${reply.status} instead of ${status}: ${reply.body.toString().slice(0, 500)}`)
+  return reply
+}
+
+function blob(content: Buffer): Blob {
+  return { digest: digestOf(content), content }
+}
+
+function descriptor(mediaType: string, { digest, content }: Blob) {
+  return { mediaType, digest, size: content.length }
+}
+
+/** A tar archive of one file (POSIX ustar: a header of 512 bytes, the content, zeros). */
+function tar(name: string, content: string): Buffer {
+  const size = Buffer.byteLength(content)
+  const octal = (value: number, width: number) => `${value.toString(8).padStart(width - 1, '0')}\0`
+  const head = Buffer.alloc(512)
+  const fields: [number, string][] = [
+    [0, name],
+    [100, octal(0o644, 8)],
+    [108, octal(0, 8)],
+    [116, octal(0, 8)],
+    [124, octal(size, 12)],
+    [136, octal(0, 12)],
+    [148, ' '.repeat(8)],
+    [156, '0'],
+    [257, 'ustar\0'],
+    [263, '00'],
+  ]
+  for (const [offset, text] of fields) head.write(text, offset)
+  head.write(
+    `${octal(
+      head.reduce((sum, byte) => sum + byte, 0),
+      7,
+    )} `,
+    148,
+  )
+  const padding = Buffer.alloc((512 - (size % 512)) % 512)
+  return Buffer.concat([head, Buffer.from(content), padding, Buffer.alloc(1024)])
+}

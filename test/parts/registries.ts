@@ -1,0 +1,123 @@
+/** Real registries (CNCF distribution), one process each: a hosted one, or a pull-through cache of another. */
+import { randomBytes } from 'node:crypto'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { type Child, run, start, until } from './children.ts'
+import { program } from './packages.ts'
+
+export interface RegistryOptions {
+  name: string
+  /** Where its data lies. */
+  folder: string
+  /** The registry it is a cache of. */
+  proxyOf?: string
+}
+
+export interface Registry {
+  name: string
+  /** `http://127.0.0.1:PORT`, the same after a restart. */
+  url: string
+  host: string
+  /** The access log, a line a request. */
+  lines: () => string[]
+  stop: (signal?: NodeJS.Signals) => Promise<void>
+  start: () => Promise<void>
+}
+
+export type Launch = (options: RegistryOptions) => Promise<Registry>
+
+/** How registries are started here: from a program, found or installed, or else in containers. */
+export async function findRegistry(say: (line: string) => void): Promise<Launch> {
+  const binary = await program(['docker-registry', 'registry'], 'docker-registry', say)
+  if (binary) return fromProgram(binary)
+  if (await run(['docker', 'version', '--format', '{{.Server.Version}}']).catch(() => undefined))
+    return inContainers(say)
+  throw new Error(
+    'no registry to run: put `registry` or `docker-registry` on the PATH, or run this as root on Debian or Ubuntu, or start a Docker engine',
+  )
+}
+
+function fromProgram(binary: string): Launch {
+  return async ({ name, folder, proxyOf }) => {
+    const root = join(folder, name)
+    mkdirSync(root, { recursive: true })
+    let child: Child
+    let port = '0'
+    const launch = async () => {
+      const config = join(folder, `${name}.yml`)
+      writeFileSync(config, configuration({ root, address: `127.0.0.1:${port}`, proxyOf }))
+      child = start([binary, 'serve', config], { env: registryEnvironment() })
+      port = (await child.line(/listening on [^\s"]*:(\d+)/))[1] as string
+    }
+    await launch()
+    return {
+      name,
+      url: `http://127.0.0.1:${port}`,
+      host: `127.0.0.1:${port}`,
+      lines: () => child.lines,
+      stop: async (signal = 'SIGKILL') => {
+        await child.stop(signal)
+      },
+      start: launch,
+    }
+  }
+}
+
+/** Settings of the caller's own, `REGISTRY_…`, would change the registries started here. */
+function registryEnvironment(): Record<string, string> {
+  return Object.fromEntries(
+    Object.keys(process.env)
+      .filter((key) => key.startsWith('REGISTRY_'))
+      .map((key) => [key, '']),
+  )
+}
+
+function configuration({ root, address, proxyOf }: { root: string; address: string; proxyOf?: string }): string {
+  // JSON is YAML.
+  return JSON.stringify({
+    version: 0.1,
+    log: { level: 'info', accesslog: { disabled: true } },
+    storage: { filesystem: { rootdirectory: root }, delete: { enabled: true } },
+    http: { addr: address },
+    ...(proxyOf ? { proxy: { remoteurl: proxyOf } } : {}),
+  })
+}
+
+/** Each in a container of `registry:3`, on a network of their own so that the cache finds its remote by name. */
+function inContainers(say: (line: string) => void): Launch {
+  const network = `combined-registry-${randomBytes(4).toString('hex')}`
+  let created: Promise<unknown> | undefined
+  const inside = new Map<string, string>()
+  return async ({ name, folder, proxyOf }) => {
+    created ??= run(['docker', 'network', 'create', network]).then(() =>
+      say(`registries run in containers on ${network}`),
+    )
+    await created
+    mkdirSync(join(folder, name), { recursive: true })
+    const container = `${network}-${name}`
+    const remote = proxyOf && (inside.get(proxyOf) ?? proxyOf)
+    const options = ['--rm', '--name', container, '--network', network, '-p', '127.0.0.1::5000']
+    const volume = ['-v', `${join(folder, name)}:/var/lib/registry`]
+    const settings = ['REGISTRY_STORAGE_DELETE_ENABLED=true', ...(remote ? [`REGISTRY_PROXY_REMOTEURL=${remote}`] : [])]
+    const env = settings.flatMap((setting) => ['-e', setting])
+    const child = start(['docker', 'run', ...options, ...volume, ...env, 'registry:3'])
+    const ports = await until(`the container ${name}`, () => run(['docker', 'port', container, '5000']).catch(() => ''))
+    const host = (ports.split('\n')[0] as string).trim()
+    const url = `http://${host}`
+    inside.set(url, `http://${container}:5000`)
+    await until(`${name} to answer`, () => fetch(`${url}/v2/`).catch(() => undefined))
+    return {
+      name,
+      url,
+      host,
+      lines: () => child.lines,
+      stop: async () => {
+        await run(['docker', 'rm', '-f', container]).catch(() => {})
+        await child.ended
+        // The last one out takes the network along.
+        await run(['docker', 'network', 'rm', network]).catch(() => {})
+      },
+      start: () => Promise.reject(new Error('a container is not started again')),
+    }
+  }
+}

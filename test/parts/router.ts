@@ -1,0 +1,72 @@
+/** The router as a child process, in each of the four ways to run it. */
+import { existsSync, readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { adopt, type Child, start } from './children.ts'
+
+export const root = fileURLToPath(new URL('../..', import.meta.url))
+
+export const ways = {
+  node: ['node', '--import', 'tsx', 'server.ts'],
+  bun: ['node_modules/.bin/bun', 'run', 'server.ts'],
+  deno: ['node_modules/.bin/deno', 'run', '-A', 'server.ts'],
+  binary: ['dist/combined-registry'],
+} as const
+export type Way = keyof typeof ways
+
+export interface Router {
+  way: Way
+  url: string
+  host: string
+  pid: number
+  /** The log, a JSON object a line; lines that are none, as text. */
+  log: () => Record<string, unknown>[]
+  /** Highest resident memory so far, in MiB; undefined where there is no /proc. */
+  peakMemory: () => number | undefined
+  /** Signals it and gives the exit code. */
+  stop: (signal?: NodeJS.Signals) => Promise<number | null>
+  child: Child
+}
+
+/** Starts it on a free port; settles when it listens. */
+export async function startRouter(
+  way: Way,
+  env: Record<string, string>,
+  onLine?: (line: Record<string, unknown>) => void,
+): Promise<Router> {
+  const child = start([...ways[way]], {
+    cwd: root,
+    env: { HOST: '127.0.0.1', PORT: '0', AGGREGATE_HOSTNAME: 'registry.example', ...env },
+    onLine: (line) => onLine?.(parse(line)),
+  })
+  const listening = parse((await child.line(/"message":"listening"/)).input as string)
+  const pid = Number(listening.pid)
+  adopt(pid)
+  const host = `127.0.0.1:${listening.port}`
+  return {
+    way,
+    url: `http://${host}`,
+    host,
+    pid,
+    child,
+    log: () => child.lines.map(parse),
+    peakMemory: () => {
+      if (!existsSync(`/proc/${pid}/status`)) return undefined
+      const [, kilobytes] = /VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? []
+      return Math.round(Number(kilobytes) / 1024)
+    },
+    stop: async (signal = 'SIGTERM') => {
+      // The process itself: a launcher in between may not pass a signal on.
+      if (child.exited()) return child.ended
+      process.kill(pid, signal)
+      return child.ended
+    },
+  }
+}
+
+function parse(line: string): Record<string, unknown> {
+  try {
+    return JSON.parse(line)
+  } catch {
+    return { text: line }
+  }
+}
