@@ -1,4 +1,5 @@
 /** The only file that knows Node, Bun and Deno apart: how to listen, and which fetch to use. */
+import type { ServerResponse } from 'node:http'
 import process from 'node:process'
 
 /** What only the runtime knows of the connection a request came on. */
@@ -82,13 +83,18 @@ function bunWarning(): string | undefined {
 
 async function listenOnNode(handler: Handler, { port, host }: { port: number; host: string }): Promise<Server> {
   const { createAdaptorServer } = await import('@hono/node-server')
+  const { RESPONSE_ALREADY_SENT } = await import('@hono/node-server/utils/response')
   const server = createAdaptorServer({
-    fetch: (request, { incoming, outgoing }) =>
-      handler(request, {
+    fetch: async (request, { incoming, outgoing }) => {
+      const response = await handler(request, {
         address: incoming.socket.remoteAddress?.replace(/^::ffff:/, ''),
         bodyRead: new Promise((resolve) => incoming.once('end', resolve)),
         sent: new Promise((resolve) => outgoing.once('close', () => resolve(outgoing.writableFinished))),
-      }),
+      })
+      if (!response.body) return response
+      send(response, response.body, outgoing as ServerResponse)
+      return RESPONSE_ALREADY_SENT
+    },
     // An upload may take hours; a token may take 14 KB.
     serverOptions: { requestTimeout: 0, keepAliveTimeout: 75_000, maxHeaderSize: 65_536 },
   }) as import('node:http').Server
@@ -103,6 +109,34 @@ async function listenOnNode(handler: Handler, { port, host }: { port: number; ho
       // A connection that falls idle later would hold the server open until its keep-alive ends.
       setInterval(() => server.closeIdleConnections(), 100).unref()
     },
+  }
+}
+
+/** The adapter's own way prints a stack where a body breaks, and tries to end the answer with a text of its own. */
+async function send({ status, headers }: Response, body: ReadableStream<Uint8Array>, outgoing: ServerResponse) {
+  for (const [name, value] of headers) outgoing.appendHeader(name, value)
+  outgoing.writeHead(status)
+  outgoing.flushHeaders()
+  const reader = body.getReader()
+  let wake = () => {}
+  outgoing.on('drain', () => wake())
+  outgoing.on('close', () => {
+    wake()
+    reader.cancel().catch(() => {})
+  })
+  try {
+    for (;;) {
+      const { done, value } = await reader.read()
+      if (done) break
+      if (outgoing.write(value) || outgoing.destroyed) continue
+      await new Promise<void>((resolve) => {
+        wake = resolve
+      })
+    }
+    outgoing.end()
+  } catch {
+    // Half an answer must not look whole.
+    outgoing.destroy()
   }
 }
 

@@ -1,0 +1,81 @@
+/** The configuration: every fault is named at once, and nothing wrong gets by. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { type Config, configHelp, readConfig } from '../src/config.ts'
+
+const required = { AGGREGATE_HOSTNAME: 'registry.example', HOSTED_HOSTNAME: 'hosted:5000', PROXY_HOSTNAME: 'proxy' }
+
+function read(environment: Record<string, string> = {}): Config {
+  const config = readConfig({ ...required, ...environment })
+  assert.ok(!('faults' in config), JSON.stringify(config))
+  return config
+}
+function faults(environment: Record<string, string | undefined>): string[] {
+  const config = readConfig({ ...required, ...environment })
+  assert.ok('faults' in config, `no fault in ${JSON.stringify(environment)}`)
+  return config.faults
+}
+
+test('three variables are enough; the rest has the defaults of the README', () => {
+  const { aggregate, hosted, proxy, ...rest } = read()
+  assert.equal(aggregate.origin, 'http://registry.example')
+  assert.equal(hosted.origin, 'http://hosted:5000')
+  assert.equal(proxy.origin, 'http://proxy')
+  assert.deepEqual(rest, {
+    port: 5000,
+    host: '0.0.0.0',
+    hostedTimeout: 30,
+    proxyTimeout: 15,
+    writeTimeout: 900,
+    drainTimeout: 300,
+    v2Requires: 'both',
+    lookupOrder: 'proxy-first',
+    logFormat: 'json',
+    logLevel: 'info',
+  })
+})
+
+test('a registry is a host, a host and port, or an http or https URL', () => {
+  assert.equal(read({ HOSTED_HOSTNAME: 'https://hosted.example/' }).hosted.origin, 'https://hosted.example')
+  assert.equal(read({ HOSTED_HOSTNAME: 'http://10.0.0.1:5001' }).hosted.origin, 'http://10.0.0.1:5001')
+  assert.equal(read({ HOSTED_HOSTNAME: '[::1]:5001' }).hosted.origin, 'http://[::1]:5001')
+})
+
+test('every missing and wrong variable is named, one line each', () => {
+  const environment = { AGGREGATE_HOSTNAME: '', HOSTED_HOSTNAME: undefined, PORT: '65536', LOG_LEVEL: 'loud' }
+  const named = faults(environment).map((line) => line.split(' ')[0])
+  assert.deepEqual(named, ['AGGREGATE_HOSTNAME', 'HOSTED_HOSTNAME', 'PORT', 'LOG_LEVEL'])
+})
+
+const wrong: [string, string][] = [
+  ['HOSTED_HOSTNAME', 'ftp://hosted'],
+  ['HOSTED_HOSTNAME', 'http://hosted/v2/'],
+  ['HOSTED_HOSTNAME', 'hosted:port'],
+  ['PROXY_HOSTNAME', 'a b'],
+  ['PROXY_HOSTNAME', 'https://user:canary@proxy'],
+  ['PROXY_HOSTNAME', 'https://user:canary@proxy/path'],
+  ['PORT', '-1'],
+  ['PORT', '5000x'],
+  ['PROXY_TIMEOUT', '0'],
+  ['HOSTED_TIMEOUT', '1e3'],
+  ['WRITE_TIMEOUT', 'Infinity'],
+  ['DRAIN_TIMEOUT', '3000000'],
+  ['V2_REQUIRES', 'proxy'],
+  ['LOOKUP_ORDER', 'Proxy-first'],
+  ['LOG_FORMAT', 'xml'],
+]
+for (const [name, value] of wrong) {
+  test(`${name}=${value} is a fault, and no password is repeated in it`, () => {
+    const [fault = '', ...more] = faults({ [name]: value })
+    assert.ok(fault.startsWith(`${name} must `), fault)
+    assert.ok(!fault.includes('canary'), fault)
+    assert.deepEqual(more, [])
+  })
+}
+
+test('timeouts may have fractions', () => assert.equal(read({ PROXY_TIMEOUT: '0.25' }).proxyTimeout, 0.25))
+
+test('--help lists every variable with its default', () => {
+  for (const name of [...Object.keys(required), 'PORT', 'WRITE_TIMEOUT']) assert.match(configHelp(), new RegExp(name))
+  assert.match(configHelp(), /LOOKUP_ORDER +proxy-first +proxy-first or hosted-first: /)
+})

@@ -1,0 +1,643 @@
+/**
+ * The whole router between real registries, with real clients, run one way: WAY=node, bun, deno or binary.
+ * Scripted upstreams stand in only where a test must see the bytes that were sent, or needs a fault on demand.
+ */
+import assert from 'node:assert/strict'
+import { connect } from 'node:net'
+import { join } from 'node:path'
+import { Readable } from 'node:stream'
+import { after, before, test } from 'node:test'
+import { type Child, run, start, temporaryFolder, until } from './parts/children.ts'
+import * as client from './parts/client.ts'
+import { accept, digestOf, download, makeImage, makeIndex, noise, pathOf, pull, push, send } from './parts/client.ts'
+import { program } from './parts/packages.ts'
+import { findRegistry, type Registry } from './parts/registries.ts'
+import { type Router, root, startRouter, type Way, ways } from './parts/router.ts'
+import { answer, type Script, scripted } from './parts/scripted.ts'
+
+const way = (process.env.WAY ?? 'node') as Way
+const mebibyte = 1024 * 1024
+/** The big layer; more than a runtime may keep of it. */
+const bigBytes = Number(process.env.BIG_MIB ?? 1024) * mebibyte
+const say = (line: string) => console.error(line)
+
+const skopeo = await program(['skopeo'], 'skopeo', say)
+if (!skopeo && process.env.CI === 'true') throw new Error('skopeo is missing')
+const needsSkopeo = { skip: skopeo ? false : 'SKOPEO IS MISSING: install it to run this test' }
+
+let folder: string
+let hub: Registry
+let cache: Registry
+let hosted: Registry
+let router: Router
+
+const hello = makeImage({ 'hello.txt': 'hello', 'world.txt': 'world', 'more.txt': 'more' })
+const helloArm = makeImage({ 'hello.txt': 'hello, arm' }, 'arm64')
+const helloIndex = makeIndex({ amd64: hello, arm64: helloArm })
+const depths = ['one', 'one/two', 'one/two/three', 'a/b/c/d', 'a/b/c/d/e']
+
+before(async () => {
+  folder = temporaryFolder()
+  const launch = await findRegistry(say)
+  hub = await launch({ name: 'hub', folder })
+  hosted = await launch({ name: 'hosted', folder })
+  cache = await launch({ name: 'cache', folder, proxyOf: hub.url })
+  for (const image of [hello, helloArm]) await push(hub.url, 'library/hello', image.digest, image)
+  await push(hub.url, 'library/hello', 'latest', helloIndex)
+  for (const name of depths) await push(hub.url, `public/${name}`, 'v1', hello)
+  router = await startRouter(way, { HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: cache.host })
+})
+
+after(async () => {
+  await router?.stop()
+  for (const registry of [hub, cache, hosted]) await registry?.stop()
+})
+
+/** A router of its own between two scripted upstreams. */
+async function between(proxy: Script, hosted: Script, environment: Record<string, string> = {}) {
+  const upstreams = { proxy: await scripted(proxy), hosted: await scripted(hosted) }
+  const hosts = { PROXY_HOSTNAME: upstreams.proxy.host, HOSTED_HOSTNAME: upstreams.hosted.host }
+  const own = await startRouter(way, { ...hosts, ...environment })
+  const close = async () => {
+    await upstreams.proxy.close()
+    await upstreams.hosted.close()
+    await own.stop('SIGKILL')
+  }
+  return { ...upstreams, router: own, url: own.url, close }
+}
+
+/** A router between the real registries, for tests that stop one of them or the router itself. */
+const another = (environment: Record<string, string> = {}) =>
+  startRouter(way, { HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: cache.host, ...environment })
+
+const manifest = (name: string, reference: string, method = 'GET', url = router.url) =>
+  send(url, method, `/v2/${name}/manifests/${reference}`, { headers: { Accept: accept } })
+
+const code = (reply: client.Reply) => reply.json().errors[0].code
+
+test('/v2/ is 200 where both registries are up, and /v2 leads there', async () => {
+  assert.equal((await send(router.url, 'GET', '/v2/')).status, 200)
+  assert.equal((await send(router.url, 'HEAD', '/v2/')).status, 200)
+  const { status, headers } = await send(router.url, 'GET', '/v2')
+  assert.deepEqual([status, headers.location], [301, '/v2/'])
+})
+
+test('/healthcheck, /livez and /metrics answer', async () => {
+  const health = await send(router.url, 'GET', '/healthcheck')
+  assert.deepEqual([health.status, health.json()], [200, { proxy: 200, hosted: 200 }])
+  assert.equal((await send(router.url, 'GET', '/livez')).status, 200)
+  const metrics = (await send(router.url, 'GET', '/metrics')).body.toString()
+  assert.match(metrics, /^registry_router_requests_total\{entity="base",method="GET",status="200"\} 1$/m)
+  const runtime = way === 'binary' ? 'bun' : way
+  assert.match(
+    metrics,
+    new RegExp(`^registry_router_build_info\\{version="[^"]+",runtime="${runtime} [^"]+"\\} 1$`, 'm'),
+  )
+})
+
+test('a public image is resolved by HEAD and pulled by tag and by digest, all architectures', async () => {
+  const head = await manifest('library/hello', 'latest', 'HEAD')
+  assert.equal(head.status, 200)
+  assert.equal(head.headers['docker-content-digest'], helloIndex.digest)
+  assert.equal(head.headers['content-length'], `${helloIndex.manifest.length}`)
+  assert.equal(head.headers['content-type'], helloIndex.mediaType)
+  assert.equal(await pull(router.url, 'library/hello', 'latest'), helloIndex.digest)
+  assert.equal(await pull(router.url, 'library/hello', hello.digest), hello.digest)
+})
+
+for (const depth of depths) {
+  test(`names of ${depth.split('/').length} components: public ones pull, private ones push and pull`, async () => {
+    assert.equal(await pull(router.url, `public/${depth}`, 'v1'), hello.digest)
+    const mine = makeImage({ 'mine.txt': depth })
+    await push(router.url, depth, 'v1', mine)
+    assert.equal(await pull(router.url, depth, 'v1'), mine.digest)
+    assert.equal(await pull(router.url, depth, mine.digest), mine.digest)
+    assert.equal(await pull(hosted.url, depth, mine.digest), mine.digest)
+    assert.equal((await manifest(depth, 'v1', 'HEAD')).status, 200)
+    assert.equal((await manifest(depth, mine.digest, 'HEAD')).status, 200)
+  })
+}
+
+test('what nobody has is a 404 in JSON, by tag and by digest, GET and HEAD, manifest and blob', async () => {
+  const missing = digestOf('missing')
+  for (const reference of ['v1', missing]) {
+    const reply = await manifest('no/such', reference)
+    assert.deepEqual([reply.status, code(reply)], [404, 'MANIFEST_UNKNOWN'])
+    assert.equal((await manifest('no/such', reference, 'HEAD')).status, 404)
+  }
+  const blob = await send(router.url, 'GET', `/v2/no/such/blobs/${missing}`)
+  assert.deepEqual([blob.status, code(blob)], [404, 'BLOB_UNKNOWN'])
+  assert.equal((await send(router.url, 'HEAD', `/v2/no/such/blobs/${missing}`)).status, 404)
+})
+
+test('HEAD of a blob says what hosted has, not what the cache has', async () => {
+  const [layer] = hello.blobs
+  await pull(router.url, 'public/one', 'v1')
+  assert.equal((await send(router.url, 'HEAD', `/v2/public/one/blobs/${layer?.digest}`)).status, 404)
+  await push(router.url, 'team/headed', 'v1', hello)
+  const head = await send(router.url, 'HEAD', `/v2/team/headed/blobs/${layer?.digest}`)
+  assert.deepEqual([head.status, head.headers['content-length']], [200, `${layer?.content.length}`])
+})
+
+test('skopeo copies a public image of many architectures to a folder', needsSkopeo, async () => {
+  const to = join(folder, 'copied')
+  const from = `docker://${router.host}/library/hello:latest`
+  await run(['skopeo', '--insecure-policy', 'copy', '--all', '--src-tls-verify=false', from, `dir:${to}`])
+  const inspected = await run(['skopeo', 'inspect', '--raw', `dir:${to}`])
+  assert.equal(digestOf(inspected), helloIndex.digest)
+})
+
+test('skopeo copies public to private, all architectures, and back; by tag and by digest', needsSkopeo, async () => {
+  const insecure = ['--insecure-policy', 'copy', '--all', '--src-tls-verify=false', '--dest-tls-verify=false']
+  const mine = `docker://${router.host}/team/proj/deep/app`
+  const layout = `oci:${join(folder, `layout-${way}`)}:v1`
+  await run(['skopeo', ...insecure, `docker://${router.host}/library/hello:latest`, `${mine}:v1`])
+  await run(['skopeo', ...insecure, `${mine}:v1`, layout])
+  await run(['skopeo', ...insecure, `${mine}@${helloIndex.digest}`, layout])
+  await run(['skopeo', ...insecure, layout, `${mine}:v2`])
+  assert.equal(await pull(router.url, 'team/proj/deep/app', 'v2'), helloIndex.digest)
+})
+
+test('tags of a private name and the catalog, with pages whose Link comes back here', async () => {
+  for (const tag of ['a', 'b']) await push(router.url, 'team/tagged', tag, hello)
+  const { status, json } = await send(router.url, 'GET', '/v2/team/tagged/tags/list')
+  assert.deepEqual([status, json().name, json().tags.sort()], [200, 'team/tagged', ['a', 'b']])
+  const seen: string[] = []
+  let next = '/v2/_catalog?n=2'
+  while (next) {
+    const page = await send(router.url, 'GET', next)
+    seen.push(...page.json().repositories)
+    next = /^<([^>]+)>; rel="next"$/.exec(`${page.headers.link ?? ''}`)?.[1] ?? ''
+    assert.ok(next === '' || next.startsWith('/v2/_catalog?'), next)
+  }
+  const whole = await send(router.url, 'GET', '/v2/_catalog?n=1000')
+  assert.deepEqual(seen, whole.json().repositories)
+  assert.ok(seen.includes('team/tagged') && seen.length > 3)
+})
+
+test('a deleted manifest is gone at once, a deleted blob too', async () => {
+  const image = makeImage({ 'gone.txt': 'gone' })
+  await push(router.url, 'team/gone', 'v1', image)
+  assert.equal((await manifest('team/gone', image.digest, 'DELETE')).status, 202)
+  assert.equal((await manifest('team/gone', image.digest)).status, 404)
+  assert.equal((await manifest('team/gone', 'v1')).status, 404)
+  const path = `/v2/team/gone/blobs/${image.blobs[1]?.digest}`
+  assert.equal((await send(router.url, 'DELETE', path)).status, 202)
+  assert.equal((await send(router.url, 'GET', path)).status, 404)
+})
+
+test('a blob of another private name is mounted without an upload', async () => {
+  const image = makeImage({ 'mounted.txt': 'mounted' })
+  await push(router.url, 'team/source', 'v1', image)
+  const { digest } = image.blobs[1] as client.Blob
+  const mounted = await send(router.url, 'POST', `/v2/team/target/blobs/uploads/?mount=${digest}&from=team%2Fsource`)
+  assert.deepEqual([mounted.status, mounted.headers.location], [201, `/v2/team/target/blobs/${digest}`])
+  assert.equal((await download(router.url, `/v2/team/target/blobs/${digest}`)).digest, digest)
+})
+
+test('an upload in chunks can be asked for its state, resumed, and cancelled', async () => {
+  const content = Buffer.from('first chunk, second chunk')
+  const half = 12
+  const opened = await send(router.url, 'POST', '/v2/team/chunks/blobs/uploads/')
+  assert.match(opened.headers.location ?? '', /^\/v2\/team\/chunks\/blobs\/uploads\//)
+  const patch = (from: string, range: string, body: Buffer) =>
+    send(router.url, 'PATCH', from, {
+      headers: { 'Content-Range': range, 'Content-Length': body.length, 'Content-Type': 'application/octet-stream' },
+      body,
+    })
+  const first = await patch(pathOf(opened), `0-${half - 1}`, content.subarray(0, half))
+  assert.deepEqual([first.status, first.headers.range], [202, `0-${half - 1}`])
+  const state = await send(router.url, 'GET', pathOf(first))
+  assert.deepEqual([state.status, state.headers.range], [204, `0-${half - 1}`])
+  const second = await patch(pathOf(state), `${half}-${content.length - 1}`, content.subarray(half))
+  const closed = await send(router.url, 'PUT', client.withDigest(pathOf(second), encodeURIComponent(digestOf(content))))
+  assert.equal(closed.status, 201)
+  assert.equal((await download(router.url, `/v2/team/chunks/blobs/${digestOf(content)}`)).bytes, content.length)
+  const cancelled = await send(router.url, 'POST', '/v2/team/chunks/blobs/uploads/')
+  assert.equal((await send(router.url, 'DELETE', pathOf(cancelled))).status, 204)
+  assert.equal((await send(router.url, 'GET', pathOf(cancelled))).status, 404)
+})
+
+test('a wrong digest at the end of an upload is refused, in the words of hosted', async () => {
+  const reply = await client.pushBlob(router.url, 'team/wrong', digestOf('other'), Readable.from([Buffer.from('this')]))
+  assert.deepEqual([reply.status, code(reply)], [400, 'DIGEST_INVALID'])
+})
+
+test("hosted's lack of a referrers API passes, and a signature's tag is found beside a public image", async () => {
+  assert.equal((await send(router.url, 'GET', `/v2/library/hello/referrers/${hello.digest}`)).status, 404)
+  const tag = `${hello.digest.replace(':', '-')}.sig`
+  const signature = makeImage({ sig: 'signed' })
+  await push(router.url, 'library/hello', tag, signature)
+  assert.equal(await pull(router.url, 'library/hello', tag), signature.digest)
+})
+
+test('part of a layer is served as asked for', async () => {
+  const { digest, content } = hello.blobs[1] as client.Blob
+  for (const name of ['public/one', 'one']) {
+    await push(hosted.url, 'one', 'ranged', hello)
+    const reply = await send(router.url, 'GET', `/v2/${name}/blobs/${digest}`, { headers: { Range: 'bytes=2-5' } })
+    assert.equal(reply.status, 206)
+    assert.deepEqual(reply.body, content.subarray(2, 6))
+  }
+})
+
+test(`a layer of ${bigBytes / mebibyte} MiB goes up chunked and comes down, one with a length goes up; memory stays`, async (t) => {
+  const idle = router.peakMemory()
+  const digest = await client.digestOfStream(noise(bigBytes, 1))
+  const started = performance.now()
+  const seconds = () => ((performance.now() - started) / 1000).toFixed(1)
+  assert.equal((await client.pushBlob(router.url, 'team/big', digest, noise(bigBytes, 1))).status, 201)
+  t.diagnostic(`${way}: pushed at ${seconds()} s`)
+  const got = await download(router.url, `/v2/team/big/blobs/${digest}`)
+  t.diagnostic(`${way}: pulled at ${seconds()} s`)
+  assert.deepEqual(got, { status: 200, digest, bytes: bigBytes })
+  const opened = await send(router.url, 'POST', '/v2/team/sized/blobs/uploads/')
+  const headers = { 'Content-Type': 'application/octet-stream', 'Content-Length': bigBytes }
+  const put = await send(router.url, 'PUT', client.withDigest(pathOf(opened), digest), {
+    headers,
+    body: noise(bigBytes, 1),
+  })
+  assert.equal(put.status, 201)
+  const peak = router.peakMemory()
+  t.diagnostic(`${way}: peak memory ${peak} MiB, ${idle} MiB before`)
+  if (peak !== undefined) assert.ok(peak < 250, `peak memory ${peak} MiB`)
+})
+
+test('an upload keeps its framing: a length stays a length, chunks stay chunks, nothing stays nothing', async () => {
+  const { url, hosted, close } = await between(answer(404), answer(202))
+  const path = '/v2/a/blobs/uploads/1'
+  await send(url, 'PATCH', path, { headers: { 'Content-Length': 5 }, body: Readable.from(['12', '345']) })
+  await send(url, 'PATCH', path, { body: Readable.from(['12', '345']) })
+  await send(url, 'PUT', path, { headers: { 'Content-Length': 5, Expect: '100-continue' }, body: '12345' })
+  await send(url, 'PUT', `${path}?digest=x`, { headers: { 'Content-Length': 0 } })
+  await send(url, 'DELETE', path)
+  const framing = hosted.requests.map(({ method, headers, bytes, complete }) => {
+    const length = headers['transfer-encoding'] ?? headers['content-length'] ?? '0'
+    return [method, length, bytes, complete, headers.expect]
+  })
+  assert.deepEqual(framing, [
+    ['PATCH', '5', 5, true, undefined],
+    ['PATCH', 'chunked', 5, true, undefined],
+    ['PUT', '5', 5, true, undefined],
+    ['PUT', '0', 0, true, undefined],
+    ['DELETE', '0', 0, true, undefined],
+  ])
+  await close()
+})
+
+test('an answer keeps its length, its type or the lack of one, and its bytes where the upstream compresses', async () => {
+  const body = Buffer.from('x'.repeat(1000))
+  const script: Script = (request, response) => {
+    const { url = '' } = request
+    if (url.includes('sized')) response.writeHead(200, { 'Content-Length': body.length }).end(body)
+    else if (url.includes('chunked')) response.writeHead(200, { 'Transfer-Encoding': 'chunked' }).end(body)
+    else response.writeHead(200, { 'Content-Length': 0 }).end()
+  }
+  const { url, hosted, close } = await between(answer(404), script)
+  const sized = await send(url, 'GET', '/v2/a/manifests/sized', { headers: { 'Accept-Encoding': 'gzip' } })
+  assert.deepEqual([sized.headers['content-length'], sized.body.length], ['1000', 1000])
+  assert.equal(sized.headers['content-type'], 'application/octet-stream')
+  assert.equal(hosted.requests[0]?.headers['accept-encoding'], 'identity')
+  const chunked = await send(url, 'GET', '/v2/a/manifests/chunked')
+  assert.deepEqual([chunked.headers['content-length'], chunked.body.length], [undefined, 1000])
+  const head = await send(url, 'HEAD', '/v2/a/manifests/sized')
+  assert.deepEqual([head.status, head.headers['content-length']], [200, '1000'])
+  const empty = await send(url, 'GET', '/v2/a/manifests/empty')
+  assert.deepEqual([empty.status, empty.headers['content-length']], [200, '0'])
+  await close()
+})
+
+test('the login goes to hosted alone, whole even at 14 KB; what a client claims of its way goes nowhere', async () => {
+  const { url, proxy, hosted, close } = await between(answer(404), answer(200))
+  const Authorization = `Bearer ${'canary'.repeat(2400)}`
+  const headers = {
+    Authorization,
+    Cookie: 'canary',
+    'X-Forwarded-Host': 'evil',
+    Forwarded: 'host=evil',
+    Host: 'evil:1',
+  }
+  for (const path of ['/v2/', '/v2/a/manifests/1', `/v2/a/blobs/${digestOf('x')}`]) {
+    assert.equal((await send(url, 'GET', path, { headers })).status, path === '/v2/' ? 503 : 200)
+  }
+  assert.equal(proxy.requests.length, 3)
+  assert.ok(!/canary|evil/.test(JSON.stringify(proxy.requests)))
+  for (const { headers } of hosted.requests) {
+    assert.equal(headers.authorization, Authorization)
+    assert.equal(headers['x-forwarded-host'], 'registry.example')
+    assert.equal(headers['x-forwarded-for'], '127.0.0.1')
+    assert.ok(!JSON.stringify(headers).includes('evil'))
+  }
+  await close()
+})
+
+test('a path outside the grammar reaches no upstream, however it is written', async () => {
+  const { url, proxy, hosted, close } = await between(answer(404), answer(404))
+  const targets = [
+    '/v2/a/..%2f..%2fmetrics/manifests/1',
+    '/v2/a%2fb/manifests/1',
+    '/v2/a%5cb/manifests/1',
+    '/v2/a%00b/manifests/1',
+    '/v2//a/manifests/1',
+    '/v2/A/manifests/1',
+    '/v2/a/manifests/%zz',
+    '/v2/../etc/passwd',
+    '/v2/%2e%2e/%2e%2e/x',
+    '/v1/',
+    `/v2/a/blobs/${digestOf('x')}/..%2f..`,
+    'http://evil.example/v2/a/b',
+    '*',
+  ]
+  for (const target of targets) {
+    for (const method of ['GET', 'PUT']) {
+      const { status } = await send(url, method, target)
+      assert.ok([400, 404, 405].includes(status), `${method} ${target}: ${status}`)
+    }
+  }
+  assert.deepEqual([proxy.requests, hosted.requests], [[], []])
+  await close()
+})
+
+test('a proxy that accepts and never answers costs a lookup PROXY_TIMEOUT, no more', async () => {
+  const { url, close } = await between(() => {}, answer(200, {}, 'mine'), { PROXY_TIMEOUT: '0.2' })
+  const started = performance.now()
+  assert.equal((await send(url, 'GET', '/v2/a/manifests/1')).body.toString(), 'mine')
+  const took = performance.now() - started
+  assert.ok(took >= 190 && took < 5000, `${took} ms`)
+  await close()
+})
+
+test('a hosted registry that never answers a write is 504 after WRITE_TIMEOUT', async () => {
+  const { url, close } = await between(answer(404), (request) => request.resume(), { WRITE_TIMEOUT: '0.2' })
+  const reply = await send(url, 'PUT', '/v2/a/blobs/uploads/1?digest=x')
+  assert.deepEqual([reply.status, code(reply)], [504, 'UNAVAILABLE'])
+  await close()
+})
+
+test('a client that leaves a pull frees the upstream at once', async () => {
+  const endless: Script = (_, response) => {
+    response.writeHead(200, { 'Content-Length': 10 ** 12 })
+    const more = () => {
+      while (response.write(Buffer.alloc(65_536)));
+    }
+    response.on('drain', more)
+    more()
+  }
+  const { url, hosted, close } = await between(answer(404), endless)
+  const request = client.open(url, 'GET', `/v2/a/blobs/${digestOf('x')}`)
+  request.end()
+  const reply = await client.answerOf(request)
+  await new Promise((resolve) => reply.once('data', resolve))
+  reply.on('error', () => {})
+  assert.equal(hosted.sockets.size, 1)
+  reply.destroy()
+  await until('the upstream connection to close', () => hosted.sockets.size === 0)
+  await until('no request in flight', async () =>
+    /in_flight 1$/m.test((await send(url, 'GET', '/metrics')).body.toString()),
+  )
+  await close()
+})
+
+test('a client that leaves before the answer frees the upstream at once', async () => {
+  const { url, hosted, close } = await between(answer(404), () => {})
+  const request = client.open(url, 'GET', `/v2/a/blobs/${digestOf('x')}`)
+  request.on('error', () => {})
+  request.end()
+  await until('hosted to be asked', () => hosted.requests.length === 1)
+  request.destroy()
+  await until('the upstream connection to close', () => hosted.sockets.size === 0)
+  await close()
+})
+
+test('a client that leaves an upload leaves a broken request in hosted, sized or chunked, never a finished one', async () => {
+  const { url, hosted, close } = await between(answer(404), (request) => request.resume())
+  for (const headers of [{ 'Content-Length': 1000 }, { 'Transfer-Encoding': 'chunked' }]) {
+    const request = client.open(url, 'PATCH', '/v2/a/blobs/uploads/1', headers)
+    request.on('error', () => {})
+    request.write('half')
+    const seen = await until('hosted to have the half', () => hosted.requests.at(-1))
+    await until('hosted to have the half', () => seen.bytes === 4)
+    request.destroy()
+    await until('the upstream connection to close', () => hosted.sockets.size === 0)
+    assert.equal(seen.complete, false)
+    hosted.requests.length = 0
+  }
+  await close()
+})
+
+for (const framing of ['sized', 'chunked']) {
+  test(`an upstream that breaks in the middle of a ${framing} layer breaks the client's transfer`, async () => {
+    const half: Script = (_, response) => {
+      response.writeHead(200, framing === 'sized' ? { 'Content-Length': 100_000 } : {})
+      response.write(Buffer.alloc(50_000), () => response.socket?.destroy())
+    }
+    const { url, close } = await between(answer(404), half)
+    await assert.rejects(download(url, `/v2/a/blobs/${digestOf('x')}`))
+    await close()
+  })
+}
+
+test('a registry killed in the middle of a layer: the client sees a broken transfer, and later pulls whole', async () => {
+  const bytes = 128 * mebibyte
+  const digest = await client.digestOfStream(noise(bytes, 2))
+  await client.pushBlob(hosted.url, 'team/killed', digest, noise(bytes, 2))
+  const path = `/v2/team/killed/blobs/${digest}`
+  const request = client.open(router.url, 'GET', path)
+  request.end()
+  const reply = await client.answerOf(request)
+  await new Promise((resolve) => reply.once('readable', resolve))
+  await hosted.stop('SIGKILL')
+  await assert.rejects(async () => {
+    for await (const _ of reply);
+  })
+  await hosted.start()
+  assert.deepEqual(await download(router.url, path), { status: 200, digest, bytes })
+})
+
+test('a push interrupted by the client stores nothing, and succeeds when repeated', async () => {
+  const bytes = 32 * mebibyte
+  const digest = await client.digestOfStream(noise(bytes, 3))
+  const opened = await send(router.url, 'POST', '/v2/team/again/blobs/uploads/')
+  const target = client.withDigest(pathOf(opened), digest)
+  const request = client.open(router.url, 'PUT', target, { 'Content-Length': bytes })
+  request.on('error', () => {})
+  for await (const chunk of noise(bytes / 2, 3)) {
+    if (!request.write(chunk)) await new Promise((resolve) => request.once('drain', resolve))
+  }
+  request.destroy()
+  await until('the request to end', () => router.log().some(({ complete }) => complete === false))
+  assert.equal((await send(hosted.url, 'HEAD', `/v2/team/again/blobs/${digest}`)).status, 404)
+  assert.equal((await client.pushBlob(router.url, 'team/again', digest, noise(bytes, 3))).status, 201)
+  assert.equal((await download(router.url, `/v2/team/again/blobs/${digest}`)).digest, digest)
+})
+
+test('a push interrupted by a registry that dies fails plainly, and succeeds when repeated', async () => {
+  const bytes = 32 * mebibyte
+  const digest = await client.digestOfStream(noise(bytes, 4))
+  const opened = await send(router.url, 'POST', '/v2/team/died/blobs/uploads/')
+  const half = noise(bytes, 4)
+  let seen = 0
+  half.on('data', async (chunk) => {
+    seen += chunk.length
+    if (seen === bytes / 2) await hosted.stop('SIGKILL')
+  })
+  const failed = await send(router.url, 'PATCH', pathOf(opened), { body: half }).then(
+    ({ status }) => status,
+    () => 'broken',
+  )
+  assert.ok(failed === 502 || failed === 'broken', `${failed}`)
+  await hosted.start()
+  assert.equal((await client.pushBlob(router.url, 'team/died', digest, noise(bytes, 4))).status, 201)
+})
+
+test('with the cache down: private images pull and push, what nobody has is 502 and never "does not exist"', async () => {
+  const image = makeImage({ 'up.txt': 'up' })
+  await cache.stop('SIGKILL')
+  await push(router.url, 'team/up', 'v1', image)
+  assert.equal(await pull(router.url, 'team/up', 'v1'), image.digest)
+  const reply = await manifest('library/hello', 'other')
+  assert.deepEqual([reply.status, code(reply)], [502, 'UNAVAILABLE'])
+  assert.ok(!reply.body.includes(cache.host))
+  assert.equal((await send(router.url, 'GET', '/v2/')).status, 503)
+  const health = await send(router.url, 'GET', '/healthcheck')
+  assert.deepEqual([health.status, health.json()], [503, { proxy: 502, hosted: 200 }])
+  const hostedIsEnough = await another({ V2_REQUIRES: 'hosted' })
+  assert.equal((await send(hostedIsEnough.url, 'GET', '/v2/')).status, 200)
+  await hostedIsEnough.stop()
+  await cache.start()
+  assert.equal((await send(router.url, 'GET', '/v2/')).status, 200)
+})
+
+test('with hosted down: public images pull, private ones are 502', async () => {
+  await hosted.stop('SIGKILL')
+  assert.equal(await pull(router.url, 'library/hello', 'latest'), helloIndex.digest)
+  const reply = await manifest('team/up', 'v1')
+  assert.deepEqual([reply.status, code(reply)], [502, 'UNAVAILABLE'])
+  assert.equal((await send(router.url, 'POST', '/v2/team/up/blobs/uploads/')).status, 502)
+  await hosted.start()
+})
+
+test('400 requests wait upstream at the same time', async () => {
+  const waiting: (() => void)[] = []
+  const { url, close } = await between(answer(404), (_, response) => {
+    waiting.push(() => response.end('late'))
+    if (waiting.length === 400) for (const release of waiting) release()
+  })
+  const replies = Array.from({ length: 400 }, (_, i) => send(url, 'GET', `/v2/a/manifests/${i}`))
+  for (const { body } of await Promise.all(replies)) assert.equal(body.toString(), 'late')
+  await close()
+})
+
+for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+  test(`${signal}: /livez says 503 or nothing, a pull in flight ends whole, exit code 0`, async () => {
+    const bytes = 64 * mebibyte
+    const digest = await client.digestOfStream(noise(bytes, 5))
+    await client.pushBlob(hosted.url, 'team/drain', digest, noise(bytes, 5))
+    const draining = await another()
+    const request = client.open(draining.url, 'GET', `/v2/team/drain/blobs/${digest}`)
+    request.end()
+    const reply = await client.answerOf(request)
+    await new Promise((resolve) => reply.once('readable', resolve))
+    const ended = draining.stop(signal)
+    await draining.child.line(/"message":"draining"/)
+    const livez = await send(draining.url, 'GET', '/livez').then(
+      ({ status }) => status,
+      () => 'refused',
+    )
+    assert.ok(livez === 'refused' || livez === 503, `${livez}`)
+    assert.equal(draining.child.exited(), false)
+    assert.equal(await client.digestOfStream(reply), digest)
+    assert.equal(await ended, 0)
+  })
+}
+
+test('a push in flight ends whole after SIGTERM, exit code 0', async () => {
+  const draining = await another()
+  const opened = await send(draining.url, 'POST', '/v2/team/drained/blobs/uploads/')
+  const request = client.open(draining.url, 'PATCH', pathOf(opened), { 'Transfer-Encoding': 'chunked' })
+  request.write('first half, ')
+  await until('the upload to begin', async () =>
+    /in_flight 2$/m.test((await send(draining.url, 'GET', '/metrics')).body.toString()),
+  )
+  const ended = draining.stop()
+  await draining.child.line(/"message":"draining"/)
+  const answered = client.answerOf(request)
+  request.end('second half')
+  const reply = await answered
+  assert.deepEqual([reply.statusCode, reply.headers.range], [202, '0-22'])
+  reply.resume()
+  assert.equal(await ended, 0)
+})
+
+test('what is in flight longer than DRAIN_TIMEOUT is given up, exit code 1', async () => {
+  const { url, router, hosted, close } = await between(answer(404), () => {}, { DRAIN_TIMEOUT: '0.2' })
+  const request = client.open(url, 'GET', '/v2/_catalog')
+  request.on('error', () => {})
+  request.end()
+  await until('hosted to be asked', () => hosted.requests.length === 1)
+  assert.equal(await router.stop(), 1)
+  await close()
+})
+
+/** Runs the program with an environment of its own and gives its exit code and what it printed. */
+async function started(environment: Record<string, string>, ...args: string[]): Promise<[number | null, string[]]> {
+  const child: Child = start([...ways[way], ...args], { cwd: root, env: environment })
+  return [await child.ended, child.lines]
+}
+
+test('wrong configuration: exit code 1, one line a fault, nothing started', async () => {
+  const environment = { AGGREGATE_HOSTNAME: '', HOSTED_HOSTNAME: 'http://a/b', PROXY_HOSTNAME: 'proxy', PORT: 'x' }
+  const [exit, lines] = await started(environment)
+  assert.equal(exit, 1)
+  assert.deepEqual(
+    lines.map((line) => line.split(' ').slice(0, 2).join(' ')),
+    ['combined-registry: AGGREGATE_HOSTNAME', 'combined-registry: HOSTED_HOSTNAME', 'combined-registry: PORT'],
+  )
+})
+
+test('a port that is taken: exit code 1 and one line', async () => {
+  const [, port = ''] = router.host.split(':')
+  const hosts = { AGGREGATE_HOSTNAME: 'a', HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: cache.host }
+  const [exit, lines] = await started({ ...hosts, HOST: '127.0.0.1', PORT: port })
+  assert.equal(exit, 1)
+  assert.deepEqual(
+    [lines.length, lines[0]?.startsWith(`combined-registry: cannot listen on 127.0.0.1:${port}: `)],
+    [1, true],
+  )
+})
+
+test('--help, --version and --healthcheck', async () => {
+  const [exit, help] = await started({}, '--help')
+  assert.equal(exit, 0)
+  assert.match(help.join('\n'), /HOSTED_HOSTNAME +required/)
+  assert.match((await started({}, '--version'))[1].join(), /^\d+\.\d+\.\d+$/)
+  const [, port = ''] = router.host.split(':')
+  const environment = { AGGREGATE_HOSTNAME: 'a', HOSTED_HOSTNAME: 'b', PROXY_HOSTNAME: 'c', HOST: '127.0.0.1' }
+  assert.equal((await started({ ...environment, PORT: port }, '--healthcheck'))[0], 0)
+  assert.equal((await started({ ...environment, PORT: '9' }, '--healthcheck'))[0], 1)
+  assert.equal((await started({}, '--nonsense'))[0], 1)
+})
+
+test('bytes that are no HTTP harm nobody', async () => {
+  const [hostname = '', port = ''] = router.host.split(':')
+  for (const bytes of [
+    '\0\0\0',
+    'GET\r\n\r\n',
+    'GET / HTTP/9.9\r\n\r\n',
+    'POST /v2/ HTTP/1.1\r\nContent-Length: x\r\n\r\n',
+  ]) {
+    const socket = connect(Number(port), hostname, () => socket.end(bytes))
+    socket.on('error', () => {}).resume()
+    await new Promise((resolve) => socket.once('close', resolve))
+  }
+  assert.equal((await send(router.url, 'GET', '/v2/')).status, 200)
+})
+
+test('the router logged no warning and no error that a test above did not cause', () => {
+  const causes =
+    /ECONNREFUSED|ConnectionRefused|Connection refused|Unable to connect|socket|reset|closed|terminated|abort/i
+  const odd = router
+    .log()
+    .filter(({ level, text, cause }) => text || level === 'error' || (level === 'warn' && !causes.test(`${cause}`)))
+  assert.deepEqual(odd, [])
+})

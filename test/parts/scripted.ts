@@ -1,0 +1,61 @@
+/** An upstream that does what a test tells it, on a real socket: for what no real registry does on demand. */
+import http from 'node:http'
+import type { AddressInfo, Socket } from 'node:net'
+
+export interface Recorded {
+  method: string
+  target: string
+  headers: http.IncomingHttpHeaders
+  /** Bytes of the body so far, and whether it ended as it should. */
+  bytes: number
+  complete: boolean
+}
+
+export interface Scripted {
+  host: string
+  requests: Recorded[]
+  sockets: Set<Socket>
+  close: () => Promise<void>
+}
+
+export type Script = (request: http.IncomingMessage, response: http.ServerResponse, recorded: Recorded) => void
+
+/** Every request is recorded before the script sees it. */
+export async function scripted(script: Script): Promise<Scripted> {
+  const requests: Recorded[] = []
+  const sockets = new Set<Socket>()
+  const server = http.createServer({ requestTimeout: 0, maxHeaderSize: 128 * 1024 }, (request, response) => {
+    const { method = '', url = '', headers } = request
+    const recorded = { method, target: url, headers, bytes: 0, complete: false }
+    requests.push(recorded)
+    request.on('data', (chunk) => {
+      recorded.bytes += chunk.length
+    })
+    request.on('end', () => {
+      recorded.complete = request.complete
+    })
+    request.on('error', () => {})
+    response.on('error', () => {})
+    script(request, response, recorded)
+  })
+  server.on('connection', (socket) => {
+    sockets.add(socket)
+    socket.on('close', () => sockets.delete(socket))
+    socket.on('error', () => {})
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  return {
+    host: `127.0.0.1:${(server.address() as AddressInfo).port}`,
+    requests,
+    sockets,
+    close: () => {
+      server.closeAllConnections()
+      return new Promise((resolve) => server.close(() => resolve()))
+    },
+  }
+}
+
+/** Answers once the request's body has ended. */
+export function answer(status: number, headers: http.OutgoingHttpHeaders = {}, body = ''): Script {
+  return (request, response) => request.on('end', () => response.writeHead(status, headers).end(body)).resume()
+}

@@ -1,0 +1,497 @@
+/** The verdict tables and the trust rules, in words: what the client gets, and what each upstream is sent. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { type Config, readConfig } from '../src/config.ts'
+import { createLog } from '../src/log.ts'
+import type { Connection } from '../src/runtime.ts'
+import { createService } from '../src/service.ts'
+
+const sha256 = `sha256:${'a'.repeat(64)}`
+const byTag = '/v2/team/app/manifests/1.0'
+const byDigest = `/v2/team/app/manifests/${sha256}`
+const blob = `/v2/team/app/blobs/${sha256}`
+
+interface Sent {
+  to: string
+  method: string
+  url: string
+  headers: Headers
+}
+type Say = (sent: Sent, init: RequestInit) => Response | Promise<Response>
+
+/** The service between two registries that say what the test has them say. */
+function between(proxy: Say, hosted: Say, environment: Record<string, string> = {}) {
+  const required = { AGGREGATE_HOSTNAME: 'registry.example', HOSTED_HOSTNAME: 'hosted:1', PROXY_HOSTNAME: 'proxy:2' }
+  const config = readConfig({ ...required, ...environment }) as Config
+  const sent: Sent[] = []
+  const lines: string[] = []
+  const fetch = (async (url: string, init: RequestInit) => {
+    const to = new URL(url).hostname
+    const one = { to, method: init.method as string, url, headers: new Headers(init.headers as Headers) }
+    sent.push(one)
+    return (to === 'proxy' ? proxy : hosted)(one, init)
+  }) as typeof globalThis.fetch
+  const log = createLog({ logFormat: 'json', logLevel: 'debug' }, (line) => lines.push(line))
+  const now = () => performance.now()
+  const service = createService(config, { fetch, now, log, version: '0', runtime: 'test' })
+  const ask = async (path: string, init: RequestInit = {}, connection: Connection = {}) => {
+    const response = await service.handle(new Request(`http://registry.example${path}`, init), connection)
+    const text = await response.text()
+    return { status: response.status, headers: response.headers, text, error: errorOf(text) }
+  }
+  return { ask, sent, lines, asked: () => sent.map(({ to, method }) => `${method} ${to}`), service }
+}
+
+interface Told {
+  code: string
+  message: string
+  detail?: { upstream: string; verdict: string; status: number; milliseconds: number }[]
+}
+function errorOf(text: string): Told | undefined {
+  return text.startsWith('{"errors"') ? JSON.parse(text).errors[0] : undefined
+}
+
+const oci = (status: number, code: string, headers: Record<string, string> = {}, detail?: unknown): Say => {
+  return () =>
+    new Response(JSON.stringify({ errors: [{ code, message: `${code} said`, detail }] }), { status, headers })
+}
+const nested = (code: string) => oci(500, 'UNKNOWN', {}, { errors: [{ code, message: 'nested' }] })
+const status = (code: number, headers: Record<string, string> = {}): Say => {
+  return () => new Response(code === 304 ? null : `${code}`, { status: code, headers })
+}
+const refused: Say = () => Promise.reject(new TypeError('fetch failed', { cause: { code: 'ECONNREFUSED' } }))
+const silent: Say = (_, { signal }) =>
+  new Promise((_, reject) => signal?.addEventListener('abort', () => reject(signal.reason)))
+const notAsked: Say = () => assert.fail('was asked')
+
+const hub = { Location: 'https://storage.example/x' }
+
+/** What the proxy says to a GET by digest, and the verdict of it. */
+const ofProxy: [string, Say, string][] = [
+  ['200', status(200), 'found'],
+  ['206', status(206), 'found'],
+  ['304', status(304), 'found'],
+  ['412', status(412), 'found'],
+  ['416', status(416), 'found'],
+  ['307 to storage', status(307, hub), 'found'],
+  ['308 to storage', status(308, hub), 'found'],
+  ['404', oci(404, 'MANIFEST_UNKNOWN'), 'absent'],
+  ['500 nesting MANIFEST_UNKNOWN', nested('MANIFEST_UNKNOWN'), 'absent'],
+  ['500 nesting NAME_UNKNOWN', nested('NAME_UNKNOWN'), 'absent'],
+  ['401', oci(401, 'UNAUTHORIZED', { 'WWW-Authenticate': 'Bearer realm="https://hub"' }), 'denied'],
+  ['403', oci(403, 'DENIED'), 'denied'],
+  ['400', status(400), 'denied'],
+  ['500 nesting UNAUTHORIZED', nested('UNAUTHORIZED'), 'denied'],
+  ['429', oci(429, 'TOOMANYREQUESTS', { 'Retry-After': '7' }), 'limited'],
+  ['500 nesting TOOMANYREQUESTS', nested('TOOMANYREQUESTS'), 'limited'],
+  ['500', status(500), 'failed'],
+  ['500 that is no JSON and long', () => new Response('x'.repeat(100_000), { status: 500 }), 'failed'],
+  ['502', status(502), 'failed'],
+  ['503', status(503), 'failed'],
+  ['408', status(408), 'failed'],
+  ['connection refused', refused, 'failed'],
+  ['no answer in time', silent, 'failed'],
+  ['307 to itself', status(307, { Location: 'https://proxy:2/elsewhere' }), 'failed'],
+  ['301 to this router', status(301, { Location: 'https://registry.example/v2/' }), 'failed'],
+  ['301 without a Location', status(301), 'failed'],
+]
+for (const [what, say, verdict] of ofProxy) {
+  test(`${what} from the proxy is ${verdict}: hosted is ${verdict === 'found' ? 'not asked' : 'asked'}`, async () => {
+    const hosted = verdict === 'found' ? notAsked : status(200)
+    const { ask, asked, lines } = between(say, hosted, { PROXY_TIMEOUT: '0.05' })
+    await ask(byDigest)
+    assert.deepEqual(asked(), verdict === 'found' ? ['GET proxy'] : ['GET proxy', 'GET hosted'])
+    assert.equal(JSON.parse(lines.at(-1) as string).asked[0].verdict, verdict)
+  })
+}
+
+const absent = oci(404, 'MANIFEST_UNKNOWN')
+const denied = oci(403, 'DENIED')
+const limited = oci(429, 'TOOMANYREQUESTS', { 'Retry-After': '7' })
+const login = oci(401, 'UNAUTHORIZED', { 'WWW-Authenticate': 'Bearer realm="https://auth.example"' })
+const failed = status(503)
+
+/** proxy, hosted, then what the client gets: status, code, Retry-After. */
+const combined: [string, Say, string, Say, number, string, string?][] = [
+  ['absent', absent, 'absent', oci(404, 'NAME_UNKNOWN'), 404, 'NAME_UNKNOWN'],
+  ['absent', absent, 'absent without a code', status(404), 404, 'MANIFEST_UNKNOWN'],
+  ['denied', denied, 'absent', absent, 404, 'MANIFEST_UNKNOWN'],
+  ['limited', limited, 'absent', absent, 429, 'TOOMANYREQUESTS', '7'],
+  ['failed', failed, 'absent', absent, 502, 'UNAVAILABLE'],
+  ['refused', refused, 'absent', absent, 502, 'UNAVAILABLE'],
+  ['silent', silent, 'absent', absent, 504, 'UNAVAILABLE'],
+  ['absent', absent, 'asking for a login', login, 401, 'UNAUTHORIZED'],
+  ['failed', failed, 'asking for a login', login, 401, 'UNAUTHORIZED'],
+  ['limited', limited, 'asking for a login', login, 401, 'UNAUTHORIZED'],
+  ['absent', absent, 'denied', denied, 403, 'DENIED'],
+  ['denied', denied, 'denied with 400', oci(400, 'TAG_INVALID'), 400, 'TAG_INVALID'],
+  ['limited', limited, 'denied', denied, 429, 'TOOMANYREQUESTS', '7'],
+  ['failed', failed, 'denied', denied, 502, 'UNAVAILABLE'],
+  ['absent', absent, 'limited', limited, 429, 'TOOMANYREQUESTS', '7'],
+  ['failed', failed, 'limited', limited, 429, 'TOOMANYREQUESTS', '7'],
+  ['absent', absent, 'failed', failed, 502, 'UNAVAILABLE'],
+  ['limited', limited, 'failed', failed, 502, 'UNAVAILABLE'],
+  ['absent', absent, 'silent', silent, 504, 'UNAVAILABLE'],
+  ['silent', silent, 'refused', refused, 502, 'UNAVAILABLE'],
+]
+for (const [p, proxy, h, hosted, wanted, code, retryAfter] of combined) {
+  const environment = { PROXY_TIMEOUT: '0.05', HOSTED_TIMEOUT: '0.05' }
+  test(`proxy ${p}, hosted ${h}: the client gets ${wanted} ${code}, with each verdict in the detail`, async () => {
+    for (const path of [byTag, byDigest]) {
+      const { ask } = between(proxy, hosted, environment)
+      const { status, headers, error } = await ask(path)
+      assert.deepEqual([status, error?.code, headers.get('Retry-After') ?? undefined], [wanted, code, retryAfter])
+      assert.equal(headers.get('Content-Type'), 'application/json')
+      assert.deepEqual(
+        error?.detail?.map(({ upstream }) => upstream),
+        ['proxy', 'hosted'],
+      )
+      assert.ok(!/proxy:2|hosted:1|127\.0/.test(JSON.stringify(error)), 'an address is told')
+    }
+  })
+  test(`proxy ${p}, hosted ${h}: a HEAD gets ${wanted} with no body`, async () => {
+    const { ask } = between(proxy, hosted, environment)
+    const { status, text, headers } = await ask(byTag, { method: 'HEAD' })
+    assert.deepEqual([status, text, headers.get('Retry-After') ?? undefined], [wanted, '', retryAfter])
+  })
+}
+
+test('a blob nobody has is BLOB_UNKNOWN', async () => {
+  const { ask } = between(status(404), status(404))
+  assert.equal((await ask(blob)).error?.code, 'BLOB_UNKNOWN')
+})
+
+test("a cache's 500 to a HEAD is asked once more with GET, only where hosted lacks it too", async () => {
+  const proxy: Say = (sent, init) =>
+    sent.method === 'HEAD' ? status(500)(sent, init) : nested('MANIFEST_UNKNOWN')(sent, init)
+  const lacking = between(proxy, status(404))
+  assert.equal((await lacking.ask(byDigest, { method: 'HEAD' })).status, 404)
+  assert.deepEqual(lacking.asked(), ['HEAD proxy', 'HEAD hosted', 'GET proxy'])
+  const having = between(proxy, status(200))
+  assert.equal((await having.ask(byDigest, { method: 'HEAD' })).status, 200)
+  assert.deepEqual(having.asked(), ['HEAD proxy', 'HEAD hosted'])
+})
+
+test('only the proxy is believed when it nests a code: a 500 of hosted is a failure', async () => {
+  const { ask } = between(status(404), nested('MANIFEST_UNKNOWN'))
+  assert.equal((await ask(byDigest)).status, 502)
+})
+
+test('hosted-first, by tag: with hosted failed or limited the proxy is not asked', async () => {
+  for (const [hosted, wanted] of [
+    [failed, 502],
+    [refused, 502],
+    [limited, 429],
+  ] as const) {
+    const { ask } = between(notAsked, hosted, { LOOKUP_ORDER: 'hosted-first' })
+    assert.equal((await ask(byTag)).status, wanted)
+  }
+})
+
+test('hosted-first, by digest or with hosted absent or denied: the proxy is asked after all', async () => {
+  for (const [hosted, path] of [
+    [failed, byDigest],
+    [failed, blob],
+    [absent, byTag],
+    [login, byTag],
+  ] as const) {
+    const { ask, asked } = between(status(200), hosted, { LOOKUP_ORDER: 'hosted-first' })
+    assert.equal((await ask(path)).status, 200)
+    assert.deepEqual(asked(), ['GET hosted', 'GET proxy'])
+  }
+})
+
+test('a referrers tag is looked up in hosted first, and in the proxy only if hosted could be asked', async () => {
+  const path = `/v2/team/app/manifests/sha256-${'a'.repeat(64)}`
+  const { ask, asked } = between(status(200), absent)
+  await ask(path)
+  assert.deepEqual(asked(), ['GET hosted', 'GET proxy'])
+  assert.equal((await between(notAsked, failed).ask(path)).status, 502)
+})
+
+/** V2_REQUIRES, proxy, hosted, status */
+const base: [string, number, number, number][] = [
+  ['both', 200, 200, 200],
+  ['both', 401, 200, 200],
+  ['both', 503, 200, 503],
+  ['both', 404, 200, 503],
+  ['both', 200, 503, 503],
+  ['both', 200, 404, 503],
+  ['both', 200, 401, 401],
+  ['both', 503, 401, 401],
+  ['hosted', 503, 200, 200],
+  ['hosted', 503, 401, 401],
+  ['hosted', 200, 503, 503],
+]
+for (const [requires, proxy, hosted, wanted] of base) {
+  test(`/v2/ with V2_REQUIRES=${requires}, proxy ${proxy} and hosted ${hosted}, is ${wanted}`, async () => {
+    const challenge = { 'WWW-Authenticate': 'Basic realm="hosted"' }
+    const { ask } = between(status(proxy, { 'WWW-Authenticate': 'Basic realm="proxy"' }), status(hosted, challenge), {
+      V2_REQUIRES: requires,
+    })
+    const { status: got, headers } = await ask('/v2/')
+    assert.equal(got, wanted)
+    assert.equal(headers.get('WWW-Authenticate'), wanted === 401 ? 'Basic realm="hosted"' : null)
+    assert.equal(headers.get('Docker-Distribution-Api-Version'), 'registry/2.0')
+  })
+}
+
+test('/v2 redirects to /v2/', async () => {
+  const { status, headers } = await between(notAsked, notAsked).ask('/v2')
+  assert.deepEqual([status, headers.get('Location')], [301, '/v2/'])
+})
+
+test('a refusal reaches nobody and is an OCI error in JSON, 405 with Allow', async () => {
+  const { ask } = between(notAsked, notAsked)
+  for (const [method, path, wanted, code] of [
+    ['GET', '/v2/UPPER/tags/list', 400, 'NAME_INVALID'],
+    ['GET', '/v2/a/blobs/sha256:1', 400, 'DIGEST_INVALID'],
+    ['GET', '/v2/a%2fb/manifests/1', 400, 'NAME_INVALID'],
+    ['GET', '/elsewhere', 404, 'UNSUPPORTED'],
+    ['POST', '/v2/_catalog', 405, 'UNSUPPORTED'],
+  ] as const) {
+    const { status, headers, error } = await ask(path, { method })
+    assert.deepEqual([status, error?.code, headers.get('Content-Type')], [wanted, code, 'application/json'])
+    assert.equal(headers.get('Allow'), wanted === 405 ? 'GET' : null)
+  }
+})
+
+test("writes, tags, catalog, referrers and HEAD of a blob are hosted's alone, and its answer passes as it came", async () => {
+  for (const [method, path] of [
+    ['GET', '/v2/_catalog'],
+    ['GET', '/v2/a/tags/list'],
+    ['GET', `/v2/a/referrers/${sha256}`],
+    ['HEAD', blob],
+    ['DELETE', blob],
+    ['PUT', byTag],
+    ['DELETE', byDigest],
+    ['POST', '/v2/a/blobs/uploads/'],
+    ['PATCH', '/v2/a/blobs/uploads/1'],
+  ] as const) {
+    for (const code of [200, 404, 429, 500, 507]) {
+      const { ask, asked } = between(notAsked, status(code, { 'Retry-After': '3' }))
+      const { status: got, text, headers } = await ask(path, { method })
+      assert.deepEqual([got, headers.get('Retry-After'), asked()], [code, '3', [`${method} hosted`]])
+      assert.equal(text, method === 'HEAD' ? '' : `${code}`)
+    }
+  }
+})
+
+test('a write that hosted does not answer in time is 504, one it refuses 502', async () => {
+  const environment = { WRITE_TIMEOUT: '0.05' }
+  assert.equal((await between(notAsked, silent, environment).ask(byTag, { method: 'DELETE' })).status, 504)
+  assert.equal((await between(notAsked, refused, environment).ask(byTag, { method: 'DELETE' })).status, 502)
+})
+
+const client = {
+  Authorization: 'Bearer canary',
+  Cookie: 'session=canary',
+  Accept: 'application/json, text/plain',
+  Range: 'bytes=1-2',
+  'If-None-Match': '"x"',
+  Forwarded: 'host=evil',
+  'X-Forwarded-Host': 'evil',
+  'X-Forwarded-Proto': 'gopher',
+  'X-Forwarded-Prefix': '/evil',
+  'X-Forwarded-For': '10.1.1.1',
+  'X-Real-IP': '10.1.1.1',
+  Connection: 'close, X-Hop',
+  'X-Hop': 'canary',
+  'Keep-Alive': 'x',
+  TE: 'trailers',
+  'Proxy-Authorization': 'Basic canary',
+  'Accept-Encoding': 'gzip',
+  'User-Agent': 'docker/20',
+}
+
+test("the client's Authorization and Cookie go to hosted only", async () => {
+  const { ask, sent } = between(status(404), status(200))
+  for (const path of [byTag, blob, '/v2/']) await ask(path, { headers: client })
+  for (const { to, headers } of sent) {
+    assert.equal(headers.get('Authorization'), to === 'hosted' ? 'Bearer canary' : null)
+    assert.equal(headers.get('Cookie'), to === 'hosted' ? 'session=canary' : null)
+    if (to === 'proxy') assert.ok(!JSON.stringify([...headers]).includes('canary'))
+  }
+})
+
+test('what a client claims about its way is dropped; who it is talking to is told from the configuration', async () => {
+  const { ask, sent } = between(status(404), status(200), { AGGREGATE_HOSTNAME: 'https://registry.example:8443' })
+  await ask(byTag, { headers: client }, { address: '192.0.2.1' })
+  for (const { headers } of sent) {
+    assert.ok(!JSON.stringify([...headers]).includes('evil'))
+    assert.equal(headers.get('X-Forwarded-Host'), 'registry.example:8443')
+    assert.equal(headers.get('X-Forwarded-Proto'), 'https')
+    assert.equal(headers.get('X-Forwarded-For'), '10.1.1.1, 192.0.2.1')
+    assert.equal(headers.get('X-Real-IP'), null)
+  }
+})
+
+test('hop-by-hop fields stop here, those named by Connection included; end-to-end fields pass', async () => {
+  const fields = { Connection: 'X-Inner', 'X-Inner': 'secret', 'Keep-Alive': 'timeout=1', Upgrade: 'h2c', Trailer: 'X' }
+  const { ask, sent } = between(status(404), status(200, { ...fields, ETag: '"x"', 'Docker-Content-Digest': sha256 }))
+  const { headers: got } = await ask(byTag, { headers: client })
+  for (const name of Object.keys(fields)) assert.equal(got.get(name), null, name)
+  assert.deepEqual([got.get('ETag'), got.get('Docker-Content-Digest')], ['"x"', sha256])
+  for (const { headers } of sent) {
+    for (const name of ['Connection', 'X-Hop', 'Keep-Alive', 'TE', 'Proxy-Authorization']) {
+      assert.equal(headers.get(name), null, name)
+    }
+    for (const name of ['Accept', 'Range', 'If-None-Match', 'User-Agent'] as const) {
+      assert.equal(headers.get(name), client[name], name)
+    }
+    assert.equal(headers.get('Accept-Encoding'), 'identity')
+  }
+})
+
+test("the proxy's challenges and cookies never reach a client", async () => {
+  const fields = { 'WWW-Authenticate': 'Bearer realm="https://hub"', 'Set-Cookie': 'a=b' }
+  for (const code of [200, 401, 403]) {
+    const { headers } = await between(status(code, fields), absent).ask(byTag)
+    assert.deepEqual([headers.get('WWW-Authenticate'), headers.get('Set-Cookie')], [null, null])
+  }
+})
+
+test('of several challenges of hosted, Bearer comes first', async () => {
+  const both = 'Basic realm="a, b", Bearer realm="https://auth",service="s",scope="repository:a:pull,push"'
+  const wanted = 'Bearer realm="https://auth",service="s",scope="repository:a:pull,push", Basic realm="a, b"'
+  const { ask } = between(status(404), status(401, { 'WWW-Authenticate': both }))
+  for (const [method, path] of [
+    ['GET', byTag],
+    ['GET', '/v2/'],
+    ['PUT', byTag],
+  ] as const) {
+    assert.equal((await ask(path, { method })).headers.get('WWW-Authenticate'), wanted)
+  }
+})
+
+/** status, Location of hosted, Location for the client */
+const locations: [number, string, string][] = [
+  [202, 'http://hosted:1/v2/a/blobs/uploads/1?_state=x%3D', '/v2/a/blobs/uploads/1?_state=x%3D'],
+  [202, 'https://registry.example/v2/a/blobs/uploads/1?_state=x', '/v2/a/blobs/uploads/1?_state=x'],
+  [202, '//hosted:1/v2/a/blobs/uploads/1', '/v2/a/blobs/uploads/1'],
+  [201, `http://hosted:1/v2/a/blobs/${sha256}`, `/v2/a/blobs/${sha256}`],
+  [201, '/v2/a/blobs/uploads/1', '/v2/a/blobs/uploads/1'],
+  [204, 'http://hosted:1/v2/a/blobs/uploads/1', '/v2/a/blobs/uploads/1'],
+  [416, 'http://hosted:1/v2/a/blobs/uploads/1', '/v2/a/blobs/uploads/1'],
+  [202, 'https://storage.example/upload?sig=1', 'https://storage.example/upload?sig=1'],
+  [202, 'https://storage.example/v2/a/b', 'https://storage.example/v2/a/b'],
+  [307, 'https://storage.example/v2/a/tags/list?sig=1', 'https://storage.example/v2/a/tags/list?sig=1'],
+]
+for (const [code, given, wanted] of locations) {
+  test(`Location ${given} on a ${code} goes out as ${wanted}`, async () => {
+    const say: Say = () => new Response(null, { status: code, headers: { Location: given } })
+    const { ask } = between(notAsked, say)
+    assert.equal((await ask('/v2/a/blobs/uploads/', { method: 'POST' })).headers.get('Location'), wanted)
+  })
+}
+
+test('a Link whose path is of the route table goes out as that path', async () => {
+  const link = '<http://hosted:1/v2/_catalog?last=a&n=1>; rel="next", <https://docs.example/x>; rel="help"'
+  const { headers } = await between(notAsked, status(200, { Link: link })).ask('/v2/_catalog?n=1')
+  assert.equal(headers.get('Link'), '</v2/_catalog?last=a&n=1>; rel="next", <https://docs.example/x>; rel="help"')
+})
+
+test('path and query go out byte for byte, to the configured address whatever the request names', async () => {
+  const { ask, sent } = between(status(404), status(200))
+  const path = '/v2/a/manifests/sha256%3A'
+  await ask(`${path}${'a'.repeat(64)}?x=%2F..%2f&ns=evil.example&y`, { headers: { Host: 'evil.example' } })
+  assert.equal(sent[0]?.url, `http://proxy:2${path}${'a'.repeat(64)}?x=%2F..%2f&ns=evil.example&y`)
+})
+
+test('a client that leaves is no failure of the registry', async () => {
+  const leaving = new AbortController()
+  const { ask, sent, lines } = between(silent, notAsked)
+  const asking = ask(byTag, { signal: leaving.signal })
+  while (sent.length === 0) await new Promise((resolve) => setTimeout(resolve, 1))
+  leaving.abort()
+  assert.equal((await asking).status, 499)
+  assert.equal(lines.filter((line) => line.includes('"warn"')).length, 0)
+})
+
+test('/healthcheck gives the status of each at /v2/: 502 and 504 where it gave none', async () => {
+  for (const [proxy, hosted, body, wanted] of [
+    [status(200), status(200), { proxy: 200, hosted: 200 }, 200],
+    [status(401), status(200), { proxy: 401, hosted: 200 }, 200],
+    [status(404), status(200), { proxy: 404, hosted: 200 }, 503],
+    [refused, silent, { proxy: 502, hosted: 504 }, 503],
+  ] as const) {
+    const { ask, sent } = between(proxy, hosted, { HOSTED_TIMEOUT: '0.05' })
+    const { status: got, text } = await ask('/healthcheck', { headers: client })
+    assert.deepEqual([got, JSON.parse(text)], [wanted, body])
+    assert.ok(!JSON.stringify(sent.map(({ headers }) => [...headers])).includes('canary'))
+  }
+})
+
+test('/livez says 200, and 503 once draining, asking nobody', async () => {
+  const { ask, service } = between(notAsked, notAsked)
+  assert.equal((await ask('/livez')).status, 200)
+  await service.drain()
+  assert.equal((await ask('/livez')).status, 503)
+})
+
+test('draining settles when the last answer is sent', async () => {
+  const { ask, service } = between(status(200), status(200))
+  let sent = (_: boolean) => {}
+  await ask(byTag, {}, { sent: new Promise((resolve) => (sent = resolve)) })
+  let settled = false
+  const drained = service.drain().then(() => {
+    settled = true
+  })
+  await new Promise((resolve) => setTimeout(resolve, 5))
+  assert.equal(settled, false)
+  sent(true)
+  await drained
+})
+
+test('/metrics counts by entity, status, upstream and verdict, and no label repeats what a client wrote', async () => {
+  const { ask } = between(status(404), status(200, { 'Content-Length': '3' }))
+  await ask(byTag)
+  await ask('/v2/canary/manifests/canary', { method: 'OPTIONS' })
+  const { text, headers } = await ask('/metrics')
+  assert.match(headers.get('Content-Type') ?? '', /^text\/plain/)
+  assert.match(text, /^registry_router_requests_total\{entity="manifest",method="GET",status="200"\} 1$/m)
+  assert.match(text, /^registry_router_upstream_requests_total\{upstream="proxy",verdict="absent"\} 1$/m)
+  assert.match(text, /^registry_router_upstream_requests_total\{upstream="hosted",verdict="found"\} 1$/m)
+  assert.match(text, /^registry_router_transfer_bytes_total\{direction="pull",upstream="hosted"\} 3$/m)
+  assert.match(text, /^registry_router_upstream_up\{upstream="proxy"\} 1$/m)
+  assert.match(text, /^registry_router_build_info\{version="0",runtime="test"\} 1$/m)
+  assert.match(text, /^registry_router_requests_in_flight 1$/m)
+  assert.ok(!/canary/i.test(text))
+})
+
+test('the log has one line a request, with every verdict and no secret', async () => {
+  const { ask, lines } = between(status(404), status(200))
+  await ask(`${byTag}?_state=canary`, { headers: client }, { address: '192.0.2.1' })
+  assert.equal(lines.length, 1)
+  const { time, milliseconds, asked, ...line } = JSON.parse(lines[0] as string)
+  assert.ok(time && milliseconds >= 0)
+  assert.deepEqual(
+    asked.map(({ upstream, verdict, status }: Record<string, unknown>) => [upstream, verdict, status]),
+    [
+      ['proxy', 'absent', 404],
+      ['hosted', 'found', 200],
+    ],
+  )
+  assert.deepEqual(line, {
+    level: 'info',
+    message: 'request',
+    method: 'GET',
+    path: byTag,
+    entity: 'manifest',
+    status: 200,
+    by: 'hosted',
+    sent: 0,
+    complete: true,
+    client: '192.0.2.1',
+  })
+  assert.ok(!lines.join().includes('canary'))
+})
+
+test('LOG_FORMAT=text writes one line a fact, whatever a client put into it', () => {
+  const lines: string[] = []
+  const log = createLog({ logFormat: 'text', logLevel: 'info' }, (line) => lines.push(line))
+  log('info', 'request', { path: '/a\nb "c"', status: 200, by: undefined })
+  log('debug', 'not this')
+  assert.equal(lines.length, 1)
+  assert.match(lines[0] as string, /^\S+ info request path="\/a\\nb \\"c\\"" status=200$/)
+})
