@@ -34,8 +34,7 @@ async function serve(config: Config): Promise<void> {
   const stop = (signal: string) => {
     log('info', 'draining', { signal, seconds: config.drainTimeout })
     setTimeout(() => exit(1, 'drain timeout'), config.drainTimeout * 1000)
-    server.stop()
-    service.drain().then(() => exit(0, 'drained'))
+    Promise.all([service.drain(), server.stop()]).then(() => exit(0, 'drained'))
   }
   const exit = (code: number, message: string) => {
     log(code === 0 ? 'info' : 'error', message)

@@ -71,3 +71,9 @@ export function bearerFirst(challenges: string): string {
   const isBearer = (challenge: string) => /^bearer\b/i.test(challenge)
   return [...whole.filter(isBearer), ...whole.filter((challenge) => !isBearer(challenge))].join(', ')
 }
+
+/** Whether a request brings a body, by its framing (RFC 9112, section 6.3); a read's is not looked at. */
+export function hasBody({ method, headers }: Request): boolean {
+  if (method === 'GET' || method === 'HEAD') return false
+  return headers.has('Transfer-Encoding') || !['0', null].includes(headers.get('Content-Length'))
+}

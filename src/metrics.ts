@@ -9,8 +9,8 @@ export interface RequestFacts {
   status: number
   seconds: number
   by?: UpstreamName
-  received?: number
-  sent?: number
+  bytesIn?: number
+  bytesOut?: number
 }
 
 export type Metrics = ReturnType<typeof createMetrics>
@@ -47,13 +47,13 @@ export function createMetrics(version: string, runtime: string) {
     text: () => registry.metrics(),
     contentType: registry.contentType,
     started: () => inFlight.inc(),
-    finished: ({ entity, method, status, seconds, by, received, sent }: RequestFacts) => {
+    finished: ({ entity, method, status, seconds, by, bytesIn, bytesOut }: RequestFacts) => {
       const known = methods.includes(method) ? method : 'other'
       inFlight.dec()
       requests.inc({ entity, method: known, status })
       duration.observe({ entity, method: known }, seconds)
-      if (by && received) transferred.inc({ direction: 'push', upstream: by }, received)
-      if (by && sent) transferred.inc({ direction: 'pull', upstream: by }, sent)
+      if (by && bytesIn) transferred.inc({ direction: 'push', upstream: by }, bytesIn)
+      if (by && bytesOut) transferred.inc({ direction: 'pull', upstream: by }, bytesOut)
     },
     answered: ({ upstream, verdict, milliseconds }: Answer) => {
       asked.inc({ upstream, verdict })

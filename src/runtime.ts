@@ -17,7 +17,7 @@ export type Handler = (request: Request, connection: Connection) => Response | P
 export interface Server {
   port: number
   /** Accepts no more connections and closes the idle ones; what is in flight goes on. */
-  stop: () => void
+  stop: () => Promise<void>
 }
 
 export interface Runtime {
@@ -25,6 +25,7 @@ export interface Runtime {
   name: string
   /** Set where the way it was started limits it. */
   warning?: string
+  /** Rejects with an AbortError where the client left in the middle of the body. */
   fetch: typeof fetch
   listen: (handler: Handler, options: { port: number; host: string }) => Promise<Server>
 }
@@ -48,7 +49,7 @@ interface DenoServer {
 /** Which runtime this is. */
 export async function detectRuntime(): Promise<Runtime> {
   const { Bun, Deno } = globalThis as Globals
-  if (Deno) return { name: `deno ${Deno.version.deno}`, fetch, listen: listenOnDeno(Deno) }
+  if (Deno) return { name: `deno ${Deno.version.deno}`, fetch: denoFetch, listen: listenOnDeno(Deno) }
   if (Bun) return { name: `bun ${Bun.version}`, warning: bunWarning(), fetch: bunFetch, listen: listenOnNode }
   return { name: `node ${process.versions.node}`, fetch: await nodeFetch(), listen: listenOnNode }
 }
@@ -74,6 +75,13 @@ async function nodeFetch(): Promise<typeof fetch> {
 /** `decompress: false` gives the exact bytes; `timeout: false` lifts a limit of five minutes without a byte. */
 const bunFetch = ((url: string, init: object) =>
   fetch(url, { ...init, decompress: false, timeout: false } as RequestInit)) as typeof fetch
+
+/** A client that leaves an upload shows on Deno in the body alone, not in the request's signal. */
+const denoFetch = ((url: string, init: RequestInit) =>
+  fetch(url, init).catch((error: Error) => {
+    const { message = '' } = (error.cause ?? {}) as Error
+    throw /read(ing)? (request|HTTP\/1) body/.test(message) ? new DOMException(message, 'AbortError') : error
+  })) as typeof fetch
 
 /** Bun reads the limit once, from the real environment, before any code runs. */
 function bunWarning(): string | undefined {
@@ -104,7 +112,7 @@ async function listenOnNode(handler: Handler, { port, host }: { port: number; ho
   })
   return {
     port: (server.address() as { port: number }).port,
-    stop: () => {
+    stop: async () => {
       server.close()
       // A connection that falls idle later would hold the server open until its keep-alive ends.
       setInterval(() => server.closeIdleConnections(), 100).unref()
@@ -143,11 +151,7 @@ async function send({ status, headers }: Response, body: ReadableStream<Uint8Arr
 function listenOnDeno(deno: NonNullable<Globals['Deno']>) {
   return async (handler: Handler, { port, host }: { port: number; host: string }): Promise<Server> => {
     let uploads = 0
-    let stopping = false
-    // Deno's shutdown() breaks uploads in flight (denoland/deno#36809), so it waits for them.
-    const shutDown = () => {
-      if (stopping && uploads === 0) server.shutdown()
-    }
+    let noUpload = () => {}
     const server = deno.serve({ port, hostname: host, onListen: () => {} }, (request, { remoteAddr, completed }) => {
       const sent = completed.then(
         () => true,
@@ -157,14 +161,19 @@ function listenOnDeno(deno: NonNullable<Globals['Deno']>) {
         uploads++
         sent.then(() => {
           uploads--
-          shutDown()
+          if (uploads === 0) noUpload()
         })
       }
       return handler(request, { address: remoteAddr.hostname?.replace(/^::ffff:/, ''), sent })
     })
-    const stop = () => {
-      stopping = true
-      shutDown()
+    const stop = async () => {
+      // Deno's shutdown() breaks uploads in flight (denoland/deno#36809), so it waits for them.
+      if (uploads > 0) {
+        await new Promise<void>((resolve) => {
+          noUpload = resolve
+        })
+      }
+      await server.shutdown()
     }
     return { port: server.addr.port, stop }
   }

@@ -3,6 +3,7 @@ import { Hono } from 'hono'
 import { match, type UpstreamName } from '../routing.ts'
 import type { Config } from './config.ts'
 import { ociError } from './errors.ts'
+import { hasBody } from './headers.ts'
 import type { Log } from './log.ts'
 import { createMetrics } from './metrics.ts'
 import { createRelay, isUp, type Outcome, told } from './relay.ts'
@@ -61,14 +62,15 @@ export function createService(config: Config, { fetch, now, log, version, runtim
     metrics.started()
     c.set('entity', 'other')
     await next()
-    const finish = (complete: boolean) => {
+    const finish = (sent: boolean) => {
       inFlight--
       if (inFlight === 0) onIdle()
       const entity = c.get('entity')
-      const { by, answers, received, sent } = c.get('outcome') ?? {}
+      const { by, answers, bytesIn, bytesOut } = c.get('outcome') ?? {}
       const milliseconds = now() - started
       const { status } = c.res
-      const bytes = { received, sent: complete ? sent : undefined }
+      const complete = sent && status !== 499
+      const bytes = complete ? { bytesIn, bytesOut } : {}
       metrics.finished({ entity, method, status, seconds: milliseconds / 1000, by, ...bytes })
       log(entity === 'livez' || entity === 'metrics' ? 'debug' : 'info', 'request', {
         method,
@@ -114,17 +116,17 @@ export function createService(config: Config, { fetch, now, log, version, runtim
     const matched = match(method, path)
     if ('refused' in matched) {
       const { refused, code, message, allow } = matched
-      return asRegistry(ociError(method, refused, { code, message }, allow ? { Allow: allow } : {}))
+      return asRegistry(ociError(method, refused, { code, message }, allow ? { Allow: allow } : {}), c.req.raw)
     }
     c.set('entity', matched.route.entity)
     const outcome = await relay(c.req.raw, { matched, query }, c.env)
     c.set('outcome', outcome)
-    return asRegistry(outcome.response)
+    return asRegistry(outcome.response, c.req.raw)
   })
 
   app.onError((error, c) => {
     log('error', 'internal error', { cause: error.message, stack: error.stack })
-    return asRegistry(ociError(c.req.raw.method, 500, { code: 'UNKNOWN', message: 'internal error' }))
+    return asRegistry(ociError(c.req.raw.method, 500, { code: 'UNKNOWN', message: 'internal error' }), c.req.raw)
   })
 
   return {
@@ -139,9 +141,11 @@ export function createService(config: Config, { fetch, now, log, version, runtim
   }
 }
 
-/** Older clients take an address for a registry only where this field says so. */
-function asRegistry(response: Response): Response {
+function asRegistry(response: Response, request: Request): Response {
+  // Older clients take an address for a registry only where this field says so.
   response.headers.set('Docker-Distribution-Api-Version', 'registry/2.0')
+  // The rest of a refused upload would be taken for the next request.
+  if (response.status >= 400 && hasBody(request)) response.headers.set('Connection', 'close')
   return response
 }
 

@@ -78,7 +78,8 @@ export function createUpstream(options: UpstreamOptions): Ask {
       if (deadline.passed())
         return answered({ verdict: 'failed', status: 504, reason: `no answer within ${timeout} s` })
       // Says nothing about the registry, so nobody is told of it.
-      if (signal?.aborted) return { upstream: name, verdict: 'failed', status: 499, milliseconds: now() - started }
+      if (signal?.aborted || (error as Error).name === 'AbortError')
+        return { upstream: name, verdict: 'failed', status: 499, milliseconds: now() - started }
       return answered({ verdict: 'failed', status: 502, reason: 'no answer' }, causeOf(error))
     }
     const { status } = response

@@ -480,7 +480,7 @@ test('the log has one line a request, with every verdict and no secret', async (
     entity: 'manifest',
     status: 200,
     by: 'hosted',
-    sent: 0,
+    bytesOut: 0,
     complete: true,
     client: '192.0.2.1',
   })
