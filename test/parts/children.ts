@@ -1,6 +1,6 @@
 /** Child processes and folders that end with this process, however it ends. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdtempSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -28,8 +28,10 @@ const reaper = spawn(
     `/^[+]/ { pids[substr($0, 2)] }
      /^-/ { delete pids[substr($0, 2)] }
      /^[/]/ { folders[$0] }
+     /^!/ { commands[substr($0, 2)] }
      END {
        for (pid in pids) system("kill -9 " pid " 2>/dev/null")
+       for (command in commands) system(command " >/dev/null 2>&1")
        for (folder in folders) system("rm -rf '" folder "'")
      }`,
   ],
@@ -43,6 +45,7 @@ const tell = (line: string) => reaper.stdin.write(`${line}\n`)
 export function temporaryFolder(): string {
   const folder = mkdtempSync(join(tmpdir(), 'combined-registry-'))
   tell(folder)
+  process.once('exit', () => rmSync(folder, { recursive: true, force: true }))
   return folder
 }
 
@@ -51,8 +54,13 @@ export function adopt(pid: number): void {
   tell(`+${pid}`)
 }
 
+/** A shell command to run when this process ends. */
+export function atEnd(command: string): void {
+  tell(`!${command}`)
+}
+
 export interface Options {
-  env?: Record<string, string>
+  env?: Record<string, string | undefined>
   cwd?: string
   onLine?: (line: string) => void
 }

@@ -19,8 +19,12 @@ export interface Sending {
   body?: Buffer | string | Readable
 }
 
+/** How many requests were opened so far. */
+export const opened = { count: 0 }
+
 /** Opens a request whose target goes out as it is written: no URL is parsed, nothing is escaped. */
 export function open(base: string, method: string, target: string, headers: http.OutgoingHttpHeaders = {}) {
+  opened.count++
   const { hostname, port } = new URL(base)
   return http.request({ hostname, port, method, path: target, headers })
 }
@@ -159,9 +163,9 @@ export async function push(base: string, name: string, reference: string, image:
 }
 
 export async function pushBlob(base: string, name: string, digest: string, body: Readable): Promise<Reply> {
-  const opened = await expect(202, send(base, 'POST', `/v2/${name}/blobs/uploads/`))
+  const session = await expect(202, send(base, 'POST', `/v2/${name}/blobs/uploads/`))
   const headers = { 'Content-Type': 'application/octet-stream' }
-  const sent = await expect(202, send(base, 'PATCH', pathOf(opened), { headers, body }))
+  const sent = await expect(202, send(base, 'PATCH', pathOf(session), { headers, body }))
   return send(base, 'PUT', withDigest(pathOf(sent), digest))
 }
 
@@ -174,14 +178,14 @@ export function withDigest(path: string, digest: string): string {
   return `${path}${path.includes('?') ? '&' : '?'}digest=${digest}`
 }
 
-/** Pulls an image whole and checks every digest. Gives its manifest's digest. */
-export async function pull(base: string, name: string, reference: string): Promise<string> {
+/** Pulls an image whole, or one architecture of it, and checks every digest. Gives its manifest's digest. */
+export async function pull(base: string, name: string, reference: string, architectures = Infinity): Promise<string> {
   const { body } = await expect(
     200,
     send(base, 'GET', `/v2/${name}/manifests/${reference}`, { headers: { Accept: accept } }),
   )
   const { config, layers = [], manifests = [] } = JSON.parse(body.toString())
-  for (const { digest } of manifests) await pull(base, name, digest)
+  for (const { digest } of manifests.slice(0, architectures)) await pull(base, name, digest)
   for (const { digest, size } of config ? [config, ...layers] : []) {
     const got = await download(base, `/v2/${name}/blobs/${digest}`)
     if (got.digest !== digest || got.bytes !== size)

@@ -8,11 +8,16 @@ export async function install(packages: string[], say: (line: string) => void): 
   // The package of the registry starts a service on port 5000 where systemd runs; nobody here asked for one.
   const env = { DEBIAN_FRONTEND: 'noninteractive', RUNLEVEL: '1' }
   const command = ['apt-get', 'install', '-y', '-q', '--no-install-recommends', ...packages]
-  await run(command, { env }).catch(async () => {
-    await run(['apt-get', 'update', '-q'], { env })
-    await run(command, { env })
-  })
-  return true
+  try {
+    await run(command, { env }).catch(async () => {
+      await run(['apt-get', 'update', '-q'], { env })
+      await run(command, { env })
+    })
+    return true
+  } catch (error) {
+    say(`apt-get failed: ${(error as Error).message}`)
+    return false
+  }
 }
 
 /** The first of these programs there is, after installing `debian` if there is none. */

@@ -2,12 +2,12 @@
 import { randomBytes } from 'node:crypto'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { type Child, run, start, until } from './children.ts'
+import { atEnd, type Child, run, start, until } from './children.ts'
 import { program } from './packages.ts'
 
 export interface RegistryOptions {
   name: string
-  /** Where its data lies. */
+  /** Where its data lies, if it does not run in a container. */
   folder: string
   /** The registry it is a cache of. */
   proxyOf?: string
@@ -29,9 +29,11 @@ export type Launch = (options: RegistryOptions) => Promise<Registry>
 /** How registries are started here: from a program, found or installed, or else in containers. */
 export async function findRegistry(say: (line: string) => void): Promise<Launch> {
   const binary = await program(['docker-registry', 'registry'], 'docker-registry', say)
-  if (binary) return fromProgram(binary)
-  if (await run(['docker', 'version', '--format', '{{.Server.Version}}']).catch(() => undefined))
-    return inContainers(say)
+  if (binary) {
+    say(`registries run from the program ${binary}`)
+    return fromProgram(binary)
+  }
+  if (await run(['docker', 'version', '--format', '{{.Server.Version}}']).catch(() => undefined)) return inContainers()
   throw new Error(
     'no registry to run: put `registry` or `docker-registry` on the PATH, or run this as root on Debian or Ubuntu, or start a Docker engine',
   )
@@ -63,13 +65,10 @@ function fromProgram(binary: string): Launch {
   }
 }
 
-/** Settings of the caller's own, `REGISTRY_…`, would change the registries started here. */
-function registryEnvironment(): Record<string, string> {
-  return Object.fromEntries(
-    Object.keys(process.env)
-      .filter((key) => key.startsWith('REGISTRY_'))
-      .map((key) => [key, '']),
-  )
+/** Settings of the caller's own, `REGISTRY_…`, would change the registries started here; version 3 wants a tracer. */
+function registryEnvironment(): Record<string, string | undefined> {
+  const set = Object.keys(process.env).filter((key) => key.startsWith('REGISTRY_'))
+  return { ...Object.fromEntries(set.map((key) => [key, undefined])), OTEL_TRACES_EXPORTER: 'none' }
 }
 
 function configuration({ root, address, proxyOf }: { root: string; address: string; proxyOf?: string }): string {
@@ -84,23 +83,20 @@ function configuration({ root, address, proxyOf }: { root: string; address: stri
 }
 
 /** Each in a container of `registry:3`, on a network of their own so that the cache finds its remote by name. */
-function inContainers(say: (line: string) => void): Launch {
+function inContainers(): Launch {
   const network = `combined-registry-${randomBytes(4).toString('hex')}`
   let created: Promise<unknown> | undefined
   const inside = new Map<string, string>()
-  return async ({ name, folder, proxyOf }) => {
-    created ??= run(['docker', 'network', 'create', network]).then(() =>
-      say(`registries run in containers on ${network}`),
-    )
+  return async ({ name, proxyOf }) => {
+    created ??= run(['docker', 'network', 'create', network])
     await created
-    mkdirSync(join(folder, name), { recursive: true })
     const container = `${network}-${name}`
     const remote = proxyOf && (inside.get(proxyOf) ?? proxyOf)
     const options = ['--rm', '--name', container, '--network', network, '-p', '127.0.0.1::5000']
-    const volume = ['-v', `${join(folder, name)}:/var/lib/registry`]
     const settings = ['REGISTRY_STORAGE_DELETE_ENABLED=true', ...(remote ? [`REGISTRY_PROXY_REMOTEURL=${remote}`] : [])]
     const env = settings.flatMap((setting) => ['-e', setting])
-    const child = start(['docker', 'run', ...options, ...volume, ...env, 'registry:3'])
+    atEnd(`docker rm -f ${container}; docker network rm ${network}`)
+    const child = start(['docker', 'run', ...options, ...env, 'registry:3'])
     const ports = await until(`the container ${name}`, () => run(['docker', 'port', container, '5000']).catch(() => ''))
     const host = (ports.split('\n')[0] as string).trim()
     const url = `http://${host}`
@@ -114,8 +110,6 @@ function inContainers(say: (line: string) => void): Launch {
       stop: async () => {
         await run(['docker', 'rm', '-f', container]).catch(() => {})
         await child.ended
-        // The last one out takes the network along.
-        await run(['docker', 'network', 'rm', network]).catch(() => {})
       },
       start: () => Promise.reject(new Error('a container is not started again')),
     }

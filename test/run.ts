@@ -1,0 +1,92 @@
+/** `npm test`: format, lint, types, the unit tests on three runtimes, the end-to-end tests on four ways to run. */
+import { run, start } from './parts/children.ts'
+import { program } from './parts/packages.ts'
+import { findRegistry } from './parts/registries.ts'
+import { root, ways } from './parts/router.ts'
+
+interface Count {
+  passed: number
+  failed: number
+  skipped: number
+}
+
+const bin = (name: string) => `node_modules/.bin/${name}`
+const nodeTest = ['node', '--import', 'tsx', '--test', '--test-reporter=spec', '--test-timeout=600000']
+const units = ['./routing.test.ts', './test/config.test.ts', './test/service.test.ts']
+
+/** What a runner calls its counts, whichever it is. */
+const counts: Record<keyof Count, RegExp> = {
+  passed: /^(?:ℹ pass (\d+)| *(\d+) pass$|.*\| (\d+) passed)/,
+  failed: /^(?:ℹ fail (\d+)| *(\d+) fail$|.*\| (\d+) failed)/,
+  skipped: /^(?:ℹ skipped (\d+)| *(\d+) skip$|.*\| (\d+) ignored)/,
+}
+
+/** A command that is one check. */
+async function check(command: string[]): Promise<Count> {
+  const code = await start(command, { cwd: root, onLine: print }).ended
+  return { passed: code === 0 ? 1 : 0, failed: code === 0 ? 0 : 1, skipped: 0 }
+}
+
+/** A command that runs tests and says how many. */
+async function suite(command: string[], env: Record<string, string> = {}): Promise<Count> {
+  const count = { passed: 0, failed: 0, skipped: 0 }
+  const child = start(command, {
+    cwd: root,
+    env: { NO_COLOR: '1', ...env },
+    onLine: (line) => {
+      print(line)
+      for (const key of Object.keys(counts) as (keyof Count)[]) {
+        const found = counts[key].exec(line)?.slice(1).find(Boolean)
+        if (found) count[key] = Number(found)
+      }
+    },
+  })
+  const code = await child.ended
+  // A runner that dies, or runs nothing, has not passed.
+  if ((code !== 0 || count.passed === 0) && count.failed === 0) count.failed = 1
+  return count
+}
+
+function print(line: string): void {
+  console.log(line)
+}
+
+const suites: [string, () => Promise<Count>][] = [
+  ['format and lint', () => check([bin('biome'), 'ci', '.'])],
+  ['types', () => check([bin('tsc')])],
+  ['binary builds', () => check(['npm', 'run', '--silent', 'build:binary'])],
+  ['unit, node', () => suite([...nodeTest, ...units])],
+  ['unit, bun', () => suite([bin('bun'), 'test', ...units])],
+  ['unit, deno', () => suite([bin('deno'), 'test', '-A', '--no-check', ...units])],
+  ...Object.keys(ways).map((way): [string, () => Promise<Count>] => {
+    return [`end to end, ${way}`, () => suite([...nodeTest, './test/e2e.test.ts'], { WAY: way })]
+  }),
+  ['demo', () => suite([...nodeTest, './test/demo.test.ts'])],
+]
+
+// Before anything else, so that a machine that lacks a part says so at once.
+await findRegistry(print)
+if (!(await program(['skopeo'], 'skopeo', print))) print('SKOPEO IS MISSING: its tests are skipped')
+await run(['node', '--version'], { onLine: (line) => print(`node ${line}`) })
+
+const results: [string, Count][] = []
+for (const [name, go] of suites) {
+  print(`\n=== ${name}`)
+  const started = performance.now()
+  const count = await go().catch((error: Error): Count => {
+    print(error.message)
+    return { passed: 0, failed: 1, skipped: 0 }
+  })
+  print(`=== ${name}: ${Math.round((performance.now() - started) / 1000)} s`)
+  results.push([name, count])
+}
+
+print(`\n${'suite'.padEnd(24)}passed  failed  skipped`)
+for (const [name, { passed, failed, skipped }] of results) {
+  print(`${name.padEnd(24)}${`${passed}`.padStart(6)}${`${failed}`.padStart(8)}${`${skipped}`.padStart(9)}`)
+}
+const sum = (key: keyof Count) => results.reduce((total, [, count]) => total + count[key], 0)
+const skippedInCi = process.env.CI === 'true' && sum('skipped') > 0
+if (skippedInCi) print('a skipped test fails where CI=true')
+print(`\n${sum('passed')} passed, ${sum('failed')} failed, ${sum('skipped')} skipped`)
+process.exit(sum('failed') > 0 || skippedInCi ? 1 : 0)
