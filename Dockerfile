@@ -1,0 +1,16 @@
+# One binary on a base that holds nothing but what a C program needs.
+FROM node:22-slim AS build
+WORKDIR /build
+COPY package.json package-lock.json .npmrc ./
+RUN npm ci
+COPY . .
+RUN npm run build:binary
+
+FROM gcr.io/distroless/base-debian12:nonroot
+COPY --from=build /build/dist/combined-registry /combined-registry
+# Bun runs 256 upstream requests at a time unless its environment says otherwise before the start.
+ENV BUN_CONFIG_MAX_HTTP_REQUESTS=65336
+USER 65532:65532
+EXPOSE 5000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=5s CMD ["/combined-registry", "--healthcheck"]
+ENTRYPOINT ["/combined-registry"]
