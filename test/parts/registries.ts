@@ -33,7 +33,11 @@ export async function findRegistry(say: (line: string) => void): Promise<Launch>
     say(`registries run from the program ${binary}`)
     return fromProgram(binary)
   }
-  if (await run(['docker', 'version', '--format', '{{.Server.Version}}']).catch(() => undefined)) return inContainers()
+  const engine = await run(['docker', 'version', '--format', '{{.Server.Version}}']).catch(() => undefined)
+  if (engine) {
+    say(`registries run in containers of registry:3, on the Docker engine ${engine}`)
+    return inContainers()
+  }
   throw new Error(
     'no registry to run: put `registry` or `docker-registry` on the PATH, or run this as root on Debian or Ubuntu, or start a Docker engine',
   )
@@ -95,7 +99,7 @@ function inContainers(): Launch {
     const options = ['--rm', '--name', container, '--network', network, '-p', '127.0.0.1::5000']
     const settings = ['REGISTRY_STORAGE_DELETE_ENABLED=true', ...(remote ? [`REGISTRY_PROXY_REMOTEURL=${remote}`] : [])]
     const env = settings.flatMap((setting) => ['-e', setting])
-    atEnd(`docker rm -f ${container}; docker network rm ${network}`)
+    atEnd(`docker rm -fv ${container}; docker network rm ${network}`)
     const child = start(['docker', 'run', ...options, ...env, 'registry:3'])
     const ports = await until(`the container ${name}`, () => run(['docker', 'port', container, '5000']).catch(() => ''))
     const host = (ports.split('\n')[0] as string).trim()
@@ -108,7 +112,7 @@ function inContainers(): Launch {
       host,
       lines: () => child.lines,
       stop: async () => {
-        await run(['docker', 'rm', '-f', container]).catch(() => {})
+        await run(['docker', 'rm', '-fv', container]).catch(() => {})
         await child.ended
       },
       start: () => Promise.reject(new Error('a container is not started again')),
