@@ -41,6 +41,8 @@ async function serve(config: Config): Promise<void> {
     process.exit(code)
   }
   for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, () => stop(signal))
+  // One request's mishap must not end the transfers of all others.
+  process.on('unhandledRejection', (reason) => log('error', 'unhandled rejection', { cause: String(reason) }))
 }
 
 /** For a container's health check: an image with nothing but this program has no other client. */

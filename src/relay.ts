@@ -33,13 +33,8 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>): Rel
   }
 
   /** What an upstream is asked on behalf of a client. */
-  function question(
-    upstream: UpstreamName,
-    request: Request,
-    { matched, query }: Target,
-    connection: Connection,
-  ): Question {
-    const headers = requestHeaders(upstream, request.headers, config.aggregate, connection.address)
+  function question(to: UpstreamName, request: Request, { matched, query }: Target, { address }: Connection): Question {
+    const headers = requestHeaders(to, request.headers, config.aggregate, address)
     return { method: request.method, target: matched.path + query, headers, signal: request.signal }
   }
 
@@ -89,23 +84,17 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>): Rel
 
   /** Both registries are pinged at once; hosted's challenge goes to the client, so that it logs in there. */
   async function base(request: Request, target: Target, connection: Connection): Promise<Outcome> {
-    const answers = await Promise.all(
-      target.matched.route.ask.map((upstream) =>
-        ask[upstream]({ ...question(upstream, request, target, connection), readError: true }),
-      ),
-    )
+    const ping = (to: UpstreamName) => ask[to]({ ...question(to, request, target, connection), readError: true })
+    const [proxy, hosted] = await Promise.all([ping('proxy'), ping('hosted')])
+    const answers = [proxy, hosted]
     for (const { response, verdict } of answers) if (verdict === 'found') discard(response)
-    const [proxy, hosted] = answers as [Answer, Answer]
     if (hosted.status === 401) return { response: failure(request.method, 'base', answers), answers, by: 'hosted' }
-    const up = hosted.status === 200 && (config.v2Requires === 'hosted' || isUp(proxy))
-    const response = up
-      ? new Response(request.method === 'HEAD' ? null : '{}', { headers: { 'Content-Type': 'application/json' } })
-      : ociError(request.method, 503, {
-          code: 'UNAVAILABLE',
-          message: 'a registry is not available',
-          detail: told(answers),
-        })
-    return { response, answers }
+    if (hosted.status === 200 && (config.v2Requires === 'hosted' || isUp(proxy))) {
+      const headers = { 'Content-Type': 'application/json' }
+      return { response: new Response(request.method === 'HEAD' ? null : '{}', { headers }), answers }
+    }
+    const error = { code: 'UNAVAILABLE', message: 'a registry is not available', detail: told(answers) }
+    return { response: ociError(request.method, 503, error), answers }
   }
 
   function deliver(answer: Answer, answers: Answer[], method: string, bytesIn?: number): Outcome {

@@ -30,21 +30,13 @@ export interface Runtime {
   listen: (handler: Handler, options: { port: number; host: string }) => Promise<Server>
 }
 
+/** As much of the other two as is used here. */
 interface Globals {
   Bun?: { version: string }
-  Deno?: {
-    version: { deno: string }
-    serve: (options: object, handler: (request: Request, info: DenoInfo) => unknown) => DenoServer
-  }
+  Deno?: { version: { deno: string }; serve: (options: object, handler: DenoHandler) => DenoServer }
 }
-interface DenoInfo {
-  remoteAddr: { hostname?: string }
-  completed: Promise<void>
-}
-interface DenoServer {
-  addr: { port: number }
-  shutdown: () => Promise<void>
-}
+type DenoHandler = (request: Request, info: { remoteAddr: { hostname?: string }; completed: Promise<void> }) => unknown
+type DenoServer = { addr: { port: number }; shutdown: () => Promise<void> }
 
 /** Which runtime this is. */
 export async function detectRuntime(): Promise<Runtime> {
@@ -122,9 +114,6 @@ async function listenOnNode(handler: Handler, { port, host }: { port: number; ho
 
 /** The adapter's own way prints a stack where a body breaks, and tries to end the answer with a text of its own. */
 async function send({ status, headers }: Response, body: ReadableStream<Uint8Array>, outgoing: ServerResponse) {
-  for (const [name, value] of headers) outgoing.appendHeader(name, value)
-  outgoing.writeHead(status)
-  outgoing.flushHeaders()
   const reader = body.getReader()
   let wake = () => {}
   outgoing.on('drain', () => wake())
@@ -133,6 +122,9 @@ async function send({ status, headers }: Response, body: ReadableStream<Uint8Arr
     reader.cancel().catch(() => {})
   })
   try {
+    for (const [name, value] of headers) outgoing.appendHeader(name, value)
+    outgoing.writeHead(status)
+    outgoing.flushHeaders()
     for (;;) {
       const { done, value } = await reader.read()
       if (done) break

@@ -10,7 +10,7 @@ export interface Answer {
   verdict: Verdict
   /** The status it gave; 504 where it gave none in time, 502 where it gave none at all, 499 where the client left. */
   status: number
-  /** From asking to the head of the answer. */
+  /** From asking to the verdict. */
   milliseconds: number
   /** Why there is no answer, or no usable one. Never an address: clients read it. */
   reason?: string
@@ -87,11 +87,8 @@ export function createUpstream(options: UpstreamOptions): Ask {
     if (location !== false && (!location || options.ownHosts.includes(hostOf(location, origin)))) {
       deadline.clear()
       discard(response)
-      const reason = 'redirects to itself or to this router'
-      return answered(
-        { verdict: 'failed', status: 502, reason },
-        `redirect to ${location}: use https:// in its address?`,
-      )
+      const answer = { verdict: 'failed', status: 502, reason: 'redirects to itself or to this router' } as const
+      return answered(answer, `redirect to ${location}: use https:// in its address?`)
     }
     let verdict = verdictOf(status)
     if (verdict === 'found' || !question.readError) {
