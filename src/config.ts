@@ -15,6 +15,7 @@ const table = {
   proxyTimeout: row('PROXY_TIMEOUT', '15', seconds, "the same for the proxy's"),
   writeTimeout: row('WRITE_TIMEOUT', '900', seconds, 'seconds to the first byte of an answer, from the last byte sent'),
   drainTimeout: row('DRAIN_TIMEOUT', '300', seconds, 'seconds that transfers in flight get after SIGTERM'),
+  idleTimeout: row('IDLE_TIMEOUT', '300', seconds, 'seconds without a byte, either way, that end a stream'),
   v2Requires: row('V2_REQUIRES', 'both', oneOf('both', 'hosted'), 'which registries must be up for /v2/ to be 200'),
   lookupOrder: row(
     'LOOKUP_ORDER',

@@ -82,14 +82,17 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>): Rel
     return { response: failure(request.method, matched.route.entity, answers), answers }
   }
 
-  /** Both registries are pinged at once; hosted's challenge goes to the client, so that it logs in there. */
+  /** The registries that must be up are pinged; hosted's challenge goes to the client, so that it logs in there. */
   async function base(request: Request, target: Target, connection: Connection): Promise<Outcome> {
-    const ping = (to: UpstreamName) => ask[to]({ ...question(to, request, target, connection), readError: true })
-    const [proxy, hosted] = await Promise.all([ping('proxy'), ping('hosted')])
-    const answers = [proxy, hosted]
+    const both = config.v2Requires === 'both'
+    const ping = (to: UpstreamName) => {
+      return ask[to]({ ...question(to, request, target, connection), readError: true, always: true })
+    }
+    const [hosted, proxy] = await Promise.all([ping('hosted'), both ? ping('proxy') : undefined])
+    const answers = proxy ? [proxy, hosted] : [hosted]
     for (const { response, verdict } of answers) if (verdict === 'found') discard(response)
     if (hosted.status === 401) return { response: failure(request.method, 'base', answers), answers, by: 'hosted' }
-    if (hosted.status === 200 && (config.v2Requires === 'hosted' || isUp(proxy))) {
+    if (hosted.status === 200 && (!proxy || isUp(proxy))) {
       const headers = { 'Content-Type': 'application/json' }
       return { response: new Response(request.method === 'HEAD' ? null : '{}', { headers }), answers }
     }

@@ -14,6 +14,9 @@ export interface Connection {
 
 export type Handler = (request: Request, connection: Connection) => Response | Promise<Response>
 
+/** The web's fetch; `fresh`: not on a connection that served before. */
+export type Fetch = (url: string, init: RequestInit, fresh?: boolean) => Promise<Response>
+
 export interface Server {
   port: number
   /** Accepts no more connections and closes the idle ones; what is in flight goes on. */
@@ -26,14 +29,21 @@ export interface Runtime {
   /** Set where the way it was started limits it. */
   warning?: string
   /** Rejects with an AbortError where the client left in the middle of the body. */
-  fetch: typeof fetch
-  listen: (handler: Handler, options: { port: number; host: string }) => Promise<Server>
+  fetch: Fetch
+  listen: Listen
 }
+
+/** `idleTimeout`: seconds without a byte, either way, that end a stream; Deno cannot watch one without slowing it. */
+export type Listen = (handler: Handler, options: { port: number; host: string; idleTimeout: number }) => Promise<Server>
 
 /** As much of the other two as is used here. */
 interface Globals {
   Bun?: { version: string }
-  Deno?: { version: { deno: string }; serve: (options: object, handler: DenoHandler) => DenoServer }
+  Deno?: {
+    version: { deno: string }
+    serve: (options: object, handler: DenoHandler) => DenoServer
+    createHttpClient: (options: object) => unknown
+  }
 }
 type DenoHandler = (request: Request, info: { remoteAddr: { hostname?: string }; completed: Promise<void> }) => unknown
 type DenoServer = { addr: { port: number }; shutdown: () => Promise<void> }
@@ -41,7 +51,7 @@ type DenoServer = { addr: { port: number }; shutdown: () => Promise<void> }
 /** Which runtime this is. */
 export async function detectRuntime(): Promise<Runtime> {
   const { Bun, Deno } = globalThis as Globals
-  if (Deno) return { name: `deno ${Deno.version.deno}`, fetch: denoFetch, listen: listenOnDeno(Deno) }
+  if (Deno) return { name: `deno ${Deno.version.deno}`, fetch: denoFetch(Deno), listen: listenOnDeno(Deno) }
   if (Bun) return { name: `bun ${Bun.version}`, warning: bunWarning(), fetch: bunFetch, listen: listenOnNode }
   return { name: `node ${process.versions.node}`, fetch: await nodeFetch(), listen: listenOnNode }
 }
@@ -50,10 +60,14 @@ export async function detectRuntime(): Promise<Runtime> {
  * Node's own fetch gives up after 300 s without a byte and after 16 KB of header fields; `window: null` keeps it from
  * holding every byte of an upload until the upload ends (nodejs/undici#4058).
  */
-async function nodeFetch(): Promise<typeof fetch> {
+async function nodeFetch(): Promise<Fetch> {
   const undici = await import('undici')
-  const dispatcher = new undici.Agent({ headersTimeout: 0, bodyTimeout: 0, maxHeaderSize: 128 * 1024 })
-  return (async (url: string, init: object) => {
+  // How long to wait, for a connection too, is the caller's signal to say.
+  const options = { headersTimeout: 0, bodyTimeout: 0, maxHeaderSize: 128 * 1024, connect: { timeout: 0 } }
+  const kept = new undici.Agent(options)
+  const unkept = new undici.Agent({ ...options, pipelining: 0 })
+  return (async (url: string, init: object, fresh?: boolean) => {
+    const dispatcher = fresh ? unkept : kept
     const response = await undici.fetch(url, { ...init, dispatcher, window: null })
     if (!response.body || !response.headers.has('Content-Encoding')) return response
     // It decodes the body and leaves the fields that describe it encoded.
@@ -61,19 +75,22 @@ async function nodeFetch(): Promise<typeof fetch> {
     headers.delete('Content-Encoding')
     headers.delete('Content-Length')
     return new undici.Response(response.body, { status: response.status, headers })
-  }) as unknown as typeof fetch
+  }) as unknown as Fetch
 }
 
 /** `decompress: false` gives the exact bytes; `timeout: false` lifts a limit of five minutes without a byte. */
-const bunFetch = ((url: string, init: object) =>
-  fetch(url, { ...init, decompress: false, timeout: false } as RequestInit)) as typeof fetch
+const bunFetch: Fetch = (url, init, fresh) =>
+  fetch(url, { ...init, decompress: false, timeout: false, keepalive: !fresh } as RequestInit)
 
 /** A client that leaves an upload shows on Deno in the body alone, not in the request's signal. */
-const denoFetch = ((url: string, init: RequestInit) =>
-  fetch(url, init).catch((error: Error) => {
-    const { message = '' } = (error.cause ?? {}) as Error
-    throw /read(ing)? (request|HTTP\/1) body/.test(message) ? new DOMException(message, 'AbortError') : error
-  })) as typeof fetch
+function denoFetch(deno: NonNullable<Globals['Deno']>): Fetch {
+  const unkept = deno.createHttpClient({ poolMaxIdlePerHost: 0 })
+  return (url, init, fresh) =>
+    fetch(url, fresh ? ({ ...init, client: unkept } as RequestInit) : init).catch((error: Error) => {
+      const { message = '' } = (error.cause ?? {}) as Error
+      throw /read(ing)? (request|HTTP\/1) body/.test(message) ? new DOMException(message, 'AbortError') : error
+    })
+}
 
 /** Bun reads the limit once, from the real environment, before any code runs. */
 function bunWarning(): string | undefined {
@@ -81,17 +98,25 @@ function bunWarning(): string | undefined {
   return 'Bun runs 256 upstream requests at a time, the rest wait: set BUN_CONFIG_MAX_HTTP_REQUESTS=65336 before the start'
 }
 
-async function listenOnNode(handler: Handler, { port, host }: { port: number; host: string }): Promise<Server> {
+const listenOnNode: Listen = async (handler, { port, host, idleTimeout }) => {
   const { createAdaptorServer } = await import('@hono/node-server')
   const { RESPONSE_ALREADY_SENT } = await import('@hono/node-server/utils/response')
   const server = createAdaptorServer({
     fetch: async (request, { incoming, outgoing }) => {
+      const { socket } = incoming
+      const bodyRead = new Promise<void>((resolve) => incoming.once('end', resolve))
+      if (request.method !== 'GET' && request.method !== 'HEAD') {
+        // A silence counts while a body moves, not while a registry thinks: that has deadlines of its own.
+        socket.setTimeout(idleTimeout * 1000)
+        bodyRead.then(() => socket.setTimeout(0))
+      }
       const response = await handler(request, {
-        address: incoming.socket.remoteAddress?.replace(/^::ffff:/, ''),
-        bodyRead: new Promise((resolve) => incoming.once('end', resolve)),
+        address: socket.remoteAddress?.replace(/^::ffff:/, ''),
+        bodyRead,
         sent: new Promise((resolve) => outgoing.once('close', () => resolve(outgoing.writableFinished))),
       })
       if (!response.body) return response
+      socket.setTimeout(idleTimeout * 1000)
       send(response, response.body, outgoing as ServerResponse)
       return RESPONSE_ALREADY_SENT
     },
@@ -140,8 +165,8 @@ async function send({ status, headers }: Response, body: ReadableStream<Uint8Arr
   }
 }
 
-function listenOnDeno(deno: NonNullable<Globals['Deno']>) {
-  return async (handler: Handler, { port, host }: { port: number; host: string }): Promise<Server> => {
+function listenOnDeno(deno: NonNullable<Globals['Deno']>): Listen {
+  return async (handler, { port, host }) => {
     let uploads = 0
     let noUpload = () => {}
     const server = deno.serve({ port, hostname: host, onListen: () => {} }, (request, { remoteAddr, completed }) => {

@@ -7,11 +7,11 @@ import { hasBody } from './headers.ts'
 import type { Log } from './log.ts'
 import { createMetrics } from './metrics.ts'
 import { createRelay, isUp, type Outcome, told } from './relay.ts'
-import type { Connection, Handler } from './runtime.ts'
+import type { Connection, Fetch, Handler } from './runtime.ts'
 import { type Ask, createUpstream, discard } from './upstream.ts'
 
 export interface Dependencies {
-  fetch: typeof fetch
+  fetch: Fetch
   /** Milliseconds, for measuring alone. */
   now: () => number
   log: Log
@@ -50,6 +50,7 @@ export function createService(config: Config, { fetch, now, log, version, runtim
         metrics.answered(answer)
         if (cause) log('warn', 'no usable answer', { upstream: name, reason: answer.reason, cause })
       },
+      onBreaker: (open) => log('warn', open ? 'skipped until it is well again' : 'well again', { upstream: name }),
     })
   }
 
@@ -97,7 +98,7 @@ export function createService(config: Config, { fetch, now, log, version, runtim
   app.get('/healthcheck', async (c) => {
     c.set('entity', 'healthcheck')
     const headers = new Headers({ 'Accept-Encoding': 'identity' })
-    const ping = { method: 'GET', target: '/v2/', headers, signal: c.req.raw.signal }
+    const ping = { method: 'GET', target: '/v2/', headers, signal: c.req.raw.signal, always: true }
     const [proxy, hosted] = await Promise.all([ask.proxy(ping), ask.hosted(ping)])
     discard(proxy.response)
     discard(hosted.response)

@@ -1,6 +1,8 @@
 /** One registry: asks it within a deadline and gives its answer a verdict. */
 import type { UpstreamName } from '../routing.ts'
+import { createBreaker } from './breaker.ts'
 import { nestedCode, type OciError, readOciError } from './errors.ts'
+import type { Fetch } from './runtime.ts'
 
 /** What an answer means for a lookup; only `found` ends it. */
 export type Verdict = 'found' | 'absent' | 'denied' | 'limited' | 'failed'
@@ -31,6 +33,8 @@ export interface Question {
   signal?: AbortSignal
   /** Read the body of an answer that is not `found`, so that its connection is free again. */
   readError?: boolean
+  /** Ask even while the breaker is open: a ping proves nothing of lookups, and a write is always tried. */
+  always?: boolean
 }
 
 export interface UpstreamOptions {
@@ -41,10 +45,11 @@ export interface UpstreamOptions {
   /** Seconds to the first byte of an answer. */
   readTimeout: number
   writeTimeout: number
-  fetch: typeof fetch
+  fetch: Fetch
   now: () => number
   /** Told of every answer, with what a log may know and a client may not. */
   onAnswer: (answer: Answer, cause?: string) => void
+  onBreaker: (open: boolean) => void
 }
 
 export type Ask = (question: Question) => Promise<Answer>
@@ -52,53 +57,63 @@ export type Ask = (question: Question) => Promise<Answer>
 /** The registry's `ask`. It never rejects: what goes wrong is an answer with the verdict `failed`. */
 export function createUpstream(options: UpstreamOptions): Ask {
   const { name, origin, fetch, now, onAnswer } = options
+  const breaker = createBreaker(now, options.onBreaker)
   return async (question) => {
     const { method, target, headers, body, signal } = question
     const started = now()
-    const timeout = ['GET', 'HEAD'].includes(method) ? options.readTimeout : options.writeTimeout
-    const deadline = startDeadline(timeout, signal, body ? (question.bodyRead ?? never) : undefined)
-    const answered = (answer: Omit<Answer, 'upstream' | 'milliseconds'>, cause?: string): Answer => {
-      const complete = { upstream: name, milliseconds: now() - started, ...answer }
-      onAnswer(complete, cause)
-      return complete
+    const isRead = ['GET', 'HEAD'].includes(method)
+    const timeout = isRead ? options.readTimeout : options.writeTimeout
+    const failed = (status: number, reason?: string): Answer => {
+      return { upstream: name, verdict: 'failed', status, reason, milliseconds: now() - started }
     }
+    const report = isRead && !question.always ? breaker() : () => {}
+    if (!report) return failed(502, 'not asked, because it failed lately')
+    const deadline = startDeadline(timeout, signal, body ? (question.bodyRead ?? never) : undefined)
+    const answered = (answer: Answer, cause?: string): Answer => {
+      deadline.clear()
+      report(answer.status < 502 || answer.status > 504)
+      onAnswer(answer, cause)
+      return answer
+    }
+    const init = {
+      method,
+      headers,
+      body: body ?? null,
+      signal: deadline.signal,
+      // Node keeps a copy of an upload's body for a redirect unless it may refuse one, so an upload follows none.
+      redirect: body ? 'error' : 'manual',
+      ...(body ? { duplex: 'half' } : {}),
+    } as RequestInit
     let response: Response
     try {
-      response = await fetch(origin + target, {
-        method,
-        headers,
-        body: body ?? null,
-        signal: deadline.signal,
-        // Node keeps a copy of an upload's body for a redirect unless it may refuse one, so an upload follows none.
-        redirect: body ? 'error' : 'manual',
-        ...(body ? { duplex: 'half' } : {}),
-      } as RequestInit)
+      response = await fetch(origin + target, init).catch((error) => {
+        // A kept-alive connection may close just as a request goes out. What has a body is never sent twice.
+        const again = (isRead || (method === 'POST' && !body)) && !deadline.signal.aborted
+        if (!again) throw error
+        return fetch(origin + target, init, true)
+      })
     } catch (error) {
+      if (deadline.passed()) return answered(failed(504, `no answer within ${timeout} s`))
+      if (!signal?.aborted && (error as Error).name !== 'AbortError') {
+        return answered(failed(502, 'no answer'), causeOf(error))
+      }
+      // The client left: that says nothing about the registry.
       deadline.clear()
-      if (deadline.passed())
-        return answered({ verdict: 'failed', status: 504, reason: `no answer within ${timeout} s` })
-      // Says nothing about the registry, so nobody is told of it.
-      if (signal?.aborted || (error as Error).name === 'AbortError')
-        return { upstream: name, verdict: 'failed', status: 499, milliseconds: now() - started }
-      return answered({ verdict: 'failed', status: 502, reason: 'no answer' }, causeOf(error))
+      report(undefined)
+      return failed(499)
     }
     const { status } = response
     const location = redirects.has(status) && response.headers.get('Location')
     if (location !== false && (!location || options.ownHosts.includes(hostOf(location, origin)))) {
-      deadline.clear()
       discard(response)
-      const answer = { verdict: 'failed', status: 502, reason: 'redirects to itself or to this router' } as const
-      return answered(answer, `redirect to ${location}: use https:// in its address?`)
+      const cause = `redirect to ${location}: use https:// in its address?`
+      return answered(failed(502, 'redirects to itself or to this router'), cause)
     }
-    let verdict = verdictOf(status)
-    if (verdict === 'found' || !question.readError) {
-      deadline.clear()
-      return answered({ verdict, status, response })
-    }
-    const error = await readOciError(response)
-    deadline.clear()
-    if (name === 'proxy' && status === 500) verdict = verdictOfNested(nestedCode(error))
-    return answered({ verdict, status, response, error })
+    const answer: Answer = { ...failed(status), verdict: verdictOf(status), response }
+    if (answer.verdict === 'found' || !question.readError) return answered(answer)
+    answer.error = await readOciError(response)
+    if (name === 'proxy' && status === 500) answer.verdict = verdictOfNested(nestedCode(answer.error))
+    return answered(answer)
   }
 }
 

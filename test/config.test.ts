@@ -28,6 +28,7 @@ test('three variables are enough; the rest has the defaults of the README', () =
     proxyTimeout: 15,
     writeTimeout: 900,
     drainTimeout: 300,
+    idleTimeout: 300,
     v2Requires: 'both',
     lookupOrder: 'proxy-first',
     logFormat: 'json',

@@ -12,7 +12,7 @@ interface Count {
 
 const bin = (name: string) => `node_modules/.bin/${name}`
 const nodeTest = ['node', '--import', 'tsx', '--test', '--test-reporter=spec', '--test-timeout=600000']
-const units = ['./routing.test.ts', './test/config.test.ts', './test/service.test.ts']
+const units = ['./routing.test.ts', './test/breaker.test.ts', './test/config.test.ts', './test/service.test.ts']
 
 /** What a runner calls its counts, whichever it is. */
 const counts: Record<keyof Count, RegExp> = {

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { type Config, readConfig } from '../src/config.ts'
 import { createLog } from '../src/log.ts'
-import type { Connection } from '../src/runtime.ts'
+import type { Connection, Fetch } from '../src/runtime.ts'
 import { createService } from '../src/service.ts'
 
 const sha256 = `sha256:${'a'.repeat(64)}`
@@ -13,6 +13,8 @@ const blob = `/v2/team/app/blobs/${sha256}`
 
 interface Sent {
   to: string
+  /** On a connection of its own, because the first try broke. */
+  fresh?: boolean
   method: string
   url: string
   headers: Headers
@@ -25,12 +27,12 @@ function between(proxy: Say, hosted: Say, environment: Record<string, string> = 
   const config = readConfig({ ...required, ...environment }) as Config
   const sent: Sent[] = []
   const lines: string[] = []
-  const fetch = (async (url: string, init: RequestInit) => {
+  const fetch: Fetch = async (url, init, fresh) => {
     const to = new URL(url).hostname
-    const one = { to, method: init.method as string, url, headers: new Headers(init.headers as Headers) }
+    const one = { to, method: init.method as string, url, headers: new Headers(init.headers as Headers), fresh }
     sent.push(one)
     return (to === 'proxy' ? proxy : hosted)(one, init)
-  }) as typeof globalThis.fetch
+  }
   const log = createLog({ logFormat: 'json', logLevel: 'debug' }, (line) => lines.push(line))
   const now = () => performance.now()
   const service = createService(config, { fetch, now, log, version: '0', runtime: 'test' })
@@ -39,7 +41,13 @@ function between(proxy: Say, hosted: Say, environment: Record<string, string> = 
     const text = await response.text()
     return { status: response.status, headers: response.headers, text, error: errorOf(text) }
   }
-  return { ask, sent, lines, asked: () => sent.map(({ to, method }) => `${method} ${to}`), service }
+  return {
+    ask,
+    sent,
+    lines,
+    asked: () => sent.filter(({ fresh }) => !fresh).map(({ to, method }) => `${method} ${to}`),
+    service,
+  }
 }
 
 interface Told {
@@ -396,6 +404,27 @@ test('path and query go out byte for byte, to the configured address whatever th
   const path = '/v2/a/manifests/sha256%3A'
   await ask(`${path}${'a'.repeat(64)}?x=%2F..%2f&ns=evil.example&y`, { headers: { Host: 'evil.example' } })
   assert.equal(sent[0]?.url, `http://proxy:2${path}${'a'.repeat(64)}?x=%2F..%2f&ns=evil.example&y`)
+})
+
+test('a connection that breaks before the answer: GET, HEAD and an empty POST are tried once more, afresh', async () => {
+  const path = { GET: byTag, HEAD: blob, POST: '/v2/a/blobs/uploads/', PUT: byTag, PATCH: byTag, DELETE: byTag }
+  for (const [method, tries] of Object.entries({ GET: 2, HEAD: 2, POST: 2, PUT: 1, DELETE: 1 })) {
+    const { ask, sent } = between(status(404), refused)
+    assert.equal((await ask(path[method as keyof typeof path], { method })).status, 502)
+    assert.equal(sent.filter(({ to }) => to === 'hosted').length, tries, method)
+    assert.deepEqual(
+      sent.filter(({ to }) => to === 'hosted').map(({ fresh }) => fresh ?? false),
+      [false, true].slice(0, tries),
+    )
+  }
+  const bodied = between(status(404), refused)
+  const init = { method: 'POST', body: 'x', headers: { 'Content-Length': '1' } }
+  assert.equal((await bodied.ask('/v2/a/blobs/uploads/?digest=x', init)).status, 502)
+  assert.equal(bodied.sent.length, 1)
+})
+
+test('V2_REQUIRES=hosted: a ping does not even ask the proxy', async () => {
+  assert.equal((await between(notAsked, status(200), { V2_REQUIRES: 'hosted' }).ask('/v2/')).status, 200)
 })
 
 test('a client that leaves is no failure of the registry', async () => {

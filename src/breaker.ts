@@ -1,0 +1,49 @@
+/** Skips a registry that keeps failing, so that nobody waits for it, until one real request has found it well again. */
+
+/** Told once what became of an admitted request: `undefined` where it says nothing, as where the client left. */
+export type Report = (well: boolean | undefined) => void
+
+/** Gives the report of a request that may be asked now, or nothing: then it is not to be asked. */
+export type Breaker = () => Report | undefined
+
+/** Failures in a row that open it. */
+const patience = 3
+const firstPause = 1000
+const longestPause = 30_000
+
+/**
+ * Open, it admits one request at a time, 1, 2, 4, … 30 s after the failure before. `now` is in milliseconds;
+ * `onChange` is told when it opens and closes.
+ */
+export function createBreaker(now: () => number, onChange: (open: boolean) => void): Breaker {
+  let failures = 0
+  let pause = 0
+  let nextTrial = 0
+  let trying = false
+
+  const wait = (milliseconds: number) => {
+    pause = Math.min(milliseconds, longestPause)
+    nextTrial = now() + pause
+  }
+  const usual: Report = (well) => {
+    // It opened after this one was admitted: only a trial says more.
+    if (failures >= patience || well === undefined) return
+    failures = well ? 0 : failures + 1
+    if (failures < patience) return
+    wait(firstPause)
+    onChange(true)
+  }
+  const trial: Report = (well) => {
+    trying = false
+    if (well === false) wait(pause * 2)
+    if (!well) return
+    failures = 0
+    onChange(false)
+  }
+  return () => {
+    if (failures < patience) return usual
+    if (trying || now() < nextTrial) return undefined
+    trying = true
+    return trial
+  }
+}

@@ -1,0 +1,74 @@
+/** The breaker: when it skips a registry, and when it lets a request through again. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createBreaker } from '../src/breaker.ts'
+
+function breaker() {
+  const clock = { now: 0 }
+  const changes: boolean[] = []
+  const admit = createBreaker(
+    () => clock.now,
+    (open) => changes.push(open),
+  )
+  const report = (...outcomes: (boolean | undefined)[]) => {
+    for (const outcome of outcomes) admit()?.(outcome)
+  }
+  return { clock, changes, admit, report }
+}
+
+test('three failures in a row open it; answers and clients that left in between do not', () => {
+  const { changes, admit, report } = breaker()
+  report(false, false, true, false, undefined, false)
+  assert.deepEqual([changes, typeof admit()], [[], 'function'])
+  report(false)
+  assert.deepEqual([changes, admit()], [[true], undefined])
+})
+
+test('open, it lets one request through after 1, 2, 4, … 30 s, and a second one only after that', () => {
+  const { clock, admit, report } = breaker()
+  report(false, false, false)
+  for (const pause of [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]) {
+    clock.now += pause - 1
+    assert.equal(admit(), undefined)
+    clock.now += 1
+    const trial = admit()
+    assert.ok(trial, `after ${pause} ms`)
+    assert.equal(admit(), undefined)
+    trial(false)
+    assert.equal(admit(), undefined)
+  }
+})
+
+test('a trial that succeeds closes it, and the next pause is 1 s again', () => {
+  const { clock, changes, admit, report } = breaker()
+  report(false, false, false)
+  clock.now += 1000
+  report(false)
+  clock.now += 2000
+  report(true)
+  assert.deepEqual([changes, typeof admit()], [[true, false], 'function'])
+  report(false, false, false)
+  clock.now += 1000
+  assert.ok(admit())
+})
+
+test('a trial whose client leaves says nothing: the next request is the trial', () => {
+  const { clock, admit, report } = breaker()
+  report(false, false, false)
+  clock.now += 1000
+  report(undefined)
+  assert.ok(admit())
+})
+
+test('requests that were admitted before it opened change nothing when they end', () => {
+  const { clock, changes, admit, report } = breaker()
+  const late = [admit(), admit(), admit()]
+  report(false, false, false)
+  for (const one of late) one?.(false)
+  clock.now += 1000
+  const trial = admit()
+  for (const one of late) one?.(true)
+  assert.equal(admit(), undefined)
+  trial?.(true)
+  assert.deepEqual(changes, [true, false])
+})
