@@ -1,5 +1,5 @@
 /** The only file that knows Node, Bun and Deno apart: how to listen, and which fetch to use. */
-import type { ServerResponse } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import process from 'node:process'
 
 /** What only the runtime knows of the connection a request came on. */
@@ -85,11 +85,14 @@ const bunFetch: Fetch = (url, init, fresh) =>
 /** A client that leaves an upload shows on Deno in the body alone, not in the request's signal. */
 function denoFetch(deno: NonNullable<Globals['Deno']>): Fetch {
   const unkept = deno.createHttpClient({ poolMaxIdlePerHost: 0 })
-  return (url, init, fresh) =>
-    fetch(url, fresh ? ({ ...init, client: unkept } as RequestInit) : init).catch((error: Error) => {
+  return (url, init, fresh) => {
+    // On a kept connection that breaks, Deno sends a body of a few bytes twice.
+    const once = fresh || (init.body && Number((init.headers as Headers).get('Content-Length') ?? 0) < 65_536)
+    return fetch(url, once ? ({ ...init, client: unkept } as RequestInit) : init).catch((error: Error) => {
       const { message = '' } = (error.cause ?? {}) as Error
       throw /read(ing)? (request|HTTP\/1) body/.test(message) ? new DOMException(message, 'AbortError') : error
     })
+  }
 }
 
 /** Bun reads the limit once, from the real environment, before any code runs. */
@@ -115,9 +118,10 @@ const listenOnNode: Listen = async (handler, { port, host, idleTimeout }) => {
         bodyRead,
         sent: new Promise((resolve) => outgoing.once('close', () => resolve(outgoing.writableFinished))),
       })
-      if (!response.body) return response
+      const closing = response.headers.get('Connection') === 'close'
+      if (!response.body && !closing) return response
       socket.setTimeout(idleTimeout * 1000)
-      send(response, response.body, outgoing as ServerResponse)
+      send(response, outgoing as ServerResponse, closing ? () => linger(incoming as IncomingMessage) : undefined)
       return RESPONSE_ALREADY_SENT
     },
     // An upload may take hours; a token may take 14 KB.
@@ -138,19 +142,19 @@ const listenOnNode: Listen = async (handler, { port, host, idleTimeout }) => {
 }
 
 /** The adapter's own way prints a stack where a body breaks, and tries to end the answer with a text of its own. */
-async function send({ status, headers }: Response, body: ReadableStream<Uint8Array>, outgoing: ServerResponse) {
-  const reader = body.getReader()
+async function send({ status, headers, body }: Response, outgoing: ServerResponse, beforeEnd?: () => Promise<void>) {
+  const reader = body?.getReader()
   let wake = () => {}
   outgoing.on('drain', () => wake())
   outgoing.on('close', () => {
     wake()
-    reader.cancel().catch(() => {})
+    reader?.cancel().catch(() => {})
   })
   try {
     for (const [name, value] of headers) outgoing.appendHeader(name, value)
     outgoing.writeHead(status)
     outgoing.flushHeaders()
-    for (;;) {
+    while (reader) {
       const { done, value } = await reader.read()
       if (done) break
       if (outgoing.write(value) || outgoing.destroyed) continue
@@ -158,12 +162,30 @@ async function send({ status, headers }: Response, body: ReadableStream<Uint8Arr
         wake = resolve
       })
     }
+    await beforeEnd?.()
     outgoing.end()
   } catch {
     // Half an answer must not look whole.
     outgoing.destroy()
   }
 }
+
+/** Closing at once on a client that still sends would reset its connection, and lose the answer on its way. */
+function linger(incoming: IncomingMessage): Promise<void> {
+  return new Promise((resolve) => {
+    if (incoming.readableEnded || incoming.destroyed) return resolve()
+    const timer = setTimeout(resolve, lingerTime)
+    for (const event of ['end', 'close', 'error']) {
+      incoming.once(event, () => {
+        clearTimeout(timer)
+        resolve()
+      })
+    }
+    // Nobody wants the rest any more, its reader included.
+    incoming.removeAllListeners('data').resume()
+  })
+}
+const lingerTime = 2000
 
 function listenOnDeno(deno: NonNullable<Globals['Deno']>): Listen {
   return async (handler, { port, host }) => {

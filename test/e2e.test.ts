@@ -49,9 +49,13 @@ before(async () => {
 })
 
 after(async () => {
+  for (const close of unclosed) await close()
   await router?.stop()
   for (const registry of [hub, cache, hosted]) await registry?.stop()
 })
+
+/** What a failed test leaves would keep this process from ending. */
+const unclosed = new Set<() => Promise<void>>()
 
 /** A router of its own between two scripted upstreams. */
 async function between(proxy: Script, hosted: Script, environment: Record<string, string> = {}) {
@@ -59,10 +63,12 @@ async function between(proxy: Script, hosted: Script, environment: Record<string
   const hosts = { PROXY_HOSTNAME: upstreams.proxy.host, HOSTED_HOSTNAME: upstreams.hosted.host }
   const own = await startRouter(way, { ...hosts, ...environment })
   const close = async () => {
+    if (!unclosed.delete(close)) return
     await upstreams.proxy.close()
     await upstreams.hosted.close()
     await own.stop('SIGKILL')
   }
+  unclosed.add(close)
   return { ...upstreams, router: own, url: own.url, close }
 }
 

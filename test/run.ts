@@ -1,4 +1,4 @@
-/** `npm test`: format, lint, types, the unit tests on three runtimes, the end-to-end tests on four ways to run. */
+/** `npm test`: format, lint, types, the unit tests on three runtimes, the rest on four ways to run. */
 import { run, start } from './parts/children.ts'
 import { program } from './parts/packages.ts'
 import { findRegistry } from './parts/registries.ts'
@@ -58,9 +58,10 @@ const suites: [string, () => Promise<Count>][] = [
   ['unit, node', () => suite([...nodeTest, ...units])],
   ['unit, bun', () => suite([bin('bun'), 'test', ...units])],
   ['unit, deno', () => suite([bin('deno'), 'test', '-A', '--no-check', ...units])],
-  ...Object.keys(ways).map((way): [string, () => Promise<Count>] => {
-    return [`end to end, ${way}`, () => suite([...nodeTest, './test/e2e.test.ts'], { WAY: way })]
-  }),
+  ...Object.keys(ways).flatMap((WAY): [string, () => Promise<Count>][] => [
+    [`end to end, ${WAY}`, () => suite([...nodeTest, './test/e2e.test.ts'], { WAY })],
+    [`faults, ${WAY}`, () => suite([...nodeTest, './test/faults.test.ts'], { WAY })],
+  ]),
   ['demo', () => suite([...nodeTest, './test/demo.test.ts'])],
 ]
 
