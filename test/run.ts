@@ -12,7 +12,13 @@ interface Count {
 
 const bin = (name: string) => `node_modules/.bin/${name}`
 const nodeTest = ['node', '--import', 'tsx', '--test', '--test-reporter=spec', '--test-timeout=600000']
-const units = ['./routing.test.ts', './test/breaker.test.ts', './test/config.test.ts', './test/service.test.ts']
+const units = [
+  './routing.test.ts',
+  './test/property.test.ts',
+  './test/breaker.test.ts',
+  './test/config.test.ts',
+  './test/service.test.ts',
+]
 
 /** What a runner calls its counts, whichever it is. */
 const counts: Record<keyof Count, RegExp> = {
@@ -61,6 +67,8 @@ const suites: [string, () => Promise<Count>][] = [
   ...Object.keys(ways).flatMap((WAY): [string, () => Promise<Count>][] => [
     [`end to end, ${WAY}`, () => suite([...nodeTest, './test/e2e.test.ts'], { WAY })],
     [`faults, ${WAY}`, () => suite([...nodeTest, './test/faults.test.ts'], { WAY })],
+    [`hostile input, ${WAY}`, () => suite([...nodeTest, './test/hostile.test.ts'], { WAY })],
+    [`kills, ${WAY}`, () => suite([...nodeTest, './test/kills.test.ts'], { WAY })],
   ]),
   ['demo', () => suite([...nodeTest, './test/demo.test.ts'])],
 ]

@@ -21,6 +21,7 @@ export interface Registry {
   /** The access log, a line a request. */
   lines: () => string[]
   stop: (signal?: NodeJS.Signals) => Promise<void>
+  /** Starts it again, after killing it if it still runs. */
   start: () => Promise<void>
 }
 
@@ -64,7 +65,10 @@ function fromProgram(binary: string): Launch {
       stop: async (signal = 'SIGKILL') => {
         await child.stop(signal)
       },
-      start: launch,
+      start: async () => {
+        await child.stop('SIGKILL')
+        await launch()
+      },
     }
   }
 }
