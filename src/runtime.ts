@@ -1,6 +1,7 @@
 /** The only file that knows Node, Bun and Deno apart: how to listen, and which fetch to use. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import process from 'node:process'
+import { ociError } from './errors.ts'
 
 /** What only the runtime knows of the connection a request came on. */
 export interface Connection {
@@ -190,12 +191,17 @@ const lingerTime = 2000
 function listenOnDeno(deno: NonNullable<Globals['Deno']>): Listen {
   return async (handler, { port, host }) => {
     let uploads = 0
+    let stopping = false
     let noUpload = () => {}
     const server = deno.serve({ port, hostname: host, onListen: () => {} }, (request, { remoteAddr, completed }) => {
       const sent = completed.then(
         () => true,
         () => false,
       )
+      if (stopping) {
+        const error = { code: 'UNAVAILABLE', message: 'this router is about to end' }
+        return ociError(request.method, 503, error, { Connection: 'close', 'Retry-After': '1' })
+      }
       if (request.body) {
         uploads++
         sent.then(() => {
@@ -206,7 +212,8 @@ function listenOnDeno(deno: NonNullable<Globals['Deno']>): Listen {
       return handler(request, { address: remoteAddr.hostname?.replace(/^::ffff:/, ''), sent })
     })
     const stop = async () => {
-      // Deno's shutdown() breaks uploads in flight (denoland/deno#36809), so it waits for them.
+      // Deno's shutdown() breaks uploads in flight (denoland/deno#36809), so it waits for them and sends others away.
+      stopping = true
       if (uploads > 0) {
         await new Promise<void>((resolve) => {
           noUpload = resolve
