@@ -1,0 +1,116 @@
+/**
+ * `npm run soak -- MINUTES [node|bun|deno|binary]`: random pulls and pushes through replicas behind a round robin, while
+ * registries and replicas are killed and started again. Not part of `npm test`. Exit code 1 where anything was wrong.
+ */
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { balance } from './parts/balancer.ts'
+import { temporaryFolder } from './parts/children.ts'
+import { digestOfStream, noise, pushBlob, send } from './parts/client.ts'
+import { newLoad, pullOnce, pushOnce, type Stored } from './parts/load.ts'
+import { createRandom } from './parts/random.ts'
+import { findRegistry, type Registry } from './parts/registries.ts'
+import { type Router, startRouter, type Way } from './parts/router.ts'
+
+const minutes = Number(process.argv[2] ?? 20)
+const way = (process.argv[3] ?? 'node') as Way
+const seed = Number(process.env.SEED ?? Date.now() % 1_000_000)
+const random = createRandom(seed)
+const pick = <T>(from: readonly T[]): T => from[Math.floor(random() * from.length)] as T
+const sleep = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds))
+const mebibyte = 1024 * 1024
+
+const folder = temporaryFolder()
+const launch = await findRegistry(console.log)
+const hub = await launch({ name: 'hub', folder })
+const cache = await launch({ name: 'cache', folder, proxyOf: hub.url })
+const hosted = await launch({ name: 'hosted', folder })
+const launchReplica = () => startRouter(way, { HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: cache.host })
+/** The last one is never killed: its memory and sockets are what is compared. */
+const replicas = [await launchReplica(), await launchReplica(), await launchReplica()]
+const witness = replicas[2] as Router
+const balancer = await balance(() => replicas.map(({ host }) => Number(host.split(':')[1])))
+
+const sizes = [1, 64, 4096, 65_536, mebibyte, 4 * mebibyte, 9 * mebibyte]
+const mine: Stored[] = []
+const theirs: Stored[] = []
+for (const [i, bytes] of sizes.entries()) {
+  const digest = await digestOfStream(noise(bytes, i + 1))
+  mine.push({ name: `team/soak${i}`, digest })
+  theirs.push({ name: `public/soak${i}`, digest })
+  await pushBlob(hosted.url, `team/soak${i}`, digest, noise(bytes, i + 1))
+  await pushBlob(hub.url, `public/soak${i}`, digest, noise(bytes, i + 1))
+}
+
+const memory = () => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${witness.pid}/status`, 'utf8'))?.[1]) / 1024
+const sockets = () => {
+  const isSocket = (fd: string) => {
+    try {
+      return readlinkSync(`/proc/${witness.pid}/fd/${fd}`).startsWith('socket:')
+    } catch {
+      return false
+    }
+  }
+  return readdirSync(`/proc/${witness.pid}/fd`).filter(isSocket).length
+}
+
+const load = newLoad()
+const killed = { registries: 0, replicas: 0 }
+const errors: unknown[] = []
+const end = Date.now() + minutes * 60_000
+const atRest = { sockets: sockets(), memory: memory() }
+
+async function client(): Promise<void> {
+  while (Date.now() < end) {
+    const i = Math.floor(random() * sizes.length)
+    if (random() < 0.6) await pullOnce(load, balancer.url, (random() < 0.5 ? mine : theirs)[i] as Stored)
+    else await pushOnce(load, balancer.url, mine[i] as Stored, sizes[i] as number, i + 1)
+  }
+}
+
+async function killer(): Promise<void> {
+  while (Date.now() < end) {
+    await sleep(2000 + random() * 6000)
+    if (random() < 0.5) {
+      const registry = pick<Registry>([hosted, cache])
+      await registry.stop('SIGKILL')
+      await sleep(random() * 1500)
+      await registry.start()
+      killed.registries++
+    } else {
+      const i = pick([0, 1])
+      const old = replicas[i] as Router
+      await old.stop(pick(['SIGKILL', 'SIGTERM']))
+      errors.push(...old.log().filter(({ level, text }) => level === 'error' || text))
+      replicas[i] = await launchReplica()
+      killed.replicas++
+    }
+  }
+}
+
+const clients = Array.from({ length: 8 }, client)
+const killing = killer()
+await sleep(Math.min(60_000, minutes * 15_000))
+const warm = memory()
+await Promise.all([...clients, killing])
+balancer.close()
+
+// Idle connections to the registries are kept for a while by every runtime; what stays after two minutes is lost.
+const patience = Date.now() + 120_000
+while (sockets() > atRest.sockets && Date.now() < patience) await sleep(500)
+errors.push(...witness.log().filter(({ level, text }) => level === 'error' || text))
+const metrics = (await send(witness.url, 'GET', '/metrics')).body.toString()
+const report = {
+  way,
+  minutes,
+  seed,
+  killed,
+  ...load,
+  errors,
+  inFlightAtEnd: Number(/_in_flight (\d+)/.exec(metrics)?.[1]) - 1,
+  leakedSockets: Math.max(0, sockets() - atRest.sockets - 1),
+  memoryMiB: { atRest: Math.round(atRest.memory), warm: Math.round(warm), end: Math.round(memory()) },
+}
+console.log(JSON.stringify(report, null, 2))
+for (const part of [...replicas, hub, cache, hosted]) await part.stop('SIGKILL')
+const bad = load.wrong.length + load.lost.length + errors.length + report.inFlightAtEnd + report.leakedSockets
+process.exit(bad > 0 ? 1 : 0)
