@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { after, before, test } from 'node:test'
 import { balance } from './parts/balancer.ts'
+import { between as betweenOn, closeAll } from './parts/between.ts'
 import { type Child, run, start, temporaryFolder, until } from './parts/children.ts'
 import * as client from './parts/client.ts'
 import { accept, digestOf, download, makeImage, makeIndex, noise, pathOf, pull, push, send } from './parts/client.ts'
@@ -15,7 +16,7 @@ import { newLoad, pullOnce, pushOnce } from './parts/load.ts'
 import { program } from './parts/packages.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
 import { type Router, root, startRouter, type Way, ways } from './parts/router.ts'
-import { answer, type Script, scripted } from './parts/scripted.ts'
+import { answer, type Script } from './parts/scripted.ts'
 
 const way = (process.env.WAY ?? 'node') as Way
 const mebibyte = 1024 * 1024
@@ -51,28 +52,13 @@ before(async () => {
 })
 
 after(async () => {
-  for (const close of unclosed) await close()
+  await closeAll()
   await router?.stop()
   for (const registry of [hub, cache, hosted]) await registry?.stop()
 })
 
-/** What a failed test leaves would keep this process from ending. */
-const unclosed = new Set<() => Promise<void>>()
-
 /** A router of its own between two scripted upstreams. */
-async function between(proxy: Script, hosted: Script, environment: Record<string, string> = {}) {
-  const upstreams = { proxy: await scripted(proxy), hosted: await scripted(hosted) }
-  const hosts = { PROXY_HOSTNAME: upstreams.proxy.host, HOSTED_HOSTNAME: upstreams.hosted.host }
-  const own = await startRouter(way, { ...hosts, ...environment })
-  const close = async () => {
-    if (!unclosed.delete(close)) return
-    await upstreams.proxy.close()
-    await upstreams.hosted.close()
-    await own.stop('SIGKILL')
-  }
-  unclosed.add(close)
-  return { ...upstreams, router: own, url: own.url, close }
-}
+const between = betweenOn.bind(undefined, way)
 
 /** A router between the real registries, for tests that stop one of them or the router itself. */
 const another = (environment: Record<string, string> = {}) =>
@@ -612,7 +598,7 @@ test('what is in flight longer than DRAIN_TIMEOUT is given up, exit code 1', asy
   request.end()
   await until('hosted to be asked', () => hosted.requests.length === 1)
   assert.equal(await router.stop(), 1)
-  await close()
+  await close(true)
 })
 
 /** Runs the program with an environment of its own and gives its exit code and what it printed. */

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { connect, createServer } from 'node:net'
 import { Readable } from 'node:stream'
 import { after, before, test } from 'node:test'
+import { type Between, between as betweenOn, closeAll } from './parts/between.ts'
 import { until } from './parts/children.ts'
 import { answerOf, digestOf, download, noise, open, type Reply, send } from './parts/client.ts'
 import { type Router, startRouter, type Way } from './parts/router.ts'
@@ -13,7 +14,7 @@ import { answer, type Script, type Scripted, scripted } from './parts/scripted.t
 
 const way = (process.env.WAY ?? 'node') as Way
 /** Seconds; a hanging registry costs each of its cases that. */
-const timeout = 0.15
+const timeout = 0.25
 
 const error = (status: number, code: string, headers = {}, detail?: unknown): Script =>
   answer(status, { 'Content-Type': 'application/json', ...headers }, JSON.stringify({ errors: [{ code, detail }] }))
@@ -213,30 +214,9 @@ test('a write is tried whatever failed before it', async () => {
   await until('hosted to be asked again', async () => (await read()).status === 200)
 })
 
-/** What a failed test leaves would keep this process from ending. */
-const unclosed = new Set<() => Promise<void>>()
-after(async () => {
-  for (const close of unclosed) await close()
-})
-
 /** A router of its own between these two. */
-async function between(proxy: Script, hosted: Script, environment: Record<string, string> = {}) {
-  const upstreams = { proxy: await scripted(proxy), hosted: await scripted(hosted) }
-  const hosts = { PROXY_HOSTNAME: upstreams.proxy.host, HOSTED_HOSTNAME: upstreams.hosted.host }
-  const own = await startRouter(way, { ...hosts, ...environment })
-  const close = async () => {
-    if (!unclosed.delete(close)) return
-    const alive = !own.child.exited()
-    const unhandled = own.log().filter(({ level, text }) => level === 'error' || text)
-    await upstreams.proxy.close()
-    await upstreams.hosted.close()
-    await own.stop('SIGKILL')
-    assert.ok(alive, 'the router ended')
-    assert.deepEqual(unhandled, [])
-  }
-  unclosed.add(close)
-  return { ...upstreams, own, url: own.url, close }
-}
+const between = betweenOn.bind(undefined, way)
+after(closeAll)
 
 const blob = `/v2/a/blobs/${digestOf('x')}`
 const upload = '/v2/a/blobs/uploads/1'
@@ -267,7 +247,7 @@ for (const who of ['proxy', 'hosted'] as const) {
 }
 
 /** One router for all the layers that break: its upstreams are told what to do for each. */
-let shared: Awaited<ReturnType<typeof between>> | undefined
+let shared: Between | undefined
 let scripts: [Script, Script]
 async function pair(proxy: Script, hosted: Script) {
   scripts = [answer(200), answer(200)]
@@ -420,8 +400,8 @@ const smuggled: [string, string, number[]][] = [
 ]
 for (const [what, bytes, statuses] of smuggled) {
   test(`${what}: refused or harmless, and no upstream sees a request outside the table`, async () => {
-    const { url, own, hosted, close } = await between(answer(200), answer(200))
-    const [hostname, port] = own.host.split(':')
+    const { url, router, hosted, close } = await between(answer(200), answer(200))
+    const [hostname, port] = router.host.split(':')
     const socket = connect(Number(port), hostname)
     let got = ''
     socket.on('data', (chunk) => {

@@ -80,7 +80,7 @@ async function killer(): Promise<void> {
       const i = pick([0, 1])
       const old = replicas[i] as Router
       await old.stop(pick(['SIGKILL', 'SIGTERM']))
-      errors.push(...old.log().filter(({ level, text }) => level === 'error' || text))
+      errors.push(...old.odd())
       replicas[i] = await launchReplica()
       killed.replicas++
     }
@@ -97,7 +97,7 @@ balancer.close()
 // Idle connections to the registries are kept for a while by every runtime; what stays after two minutes is lost.
 const patience = Date.now() + 120_000
 while (sockets() > atRest.sockets && Date.now() < patience) await sleep(500)
-errors.push(...witness.log().filter(({ level, text }) => level === 'error' || text))
+errors.push(...witness.odd())
 const metrics = (await send(witness.url, 'GET', '/metrics')).body.toString()
 const report = {
   way,

@@ -20,6 +20,8 @@ export interface Router {
   pid: number
   /** The log, a JSON object a line; lines that are none, as text. */
   log: () => Record<string, unknown>[]
+  /** What it logged that no client and no registry can cause: errors, and lines that are no log at all. */
+  odd: () => Record<string, unknown>[]
   /** Highest resident memory so far, in MiB; undefined where there is no /proc. */
   peakMemory: () => number | undefined
   /** Signals it and gives the exit code. */
@@ -49,6 +51,7 @@ export async function startRouter(
     pid,
     child,
     log: () => child.lines.map(parse),
+    odd: () => child.lines.map(parse).filter(({ level, text }) => level === 'error' || text),
     peakMemory: () => {
       if (!existsSync(`/proc/${pid}/status`)) return undefined
       const [, kilobytes] = /VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? []

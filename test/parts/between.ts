@@ -1,0 +1,42 @@
+/** A router of its own between two scripted upstreams. */
+import assert from 'node:assert/strict'
+import { type Router, startRouter, type Way } from './router.ts'
+import { type Script, type Scripted, scripted } from './scripted.ts'
+
+export interface Between {
+  proxy: Scripted
+  hosted: Scripted
+  router: Router
+  url: string
+  /** Ends all three; fails where the router ended before, or logged an error, unless it was meant to. */
+  close: (meantToEnd?: boolean) => Promise<void>
+}
+
+/** What a failed test leaves open would keep its process from ending: for an `after`. */
+export async function closeAll(): Promise<void> {
+  for (const close of unclosed) await close(true)
+}
+const unclosed = new Set<Between['close']>()
+
+export async function between(
+  way: Way,
+  proxy: Script,
+  hosted: Script,
+  environment: Record<string, string> = {},
+): Promise<Between> {
+  const upstreams = { proxy: await scripted(proxy), hosted: await scripted(hosted) }
+  const hosts = { PROXY_HOSTNAME: upstreams.proxy.host, HOSTED_HOSTNAME: upstreams.hosted.host }
+  const router = await startRouter(way, { ...hosts, ...environment })
+  const close = async (meantToEnd = false) => {
+    unclosed.delete(close)
+    const ended = router.child.exited()
+    await upstreams.proxy.close()
+    await upstreams.hosted.close()
+    await router.stop('SIGKILL')
+    if (meantToEnd) return
+    assert.ok(!ended, 'the router ended')
+    assert.deepEqual(router.odd(), [])
+  }
+  unclosed.add(close)
+  return { ...upstreams, router, url: router.url, close }
+}
