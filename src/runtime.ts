@@ -57,10 +57,7 @@ export async function detectRuntime(): Promise<Runtime> {
   return { name: `node ${process.versions.node}`, fetch: await nodeFetch(), listen: listenOnNode }
 }
 
-/**
- * Node's own fetch gives up after 300 s without a byte and after 16 KB of header fields; `window: null` keeps it from
- * holding every byte of an upload until the upload ends (nodejs/undici#4058).
- */
+/** Node's own fetch gives up after 300 s without a byte and after 16 KB of header fields. */
 async function nodeFetch(): Promise<Fetch> {
   const undici = await import('undici')
   // How long to wait, for a connection too, is the caller's signal to say.
@@ -69,7 +66,7 @@ async function nodeFetch(): Promise<Fetch> {
   const unkept = new undici.Agent({ ...options, pipelining: 0 })
   return (async (url: string, init: object, fresh?: boolean) => {
     const dispatcher = fresh ? unkept : kept
-    const response = await undici.fetch(url, { ...init, dispatcher, window: null })
+    const response = await undici.fetch(url, { ...init, dispatcher })
     if (!response.body || !response.headers.has('Content-Encoding')) return response
     // It decodes the body and leaves the fields that describe it encoded.
     const headers = new undici.Headers(response.headers)

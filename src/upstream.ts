@@ -80,7 +80,7 @@ export function createUpstream(options: UpstreamOptions): Ask {
       headers,
       body: body ?? null,
       signal: deadline.signal,
-      // Node keeps a copy of an upload's body for a redirect unless it may refuse one, so an upload follows none.
+      // Node keeps all of an upload's body for a redirect unless it may refuse one (nodejs/undici#4058).
       redirect: body ? 'error' : 'manual',
       ...(body ? { duplex: 'half' } : {}),
     } as RequestInit

@@ -189,6 +189,10 @@ test('three silences in a row open the breaker: the next lookup does not wait; a
   const { status, body } = await send(router.url, 'GET', '/v2/proxy-hang/hosted-404/manifests/1.0')
   assert.deepEqual([status, proxy.requests.length], [502, asked])
   assert.match(body.toString(), /not asked/)
+  // A ping asks all the same: it is no lookup, and clients that ping first would else never look anything up again.
+  assert.equal((await send(router.url, 'GET', '/v2/')).status, 200)
+  assert.equal((await send(router.url, 'GET', '/healthcheck')).status, 200)
+  assert.equal(proxy.requests.length, asked + 2)
   const well = '/v2/proxy-200/hosted-404/manifests/1.0'
   await until('the proxy to be asked again', async () => (await send(router.url, 'GET', well)).status === 200)
 })
@@ -338,6 +342,33 @@ for (const status of [401, 413, 507]) {
     })
   }
 }
+
+test('a refused upload: the connection stays open to what the client still sends, and the answer is not lost', async () => {
+  const early: Script = (request, response) => {
+    request.once('data', () => response.writeHead(413, { 'Content-Length': 2 }).end('no')).resume()
+  }
+  const { url, router, close } = await between(answer(404), early)
+  const [hostname, port] = router.host.split(':')
+  const socket = connect(Number(port), hostname)
+  let got = ''
+  let broken = ''
+  socket.on('data', (chunk) => {
+    got += chunk
+  })
+  socket.on('error', ({ message }) => {
+    broken = message
+  })
+  socket.write(`PUT ${upload} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\nfirst`)
+  await until('the answer', () => got.includes('no'))
+  for (let i = 0; i < 20; i++) {
+    await new Promise((resolve) => socket.write(Buffer.alloc(1000), resolve))
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+  assert.equal(broken, '')
+  socket.destroy()
+  assert.equal((await send(url, 'GET', '/livez')).status, 200)
+  await close()
+})
 
 test('hosted resets an upload while it is still sent: 502 in JSON, or at least a broken connection; nobody dies', async () => {
   const resets: Script = (request) => request.once('data', () => request.socket.resetAndDestroy())
