@@ -3,8 +3,14 @@
 /** Told once what became of an admitted request: `undefined` where it says nothing, as where the client left. */
 export type Report = (well: boolean | undefined) => void
 
-/** Gives the report of a request that may be asked now, or nothing: then it is not to be asked. */
-export type Breaker = () => Report | undefined
+/** A request that may be asked now; a `trial` is one of a registry that failed lately, so nobody should wait for it. */
+export interface Admission {
+  report: Report
+  trial: boolean
+}
+
+/** Admits a request, or gives nothing: then it is not to be asked. */
+export type Breaker = () => Admission | undefined
 
 /** Failures in a row that open it. */
 const patience = 3
@@ -25,7 +31,7 @@ export function createBreaker(now: () => number, onChange: (open: boolean) => vo
     pause = Math.min(milliseconds, longestPause)
     nextTrial = now() + pause
   }
-  const usual: Report = (well) => {
+  const report: Report = (well) => {
     // It opened after this one was admitted: only a trial says more.
     if (failures >= patience || well === undefined) return
     failures = well ? 0 : failures + 1
@@ -33,7 +39,7 @@ export function createBreaker(now: () => number, onChange: (open: boolean) => vo
     wait(firstPause)
     onChange(true)
   }
-  const trial: Report = (well) => {
+  const reportTrial: Report = (well) => {
     trying = false
     if (well === false) wait(pause * 2)
     if (!well) return
@@ -41,9 +47,9 @@ export function createBreaker(now: () => number, onChange: (open: boolean) => vo
     onChange(false)
   }
   return () => {
-    if (failures < patience) return usual
+    if (failures < patience) return { report, trial: false }
     if (trying || now() < nextTrial) return undefined
     trying = true
-    return trial
+    return { report: reportTrial, trial: true }
   }
 }

@@ -64,19 +64,29 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>): Rel
     const order = config.lookupOrder === 'hosted-first' ? (['hosted', 'proxy'] as const) : matched.route.ask
     const answers: Answer[] = []
     for (const upstream of order) {
-      const answer = await ask[upstream]({ ...question(upstream, request, target, connection), readError: true })
+      const asked = question(upstream, request, target, connection)
+      const answer = await ask[upstream]({ ...asked, readError: true, aside: true })
       answers.push(answer)
-      if (answer.verdict === 'found') return deliver(answer, answers, request.method)
+      if (answer.verdict === 'found') {
+        for (const { later } of answers) later?.then(discard)
+        return deliver(answer, answers, request.method)
+      }
       // A tag hosted may hold is never served from elsewhere only because hosted could not be asked.
       const unsure = answer.verdict === 'failed' || answer.verdict === 'limited'
       if ((upstream === 'hosted' && unsure && !matched.digest) || clientLeft(answer)) break
+    }
+    // Nobody else has it, so the one that failed lately is worth the wait after all.
+    for (const [i, { later }] of answers.entries()) {
+      if (!later) continue
+      answers[i] = await later
+      if (answers[i].verdict === 'found') return deliver(answers[i], answers, request.method)
     }
     const unclear = answers.findIndex(({ upstream, status }) => upstream === 'proxy' && status === 500)
     if (request.method === 'HEAD' && unclear >= 0) {
       // A cache's 500 tells what it means in its body alone, and a HEAD has none.
       const asked = { ...question('proxy', request, target, connection), method: 'GET', readError: true }
       const retold = await ask.proxy(asked)
-      discard(retold.verdict === 'found' ? retold.response : undefined)
+      discard(retold)
       if (retold.verdict !== 'found') answers[unclear] = retold
     }
     return { response: failure(request.method, matched.route.entity, answers), answers }
@@ -90,7 +100,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>): Rel
     }
     const [hosted, proxy] = await Promise.all([ping('hosted'), both ? ping('proxy') : undefined])
     const answers = proxy ? [proxy, hosted] : [hosted]
-    for (const { response, verdict } of answers) if (verdict === 'found') discard(response)
+    for (const answer of answers) discard(answer)
     if (hosted.status === 401) return { response: failure(request.method, 'base', answers), answers, by: 'hosted' }
     if (hosted.status === 200 && (!proxy || isUp(proxy))) {
       const headers = { 'Content-Type': 'application/json' }

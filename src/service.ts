@@ -98,10 +98,9 @@ export function createService(config: Config, { fetch, now, log, version, runtim
   app.get('/healthcheck', async (c) => {
     c.set('entity', 'healthcheck')
     const headers = new Headers({ 'Accept-Encoding': 'identity' })
-    const ping = { method: 'GET', target: '/v2/', headers, signal: c.req.raw.signal, always: true }
+    const ping = { method: 'GET', target: '/v2/', headers, signal: c.req.raw.signal, readError: true, always: true }
     const [proxy, hosted] = await Promise.all([ask.proxy(ping), ask.hosted(ping)])
-    discard(proxy.response)
-    discard(hosted.response)
+    for (const answer of [proxy, hosted]) discard(answer)
     return c.json({ proxy: proxy.status, hosted: hosted.status }, isUp(proxy) && isUp(hosted) ? 200 : 503)
   })
 

@@ -1,6 +1,6 @@
 /** One registry: asks it within a deadline and gives its answer a verdict. */
 import type { UpstreamName } from '../routing.ts'
-import { createBreaker } from './breaker.ts'
+import { createBreaker, type Report } from './breaker.ts'
 import { nestedCode, type OciError, readOciError } from './errors.ts'
 import type { Fetch } from './runtime.ts'
 
@@ -19,6 +19,8 @@ export interface Answer {
   /** The answer itself; its body is already consumed where `error` was asked for. */
   response?: Response
   error?: OciError
+  /** The answer that is still on its way, where `aside` was asked for: to be waited for, or thrown away. */
+  later?: Promise<Answer>
 }
 
 export interface Question {
@@ -33,6 +35,8 @@ export interface Question {
   signal?: AbortSignal
   /** Read the body of an answer that is not `found`, so that its connection is free again. */
   readError?: boolean
+  /** Do not wait for a registry that failed lately, if it is asked at all. */
+  aside?: boolean
   /** Ask even while the breaker is open: a ping proves nothing of lookups, and a write is always tried. */
   always?: boolean
 }
@@ -59,15 +63,21 @@ export function createUpstream(options: UpstreamOptions): Ask {
   const { name, origin, fetch, now, onAnswer } = options
   const breaker = createBreaker(now, options.onBreaker)
   return async (question) => {
+    if (!isRead(question) || question.always) return send(question, () => {})
+    const admitted = breaker()
+    const skipped: Answer = { upstream: name, verdict: 'failed', status: 502, reason: 'failed lately', milliseconds: 0 }
+    if (!admitted) return skipped
+    const answer = send(question, admitted.report)
+    return admitted.trial && question.aside ? { ...skipped, later: answer } : answer
+  }
+
+  async function send(question: Question, report: Report): Promise<Answer> {
     const { method, target, headers, body, signal } = question
     const started = now()
-    const isRead = ['GET', 'HEAD'].includes(method)
-    const timeout = isRead ? options.readTimeout : options.writeTimeout
+    const timeout = isRead(question) ? options.readTimeout : options.writeTimeout
     const failed = (status: number, reason?: string): Answer => {
       return { upstream: name, verdict: 'failed', status, reason, milliseconds: now() - started }
     }
-    const report = isRead && !question.always ? breaker() : () => {}
-    if (!report) return failed(502, 'not asked, because it failed lately')
     const deadline = startDeadline(timeout, signal, body ? (question.bodyRead ?? never) : undefined)
     const answered = (answer: Answer, cause?: string): Answer => {
       deadline.clear()
@@ -88,7 +98,7 @@ export function createUpstream(options: UpstreamOptions): Ask {
     try {
       response = await fetch(origin + target, init).catch((error) => {
         // A kept-alive connection may close just as a request goes out. What has a body is never sent twice.
-        const again = (isRead || (method === 'POST' && !body)) && !deadline.signal.aborted
+        const again = (isRead(question) || (method === 'POST' && !body)) && !deadline.signal.aborted
         if (!again) throw error
         return fetch(origin + target, init, true)
       })
@@ -105,7 +115,7 @@ export function createUpstream(options: UpstreamOptions): Ask {
     const { status } = response
     const location = redirects.has(status) && response.headers.get('Location')
     if (location !== false && (!location || options.ownHosts.includes(hostOf(location, origin)))) {
-      discard(response)
+      readOciError(response)
       const cause = `redirect to ${location}: use https:// in its address?`
       return answered(failed(502, 'redirects to itself or to this router'), cause)
     }
@@ -117,6 +127,7 @@ export function createUpstream(options: UpstreamOptions): Ask {
   }
 }
 
+const isRead = ({ method }: Question) => method === 'GET' || method === 'HEAD'
 const never = new Promise<never>(() => {})
 const redirects = new Set([301, 302, 307, 308])
 
@@ -142,9 +153,9 @@ export function clientLeft({ verdict, status }: Answer): boolean {
   return verdict === 'failed' && status === 499
 }
 
-/** Frees the connection of an answer nobody wants: a small one is read, so that the connection serves again. */
-export function discard(response: Response | undefined): void {
-  if (response) readOciError(response)
+/** Frees the connection of an answer nobody wants. A small one is read, so that the connection serves again. */
+export function discard({ verdict, response }: Answer): void {
+  if (verdict === 'found' && response) readOciError(response).catch(() => {})
 }
 
 /** A signal that aborts when the client leaves, or `seconds` after `from` (after now where there is none). */

@@ -11,7 +11,7 @@ function breaker() {
     (open) => changes.push(open),
   )
   const report = (...outcomes: (boolean | undefined)[]) => {
-    for (const outcome of outcomes) admit()?.(outcome)
+    for (const outcome of outcomes) admit()?.report(outcome)
   }
   return { clock, changes, admit, report }
 }
@@ -19,7 +19,7 @@ function breaker() {
 test('three failures in a row open it; answers and clients that left in between do not', () => {
   const { changes, admit, report } = breaker()
   report(false, false, true, false, undefined, false)
-  assert.deepEqual([changes, typeof admit()], [[], 'function'])
+  assert.deepEqual([changes, admit()?.trial], [[], false])
   report(false)
   assert.deepEqual([changes, admit()], [[true], undefined])
 })
@@ -32,9 +32,9 @@ test('open, it lets one request through after 1, 2, 4, … 30 s, and a second on
     assert.equal(admit(), undefined)
     clock.now += 1
     const trial = admit()
-    assert.ok(trial, `after ${pause} ms`)
+    assert.ok(trial?.trial, `after ${pause} ms`)
     assert.equal(admit(), undefined)
-    trial(false)
+    trial.report(false)
     assert.equal(admit(), undefined)
   }
 })
@@ -46,7 +46,7 @@ test('a trial that succeeds closes it, and the next pause is 1 s again', () => {
   report(false)
   clock.now += 2000
   report(true)
-  assert.deepEqual([changes, typeof admit()], [[true, false], 'function'])
+  assert.deepEqual([changes, admit()?.trial], [[true, false], false])
   report(false, false, false)
   clock.now += 1000
   assert.ok(admit())
@@ -64,11 +64,11 @@ test('requests that were admitted before it opened change nothing when they end'
   const { clock, changes, admit, report } = breaker()
   const late = [admit(), admit(), admit()]
   report(false, false, false)
-  for (const one of late) one?.(false)
+  for (const one of late) one?.report(false)
   clock.now += 1000
   const trial = admit()
-  for (const one of late) one?.(true)
+  for (const one of late) one?.report(true)
   assert.equal(admit(), undefined)
-  trial?.(true)
+  trial?.report(true)
   assert.deepEqual(changes, [true, false])
 })

@@ -188,13 +188,34 @@ test('three silences in a row open the breaker: the next lookup does not wait; a
   const asked = proxy.requests.length
   const { status, body } = await send(router.url, 'GET', '/v2/proxy-hang/hosted-404/manifests/1.0')
   assert.deepEqual([status, proxy.requests.length], [502, asked])
-  assert.match(body.toString(), /not asked/)
+  assert.match(body.toString(), /failed lately/)
   // A ping asks all the same: it is no lookup, and clients that ping first would else never look anything up again.
   assert.equal((await send(router.url, 'GET', '/v2/')).status, 200)
   assert.equal((await send(router.url, 'GET', '/healthcheck')).status, 200)
   assert.equal(proxy.requests.length, asked + 2)
   const well = '/v2/proxy-200/hosted-404/manifests/1.0'
   await until('the proxy to be asked again', async () => (await send(router.url, 'GET', well)).status === 200)
+})
+
+test('nobody waits for the trial of a registry that failed lately, unless nobody else has it', async () => {
+  const own = await between(byName('proxy'), byName('hosted'), { PROXY_TIMEOUT: '0.5' })
+  const get = async (doing: string) => {
+    const started = performance.now()
+    const { status } = await send(own.url, 'GET', `/v2/proxy-${doing}/hosted-200/manifests/1.0`)
+    assert.equal(status, 200)
+    return performance.now() - started
+  }
+  for (let i = 0; i < 3; i++) await get('hang')
+  const asked = own.proxy.requests.length
+  const slowest = { milliseconds: 0 }
+  await until('the trial', async () => {
+    slowest.milliseconds = Math.max(slowest.milliseconds, await get('hang'))
+    return own.proxy.requests.length > asked
+  })
+  assert.ok(slowest.milliseconds < 400, `somebody waited ${slowest.milliseconds} ms`)
+  const found = () => send(own.url, 'GET', '/v2/proxy-200/hosted-404/manifests/1.0')
+  await until('a trial that is waited for', async () => (await found()).status === 200)
+  await own.close()
 })
 
 test('no 404, 401, 403, 429 or 500 opens the breaker, however many', async () => {
