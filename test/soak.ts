@@ -94,8 +94,8 @@ const warm = memory()
 await Promise.all([...clients, killing])
 balancer.close()
 
-// Idle connections to the registries are kept for a while by every runtime; what stays after two minutes is lost.
-const patience = Date.now() + 120_000
+// Idle connections to the registries are kept for up to five minutes (by Bun); what stays after six is lost.
+const patience = Date.now() + 360_000
 while (sockets() > atRest.sockets && Date.now() < patience) await sleep(500)
 errors.push(...witness.odd())
 const metrics = (await send(witness.url, 'GET', '/metrics')).body.toString()
