@@ -65,7 +65,9 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>): Rel
     const answers: Answer[] = []
     for (const upstream of order) {
       const asked = question(upstream, request, target, connection)
-      const answer = await ask[upstream]({ ...asked, readError: true, aside: true })
+      // What hosted says of a tag decides whether the proxy may be asked.
+      const aside = upstream === 'proxy' || matched.digest !== undefined
+      const answer = await ask[upstream]({ ...asked, readError: true, aside })
       answers.push(answer)
       if (answer.verdict === 'found') {
         for (const { later } of answers) later?.then(discard)

@@ -34,7 +34,8 @@ function between(proxy: Say, hosted: Say, environment: Record<string, string> = 
     return (to === 'proxy' ? proxy : hosted)(one, init)
   }
   const log = createLog({ logFormat: 'json', logLevel: 'debug' }, (line) => lines.push(line))
-  const now = () => performance.now()
+  const clock = { ahead: 0 }
+  const now = () => performance.now() + clock.ahead
   const service = createService(config, { fetch, now, log, version: '0', runtime: 'test' })
   const ask = async (path: string, init: RequestInit = {}, connection: Connection = {}) => {
     const response = await service.handle(new Request(`http://registry.example${path}`, init), connection)
@@ -49,6 +50,7 @@ function between(proxy: Say, hosted: Say, environment: Record<string, string> = 
     ask,
     sent,
     lines,
+    clock,
     asked: () => sent.filter(({ fresh }) => !fresh).map(({ to, method }) => `${method} ${to}`),
     service,
   }
@@ -199,6 +201,17 @@ test('hosted-first, by tag: with hosted failed or limited the proxy is not asked
     const { ask } = between(notAsked, hosted, { LOOKUP_ORDER: 'hosted-first' })
     assert.equal((await ask(byTag)).status, wanted)
   }
+})
+
+test('hosted-first, by tag: the trial of a hosted that failed lately is waited for, and its 404 leads to the proxy', async () => {
+  const saying = { hosted: refused }
+  const hosted: Say = (...args) => saying.hosted(...args)
+  const { ask, asked, clock } = between(status(200), hosted, { LOOKUP_ORDER: 'hosted-first' })
+  for (let i = 0; i < 4; i++) assert.equal((await ask(byTag)).status, 502)
+  saying.hosted = absent
+  clock.ahead = 1001
+  assert.equal((await ask(byTag)).status, 200)
+  assert.deepEqual(asked(), ['GET hosted', 'GET hosted', 'GET hosted', 'GET hosted', 'GET proxy'])
 })
 
 test('hosted-first, by digest or with hosted absent or denied: the proxy is asked after all', async () => {
