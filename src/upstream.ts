@@ -79,9 +79,9 @@ export function createUpstream(options: UpstreamOptions): Ask {
       return { upstream: name, verdict: 'failed', status, reason, milliseconds: now() - started }
     }
     const deadline = startDeadline(timeout, signal, body ? (question.bodyRead ?? never) : undefined)
-    const answered = (answer: Answer, cause?: string): Answer => {
+    const answered = (answer: Answer, cause?: string, well = answer.status < 502 || answer.status > 504): Answer => {
       deadline.clear()
-      report(answer.status < 502 || answer.status > 504)
+      report(well)
       onAnswer(answer, cause)
       return answer
     }
@@ -117,7 +117,7 @@ export function createUpstream(options: UpstreamOptions): Ask {
     if (location !== false && (!location || options.ownHosts.includes(hostOf(location, origin)))) {
       readOciError(response)
       const cause = `redirect to ${location}: use https:// in its address?`
-      return answered(failed(502, 'redirects to itself or to this router'), cause)
+      return answered(failed(502, 'redirects to itself or to this router'), cause, true)
     }
     const answer: Answer = { ...failed(status), verdict: verdictOf(status), response }
     if (answer.verdict === 'found' || !question.readError) return answered(answer)

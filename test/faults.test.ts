@@ -218,8 +218,8 @@ test('nobody waits for the trial of a registry that failed lately, unless nobody
   await own.close()
 })
 
-test('no 404, 401, 403, 429 or 500 opens the breaker, however many', async () => {
-  for (const doing of ['404', '401', '403', '429', '500', '500-unknown']) {
+test('no 404, 401, 403, 429, 500 or redirect opens the breaker, however many', async () => {
+  for (const doing of ['404', '401', '403', '429', '500', '500-unknown', '301-itself']) {
     await becalm()
     for (let i = 0; i < 5; i++) {
       const asked = proxy.requests.length
