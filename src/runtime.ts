@@ -2,6 +2,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import process from 'node:process'
 import { ociError } from './errors.ts'
+import { hasBody } from './headers.ts'
 
 /** What only the runtime knows of the connection a request came on. */
 export interface Connection {
@@ -106,7 +107,7 @@ const listenOnNode: Listen = async (handler, { port, host, idleTimeout }) => {
     fetch: async (request, { incoming, outgoing }) => {
       const { socket } = incoming
       const bodyRead = new Promise<void>((resolve) => incoming.once('end', resolve))
-      if (request.method !== 'GET' && request.method !== 'HEAD') {
+      if (hasBody(request)) {
         // A silence counts while a body moves, not while a registry thinks: that has deadlines of its own.
         socket.setTimeout(idleTimeout * 1000)
         bodyRead.then(() => socket.setTimeout(0))
@@ -118,8 +119,12 @@ const listenOnNode: Listen = async (handler, { port, host, idleTimeout }) => {
       })
       const closing = response.headers.get('Connection') === 'close'
       if (!response.body && !closing) return response
-      socket.setTimeout(idleTimeout * 1000)
-      send(response, outgoing as ServerResponse, closing ? () => linger(incoming as IncomingMessage) : undefined)
+      send(
+        response,
+        outgoing as ServerResponse,
+        idleTimeout * 1000,
+        closing ? () => linger(incoming as IncomingMessage) : undefined,
+      )
       return RESPONSE_ALREADY_SENT
     },
     // An upload may take hours; a token may take 14 KB.
@@ -140,11 +145,22 @@ const listenOnNode: Listen = async (handler, { port, host, idleTimeout }) => {
 }
 
 /** The adapter's own way prints a stack where a body breaks, and tries to end the answer with a text of its own. */
-async function send({ status, headers, body }: Response, outgoing: ServerResponse, beforeEnd?: () => Promise<void>) {
+async function send(
+  { status, headers, body }: Response,
+  outgoing: ServerResponse,
+  patience: number,
+  beforeEnd?: () => Promise<void>,
+) {
   const reader = body?.getReader()
   let wake = () => {}
+  // Not the socket's own timeout: Bun's counts from when it was set, whatever has moved since.
+  let moved = performance.now()
+  const watch = setInterval(() => {
+    if (performance.now() - moved > patience) outgoing.destroy()
+  }, patience / 4)
   outgoing.on('drain', () => wake())
   outgoing.on('close', () => {
+    clearInterval(watch)
     wake()
     reader?.cancel().catch(() => {})
   })
@@ -155,10 +171,12 @@ async function send({ status, headers, body }: Response, outgoing: ServerRespons
     while (reader) {
       const { done, value } = await reader.read()
       if (done) break
+      moved = performance.now()
       if (outgoing.write(value) || outgoing.destroyed) continue
       await new Promise<void>((resolve) => {
         wake = resolve
       })
+      moved = performance.now()
     }
     await beforeEnd?.()
     outgoing.end()

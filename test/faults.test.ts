@@ -296,7 +296,7 @@ test('an answer that trickles comes whole, however slowly', async () => {
       if (left === 0) clearInterval(timer)
     }, 20)
   }
-  const { url, close } = await between(answer(404), trickle, { HOSTED_TIMEOUT: '0.1' })
+  const { url, close } = await between(answer(404), trickle, { HOSTED_TIMEOUT: '0.1', IDLE_TIMEOUT: '0.2' })
   assert.equal((await download(url, blob)).bytes, 20)
   await close()
 })
@@ -317,6 +317,7 @@ test('an upload with pauses longer than every read timeout arrives whole; the re
     assert.equal((await send(url, 'PUT', upload, { headers, body: Readable.from(pausing()) })).status, 201)
     assert.deepEqual([hosted.requests.at(-1)?.bytes, hosted.requests.at(-1)?.complete], [20, true])
   }
+  assert.equal((await send(url, 'PUT', upload)).status, 201)
   await close()
 })
 
