@@ -151,6 +151,11 @@ async function send(
   patience: number,
   beforeEnd?: () => Promise<void>,
 ) {
+  if (outgoing.destroyed) {
+    // The client left just now: no `close` will come any more, to free what is begun here.
+    body?.cancel().catch(() => {})
+    return
+  }
   const reader = body?.getReader()
   let wake = () => {}
   // Not the socket's own timeout: Bun's counts from when it was set, whatever has moved since.
