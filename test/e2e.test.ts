@@ -77,16 +77,19 @@ test('/v2/ is 200 where both registries are up, and /v2 leads there', async () =
 })
 
 test('/healthcheck, /livez and /metrics answer', async () => {
-  const health = await send(router.url, 'GET', '/healthcheck')
+  const { url, stop } = await another()
+  await send(url, 'GET', '/v2/')
+  const health = await send(url, 'GET', '/healthcheck')
   assert.deepEqual([health.status, health.json()], [200, { proxy: 200, hosted: 200 }])
-  assert.equal((await send(router.url, 'GET', '/livez')).status, 200)
-  const metrics = (await send(router.url, 'GET', '/metrics')).body.toString()
+  assert.equal((await send(url, 'GET', '/livez')).status, 200)
+  const metrics = (await send(url, 'GET', '/metrics')).body.toString()
   assert.match(metrics, /^registry_router_requests_total\{entity="base",method="GET",status="200"\} 1$/m)
   const runtime = way === 'binary' ? 'bun' : way
   assert.match(
     metrics,
     new RegExp(`^registry_router_build_info\\{version="[^"]+",runtime="${runtime} [^"]+"\\} 1$`, 'm'),
   )
+  await stop()
 })
 
 test('a public image is resolved by HEAD and pulled by tag and by digest, all architectures', async () => {
@@ -537,7 +540,12 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     const opened = await send(draining.url, 'POST', '/v2/team/drained/blobs/uploads/')
     const pushing = client.open(draining.url, 'PATCH', pathOf(opened), { 'Transfer-Encoding': 'chunked' })
     const pushed = client.answerOf(pushing)
-    pushing.write('first half, ')
+    let goOn = () => {}
+    const paused = new Promise<void>((resolve) => {
+      goOn = resolve
+    })
+    const [upload, whole] = [noise(bytes, 8), await client.digestOfStream(noise(bytes, 8))]
+    Readable.from(client.heldAfterFirst(upload, paused)).pipe(pushing)
     await until('the upload to begin', async () =>
       /in_flight 3$/m.test((await send(draining.url, 'GET', '/metrics')).body.toString()),
     )
@@ -555,10 +563,12 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     }
     assert.equal(draining.child.exited(), false)
     assert.equal(await client.digestOfStream(reply), digest)
-    pushing.end('second half')
+    goOn()
     const { statusCode, headers } = (await pushed).resume()
-    assert.deepEqual([statusCode, headers.range], [202, '0-22'])
+    assert.deepEqual([statusCode, headers.range], [202, `0-${bytes - 1}`])
     assert.equal(await ended, 0)
+    const location = pathOf({ headers } as client.Reply)
+    assert.equal((await send(hosted.url, 'PUT', client.withDigest(location, whole))).status, 201)
   })
 }
 

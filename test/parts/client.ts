@@ -95,6 +95,14 @@ export function noise(bytes: number, seed: number): Readable {
   })
 }
 
+/** The same stream, with a silence after its first chunk. */
+export async function* heldAfterFirst(stream: Readable, silence: Promise<void>): AsyncGenerator<Buffer> {
+  for await (const chunk of stream) {
+    yield chunk
+    await silence
+  }
+}
+
 export async function digestOfStream(stream: Readable): Promise<string> {
   const hash = createHash('sha256')
   for await (const chunk of stream) hash.update(chunk)
