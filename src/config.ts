@@ -23,6 +23,8 @@ const table = {
     oneOf('proxy-first', 'hosted-first'),
     'who is asked first in a lookup',
   ),
+  lookupTtl: row('LOOKUP_TTL', '60', secondsOrNever, 'seconds a verdict or a manifest is remembered (0: never)'),
+  manifestMemory: row('MANIFEST_MEMORY', '64', wholeNumber(65536), 'MiB of manifests by digest kept (0: none)'),
   logFormat: row('LOG_FORMAT', 'json', oneOf('json', 'text'), 'one line a request'),
   logLevel: row('LOG_LEVEL', 'info', oneOf('debug', 'info', 'warn', 'error'), 'the least that is logged'),
 }
@@ -80,6 +82,10 @@ function seconds(text: string): number {
     throw new Error(`must be a number of seconds above 0, not "${text}"`)
   }
   return value
+}
+
+function secondsOrNever(text: string): number {
+  return /^0+(\.0+)?$/.test(text) ? 0 : seconds(text)
 }
 
 function wholeNumber(most: number): Parse<number> {

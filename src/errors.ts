@@ -19,7 +19,7 @@ export function ociError(method: string, status: number, error: OciError, fields
 }
 
 /** Reads at most 64 KiB of an error answer's body and frees the rest; undefined where it is not an OCI error. */
-export async function readOciError(response: Response): Promise<OciError | undefined> {
+export async function readOciError(response: Pick<Response, 'body'>): Promise<OciError | undefined> {
   if (!response.body) return undefined
   const reader: ReadableStreamDefaultReader<Uint8Array> = response.body.getReader()
   const decoder = new TextDecoder()

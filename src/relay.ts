@@ -3,12 +3,15 @@ import type { Entity, Match, UpstreamName } from '../routing.ts'
 import type { Config } from './config.ts'
 import { type OciError, ociError } from './errors.ts'
 import { bearerFirst, hasBody, requestHeaders, responseHeaders } from './headers.ts'
-import type { Connection } from './runtime.ts'
+import type { Kept, Memory } from './memory.ts'
+import type { Body, Connection, Reply } from './runtime.ts'
 import { type Answer, type Ask, clientLeft, discard, type Question } from './upstream.ts'
 
 /** What came of one request, as the client, the log and the metrics need it. */
 export interface Outcome {
   response: Response
+  /** What the response's body was made of, where that is known. */
+  body?: Body
   answers: readonly Answer[]
   /** Whose answer the client got; absent where it is this router's own. */
   by?: UpstreamName
@@ -25,7 +28,7 @@ export interface Target {
   query: string
 }
 
-export function createRelay(config: Config, ask: Record<UpstreamName, Ask>): Relay {
+export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memory: Memory): Relay {
   return async (request, target, connection) => {
     const { entity, ask: order } = target.matched.route
     if (entity === 'base') return base(request, target, connection)
@@ -42,7 +45,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>): Rel
   async function pass(request: Request, target: Target, connection: Connection): Promise<Outcome> {
     const upstream = target.matched.route.ask[0] as UpstreamName
     const asked = question(upstream, request, target, connection)
-    const body = hasBody(request) ? request.body : null
+    const body = hasBody(request) ? (connection.upload ?? request.body) : null
     const length = request.headers.get('Content-Length')
     if (body) {
       // The request's own stream, never a wrapper: on Deno that would lose the length, and four fifths of the speed.
@@ -51,6 +54,8 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>): Rel
       if (length !== null) asked.headers.set('Content-Length', length)
     }
     const answer = await ask[upstream](asked)
+    const { name } = target.matched
+    if (name && !['GET', 'HEAD'].includes(request.method)) memory.wrote(name)
     if (!answer.response) {
       return { response: failure(request.method, target.matched.route.entity, [answer]), answers: [answer] }
     }
@@ -60,22 +65,33 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>): Rel
 
   /** A row that asks both: the first answer that is `found` wins; with none, the failure names what each said. */
   async function lookup(request: Request, target: Target, connection: Connection): Promise<Outcome> {
-    const { matched } = target
+    const { matched, query } = target
+    const reading = { request, matched, query }
+    const kept = memory.manifest(reading)
+    if (kept) return fromMemory(kept, request.method)
+
     const order = config.lookupOrder === 'hosted-first' ? (['hosted', 'proxy'] as const) : matched.route.ask
+    // A tag hosted may hold is never served from elsewhere only because hosted could not be asked.
+    const decides = (upstream: UpstreamName) => upstream === 'hosted' && order[0] === 'hosted' && !matched.digest
+    const askFor = (upstream: UpstreamName, method: string) => {
+      const asked = { ...question(upstream, request, target, connection), method, readError: true }
+      if (matched.route.entity !== 'manifest') return ask[upstream]({ ...asked, aside: true })
+      return memory.together(upstream, method, reading, (signal) =>
+        ask[upstream]({ ...asked, signal, whole: true, aside: !decides(upstream) }),
+      )
+    }
+    const inTurn = memory.first(reading) === order[1] ? [...order].reverse() : order
     const answers: Answer[] = []
-    for (const upstream of order) {
-      const asked = question(upstream, request, target, connection)
-      // What hosted says of a tag decides whether the proxy may be asked.
-      const aside = upstream === 'proxy' || matched.digest !== undefined
-      const answer = await ask[upstream]({ ...asked, readError: true, aside })
+    for (const upstream of inTurn) {
+      const answer = await askFor(upstream, request.method)
+      memory.learn(reading, answer)
       answers.push(answer)
       if (answer.verdict === 'found') {
         for (const { later } of answers) later?.then(discard)
         return deliver(answer, answers, request.method)
       }
-      // A tag hosted may hold is never served from elsewhere only because hosted could not be asked.
       const unsure = answer.verdict === 'failed' || answer.verdict === 'limited'
-      if ((upstream === 'hosted' && unsure && !matched.digest) || clientLeft(answer)) break
+      if ((unsure && decides(upstream)) || clientLeft(answer)) break
     }
     // Nobody else has it, so the one that failed lately is worth the wait after all.
     for (const [i, { later }] of answers.entries()) {
@@ -86,11 +102,12 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>): Rel
     const unclear = answers.findIndex(({ upstream, status }) => upstream === 'proxy' && status === 500)
     if (request.method === 'HEAD' && unclear >= 0) {
       // A cache's 500 tells what it means in its body alone, and a HEAD has none.
-      const asked = { ...question('proxy', request, target, connection), method: 'GET', readError: true }
-      const retold = await ask.proxy(asked)
+      const retold = await askFor('proxy', 'GET')
       discard(retold)
       if (retold.verdict !== 'found') answers[unclear] = retold
     }
+    // Told in the table's order, whoever was asked first.
+    answers.sort((a, b) => order.indexOf(a.upstream) - order.indexOf(b.upstream))
     return { response: failure(request.method, matched.route.entity, answers), answers }
   }
 
@@ -98,11 +115,12 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>): Rel
   async function base(request: Request, target: Target, connection: Connection): Promise<Outcome> {
     const both = config.v2Requires === 'both'
     const ping = (to: UpstreamName) => {
-      return ask[to]({ ...question(to, request, target, connection), readError: true, always: true })
+      const asked = { ...question(to, request, target, connection), method: 'GET', target: '/v2/' }
+      return memory.ping(to, request, (signal) => ask[to]({ ...asked, signal, readError: true, always: true }))
     }
     const [hosted, proxy] = await Promise.all([ping('hosted'), both ? ping('proxy') : undefined])
     const answers = proxy ? [proxy, hosted] : [hosted]
-    for (const answer of answers) discard(answer)
+    if (answers.some(clientLeft)) return { response: failure(request.method, 'base', answers), answers }
     if (hosted.status === 401) return { response: failure(request.method, 'base', answers), answers, by: 'hosted' }
     if (hosted.status === 200 && (!proxy || isUp(proxy))) {
       const headers = { 'Content-Type': 'application/json' }
@@ -112,14 +130,21 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>): Rel
     return { response: ociError(request.method, 503, error), answers }
   }
 
+  function fromMemory({ upstream, content, headers }: Kept, method: string): Outcome {
+    const body = method === 'HEAD' ? null : content
+    const response = new Response(body, { headers })
+    return { response, body, answers: [], by: upstream, bytesOut: body ? content.byteLength : 0 }
+  }
+
   function deliver(answer: Answer, answers: Answer[], method: string, bytesIn?: number): Outcome {
-    const { status, headers: given, body: stream } = answer.response as Response
+    const { status, headers: given } = answer.response as Reply
     const headers = responseHeaders(answer.upstream, status, given)
     const length = headers.get('Content-Length')
-    const body = [204, 205, 304].includes(status) || method === 'HEAD' || length === '0' ? null : stream
+    const none = [204, 205, 304].includes(status) || method === 'HEAD' || length === '0'
+    const body = none ? null : (answer.content ?? answer.response?.body ?? null)
     if (body && !headers.has('Content-Type')) headers.set('Content-Type', 'application/octet-stream')
     const response = new Response(body, { status, headers })
-    return { response, answers, by: answer.upstream, bytesIn, bytesOut: body ? Number(length) : 0 }
+    return { response, body, answers, by: answer.upstream, bytesIn, bytesOut: body ? Number(length) : 0 }
   }
 }
 
@@ -167,7 +192,7 @@ export function told(answers: readonly Answer[]) {
 }
 
 /** Bytes a chunk without a length brought, as the registry counted them (OCI distribution-spec, "Pushing a blob in chunks"). */
-function stored(response: Response): number {
-  const [, last] = /^(?:bytes=)?0-(\d+)$/.exec(response.headers.get('Range') ?? '') ?? []
+function stored({ headers }: Reply): number {
+  const [, last] = /^(?:bytes=)?0-(\d+)$/.exec(headers.get('Range') ?? '') ?? []
   return last ? Number(last) + 1 : 0
 }

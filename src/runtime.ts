@@ -1,8 +1,7 @@
 /** The only file that knows Node, Bun and Deno apart: how to listen, and which fetch to use. */
-import type { IncomingMessage, ServerResponse } from 'node:http'
 import process from 'node:process'
 import { ociError } from './errors.ts'
-import { hasBody } from './headers.ts'
+import { listenOnNode, nodeFetch } from './node.ts'
 
 /** What only the runtime knows of the connection a request came on. */
 export interface Connection {
@@ -12,12 +11,22 @@ export interface Connection {
   bodyRead?: Promise<void>
   /** Settles when the answer was sent: true for all of it, false where the connection broke before. */
   sent?: Promise<boolean>
+  /** The request's body, where the runtime has a quicker way to it than the request's own. */
+  upload?: ReadableStream<Uint8Array>
+  /** Set by the handler: what its answer's body was made of, where that is known; getting it back would cost. */
+  body?: Body
 }
+
+/** A body in memory, or one that streams. */
+export type Body = Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array> | null
+
+/** As much of a Response as an upstream's answer needs. */
+export type Reply = Pick<Response, 'status' | 'headers' | 'body' | 'arrayBuffer'>
 
 export type Handler = (request: Request, connection: Connection) => Response | Promise<Response>
 
 /** The web's fetch; `fresh`: not on a connection that served before. */
-export type Fetch = (url: string, init: RequestInit, fresh?: boolean) => Promise<Response>
+export type Fetch = (url: string, init: RequestInit, fresh?: boolean) => Promise<Reply>
 
 export interface Server {
   port: number
@@ -35,8 +44,14 @@ export interface Runtime {
   listen: Listen
 }
 
-/** `idleTimeout`: seconds without a byte, either way, that end a stream; Deno cannot watch one without slowing it. */
-export type Listen = (handler: Handler, options: { port: number; host: string; idleTimeout: number }) => Promise<Server>
+export interface ListenOptions {
+  port: number
+  host: string
+  /** Seconds without a byte, either way, that end a stream; Deno cannot watch one without slowing it. */
+  idleTimeout: number
+}
+
+export type Listen = (handler: Handler, options: ListenOptions) => Promise<Server>
 
 /** As much of the other two as is used here. */
 interface Globals {
@@ -54,27 +69,8 @@ type DenoServer = { addr: { port: number }; shutdown: () => Promise<void> }
 export async function detectRuntime(): Promise<Runtime> {
   const { Bun, Deno } = globalThis as Globals
   if (Deno) return { name: `deno ${Deno.version.deno}`, fetch: denoFetch(Deno), listen: listenOnDeno(Deno) }
-  if (Bun) return { name: `bun ${Bun.version}`, warning: bunWarning(), fetch: bunFetch, listen: listenOnNode }
-  return { name: `node ${process.versions.node}`, fetch: await nodeFetch(), listen: listenOnNode }
-}
-
-/** Node's own fetch gives up after 300 s without a byte and after 16 KB of header fields. */
-async function nodeFetch(): Promise<Fetch> {
-  const undici = await import('undici')
-  // How long to wait, for a connection too, is the caller's signal to say.
-  const options = { headersTimeout: 0, bodyTimeout: 0, maxHeaderSize: 128 * 1024, connect: { timeout: 0 } }
-  const kept = new undici.Agent(options)
-  const unkept = new undici.Agent({ ...options, pipelining: 0 })
-  return (async (url: string, init: object, fresh?: boolean) => {
-    const dispatcher = fresh ? unkept : kept
-    const response = await undici.fetch(url, { ...init, dispatcher })
-    if (!response.body || !response.headers.has('Content-Encoding')) return response
-    // It decodes the body and leaves the fields that describe it encoded.
-    const headers = new undici.Headers(response.headers)
-    headers.delete('Content-Encoding')
-    headers.delete('Content-Length')
-    return new undici.Response(response.body, { status: response.status, headers })
-  }) as unknown as Fetch
+  if (Bun) return { name: `bun ${Bun.version}`, warning: bunWarning(), fetch: bunFetch, listen: listenOnNode(false) }
+  return { name: `node ${process.versions.node}`, fetch: await nodeFetch(), listen: listenOnNode(true) }
 }
 
 /** `decompress: false` gives the exact bytes; `timeout: false` lifts a limit of five minutes without a byte. */
@@ -99,114 +95,6 @@ function bunWarning(): string | undefined {
   if (Number(process.env.BUN_CONFIG_MAX_HTTP_REQUESTS) > 256) return undefined
   return 'Bun runs 256 upstream requests at a time, the rest wait: set BUN_CONFIG_MAX_HTTP_REQUESTS=65336 before the start'
 }
-
-const listenOnNode: Listen = async (handler, { port, host, idleTimeout }) => {
-  const { createAdaptorServer } = await import('@hono/node-server')
-  const { RESPONSE_ALREADY_SENT } = await import('@hono/node-server/utils/response')
-  const server = createAdaptorServer({
-    fetch: async (request, { incoming, outgoing }) => {
-      const { socket } = incoming
-      const bodyRead = new Promise<void>((resolve) => incoming.once('end', resolve))
-      if (hasBody(request)) {
-        // A silence counts while a body moves, not while a registry thinks: that has deadlines of its own.
-        socket.setTimeout(idleTimeout * 1000)
-        bodyRead.then(() => socket.setTimeout(0))
-      }
-      const response = await handler(request, {
-        address: socket.remoteAddress?.replace(/^::ffff:/, ''),
-        bodyRead,
-        sent: new Promise((resolve) => outgoing.once('close', () => resolve(outgoing.writableFinished))),
-      })
-      const closing = response.headers.get('Connection') === 'close'
-      if (!response.body && !closing) return response
-      send(
-        response,
-        outgoing as ServerResponse,
-        idleTimeout * 1000,
-        closing ? () => linger(incoming as IncomingMessage) : undefined,
-      )
-      return RESPONSE_ALREADY_SENT
-    },
-    // An upload may take hours; a token may take 14 KB.
-    serverOptions: { requestTimeout: 0, keepAliveTimeout: 75_000, maxHeaderSize: 65_536 },
-  }) as import('node:http').Server
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject)
-    server.listen(port, host, resolve)
-  })
-  return {
-    port: (server.address() as { port: number }).port,
-    stop: async () => {
-      server.close()
-      // A connection that falls idle later would hold the server open until its keep-alive ends.
-      setInterval(() => server.closeIdleConnections(), 100).unref()
-    },
-  }
-}
-
-/** The adapter's own way prints a stack where a body breaks, and tries to end the answer with a text of its own. */
-async function send(
-  { status, headers, body }: Response,
-  outgoing: ServerResponse,
-  patience: number,
-  beforeEnd?: () => Promise<void>,
-) {
-  if (outgoing.destroyed) {
-    // The client left just now: no `close` will come any more, to free what is begun here.
-    body?.cancel().catch(() => {})
-    return
-  }
-  const reader = body?.getReader()
-  let wake = () => {}
-  // Not the socket's own timeout: Bun's counts from when it was set, whatever has moved since.
-  let moved = performance.now()
-  const watch = setInterval(() => {
-    if (performance.now() - moved > patience) outgoing.destroy()
-  }, patience / 4)
-  outgoing.on('drain', () => wake())
-  outgoing.on('close', () => {
-    clearInterval(watch)
-    wake()
-    reader?.cancel().catch(() => {})
-  })
-  try {
-    for (const [name, value] of headers) outgoing.appendHeader(name, value)
-    outgoing.writeHead(status)
-    outgoing.flushHeaders()
-    while (reader) {
-      const { done, value } = await reader.read()
-      if (done) break
-      moved = performance.now()
-      if (outgoing.write(value) || outgoing.destroyed) continue
-      await new Promise<void>((resolve) => {
-        wake = resolve
-      })
-      moved = performance.now()
-    }
-    await beforeEnd?.()
-    outgoing.end()
-  } catch {
-    // Half an answer must not look whole.
-    outgoing.destroy()
-  }
-}
-
-/** Closing at once on a client that still sends would reset its connection, and lose the answer on its way. */
-function linger(incoming: IncomingMessage): Promise<void> {
-  return new Promise((resolve) => {
-    if (incoming.readableEnded || incoming.destroyed) return resolve()
-    const timer = setTimeout(resolve, lingerTime)
-    for (const event of ['end', 'close', 'error']) {
-      incoming.once(event, () => {
-        clearTimeout(timer)
-        resolve()
-      })
-    }
-    // Nobody wants the rest any more, its reader included.
-    incoming.removeAllListeners('data').resume()
-  })
-}
-const lingerTime = 2000
 
 function listenOnDeno(deno: NonNullable<Globals['Deno']>): Listen {
   return async (handler, { port, host }) => {

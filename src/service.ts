@@ -5,6 +5,7 @@ import type { Config } from './config.ts'
 import { ociError } from './errors.ts'
 import { hasBody } from './headers.ts'
 import type { Log } from './log.ts'
+import { createMemory } from './memory.ts'
 import { createMetrics } from './metrics.ts'
 import { createRelay, isUp, type Outcome, told } from './relay.ts'
 import type { Connection, Fetch, Handler } from './runtime.ts'
@@ -31,7 +32,8 @@ type Env = { Bindings: Connection; Variables: { entity: string; outcome?: Outcom
 export function createService(config: Config, { fetch, now, log, version, runtime }: Dependencies): Service {
   const metrics = createMetrics(version, runtime)
   const ask = { proxy: upstream('proxy'), hosted: upstream('hosted') }
-  const relay = createRelay(config, ask)
+  const memory = createMemory({ ...config, now, onUse: metrics.remembered })
+  const relay = createRelay(config, ask, memory)
   let inFlight = 0
   let draining = false
   let onIdle = () => {}
@@ -121,6 +123,7 @@ export function createService(config: Config, { fetch, now, log, version, runtim
     c.set('entity', matched.route.entity)
     const outcome = await relay(c.req.raw, { matched, query }, c.env)
     c.set('outcome', outcome)
+    c.env.body = outcome.body
     return asRegistry(outcome.response, c.req.raw)
   })
 

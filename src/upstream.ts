@@ -2,7 +2,7 @@
 import type { UpstreamName } from '../routing.ts'
 import { createBreaker, type Report } from './breaker.ts'
 import { nestedCode, type OciError, readOciError } from './errors.ts'
-import type { Fetch } from './runtime.ts'
+import type { Fetch, Reply } from './runtime.ts'
 
 /** What an answer means for a lookup; only `found` ends it. */
 export type Verdict = 'found' | 'absent' | 'denied' | 'limited' | 'failed'
@@ -17,8 +17,10 @@ export interface Answer {
   /** Why there is no answer, or no usable one. Never an address: clients read it. */
   reason?: string
   /** The answer itself; its body is already consumed where `error` was asked for. */
-  response?: Response
+  response?: Reply
   error?: OciError
+  /** The whole body, where `whole` was asked for and it is small. */
+  content?: Uint8Array<ArrayBuffer>
   /** The answer that is still on its way, where `aside` was asked for: to be waited for, or thrown away. */
   later?: Promise<Answer>
 }
@@ -35,6 +37,8 @@ export interface Question {
   signal?: AbortSignal
   /** Read the body of an answer that is not `found`, so that its connection is free again. */
   readError?: boolean
+  /** Read the body of an answer that is `found` too, if it is small: then the deadline is for all of it. */
+  whole?: boolean
   /** Do not wait for a registry that failed lately, if it is asked at all. */
   aside?: boolean
   /** Ask even while the breaker is open: a ping proves nothing of lookups, and a write is always tried. */
@@ -85,24 +89,7 @@ export function createUpstream(options: UpstreamOptions): Ask {
       onAnswer(answer, cause)
       return answer
     }
-    const init = {
-      method,
-      headers,
-      body: body ?? null,
-      signal: deadline.signal,
-      // Node keeps all of an upload's body for a redirect unless it may refuse one (nodejs/undici#4058).
-      redirect: body ? 'error' : 'manual',
-      ...(body ? { duplex: 'half' } : {}),
-    } as RequestInit
-    let response: Response
-    try {
-      response = await fetch(origin + target, init).catch((error) => {
-        // A kept-alive connection may close just as a request goes out. What has a body is never sent twice.
-        const again = (isRead(question) || (method === 'POST' && !body)) && !deadline.signal.aborted
-        if (!again) throw error
-        return fetch(origin + target, init, true)
-      })
-    } catch (error) {
+    const noAnswer = (error: unknown): Answer => {
       if (deadline.passed()) return answered(failed(504, `no answer within ${timeout} s`))
       if (!signal?.aborted && (error as Error).name !== 'AbortError') {
         return answered(failed(502, 'no answer'), causeOf(error))
@@ -112,6 +99,25 @@ export function createUpstream(options: UpstreamOptions): Ask {
       report(undefined)
       return failed(499)
     }
+    const init = {
+      method,
+      headers,
+      body: body ?? null,
+      signal: deadline.signal,
+      redirect: 'manual',
+      ...(body ? { duplex: 'half' } : {}),
+    } as RequestInit
+    let response: Reply
+    try {
+      response = await fetch(origin + target, init).catch((error) => {
+        // A kept-alive connection may close just as a request goes out. What has a body is never sent twice.
+        const again = (isRead(question) || (method === 'POST' && !body)) && !deadline.signal.aborted
+        if (!again) throw error
+        return fetch(origin + target, init, true)
+      })
+    } catch (error) {
+      return noAnswer(error)
+    }
     const { status } = response
     const location = redirects.has(status) && response.headers.get('Location')
     if (location !== false && (!location || options.ownHosts.includes(hostOf(location, origin)))) {
@@ -120,6 +126,14 @@ export function createUpstream(options: UpstreamOptions): Ask {
       return answered(failed(502, 'redirects to itself or to this router'), cause, true)
     }
     const answer: Answer = { ...failed(status), verdict: verdictOf(status), response }
+    if (answer.verdict === 'found' && question.whole && isSmall(response)) {
+      try {
+        answer.content = new Uint8Array(await response.arrayBuffer())
+      } catch (error) {
+        return noAnswer(error)
+      }
+      return answered(answer)
+    }
     if (answer.verdict === 'found' || !question.readError) return answered(answer)
     answer.error = await readOciError(response)
     if (name === 'proxy' && status === 500) answer.verdict = verdictOfNested(nestedCode(answer.error))
@@ -153,9 +167,21 @@ export function clientLeft({ verdict, status }: Answer): boolean {
   return verdict === 'failed' && status === 499
 }
 
+/** The answer for a client that left. */
+export function left(upstream: UpstreamName): Answer {
+  return { upstream, verdict: 'failed', status: 499, milliseconds: 0 }
+}
+
+/** A manifest is a few KB; whatever is more than this is not held in memory, and so streams. */
+function isSmall({ headers }: Reply): boolean {
+  const length = headers.get('Content-Length')
+  return length !== null && Number(length) <= smallBody
+}
+const smallBody = 1024 * 1024
+
 /** Frees the connection of an answer nobody wants. A small one is read, so that the connection serves again. */
-export function discard({ verdict, response }: Answer): void {
-  if (verdict === 'found' && response) readOciError(response).catch(() => {})
+export function discard({ verdict, response, content }: Answer): void {
+  if (verdict === 'found' && response && !content) readOciError(response).catch(() => {})
 }
 
 /** A signal that aborts when the client leaves, or `seconds` after `from` (after now where there is none). */

@@ -31,6 +31,8 @@ test('three variables are enough; the rest has the defaults of the README', () =
     idleTimeout: 300,
     v2Requires: 'both',
     lookupOrder: 'proxy-first',
+    lookupTtl: 60,
+    manifestMemory: 64,
     logFormat: 'json',
     logLevel: 'info',
   })
@@ -58,6 +60,8 @@ const wrong: [string, string][] = [
   ['PORT', '-1'],
   ['PORT', '5000x'],
   ['PROXY_TIMEOUT', '0'],
+  ['LOOKUP_TTL', '-1'],
+  ['MANIFEST_MEMORY', '0.5'],
   ['HOSTED_TIMEOUT', '1e3'],
   ['WRITE_TIMEOUT', 'Infinity'],
   ['DRAIN_TIMEOUT', '3000000'],

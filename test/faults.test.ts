@@ -223,7 +223,7 @@ test('no 404, 401, 403, 429, 500 or redirect opens the breaker, however many', a
     await becalm()
     for (let i = 0; i < 5; i++) {
       const asked = proxy.requests.length
-      await send(router.url, 'GET', `/v2/proxy-${doing}/hosted-200/manifests/1.0`)
+      await send(router.url, 'GET', `/v2/proxy-${doing}/hosted-200/manifests/again-${i}`)
       assert.equal(proxy.requests.length, asked + 1, doing)
     }
   }

@@ -27,72 +27,90 @@ const counts: Record<keyof Count, RegExp> = {
   skipped: /^(?:ℹ skipped (\d+)| *(\d+) skip$|.*\| (\d+) ignored)/,
 }
 
+type Print = (line: string) => void
+type Suite = [name: string, go: (print: Print) => Promise<Count>]
+
 /** A command that is one check. */
-async function check(command: string[]): Promise<Count> {
+const check = (command: string[]) => async (print: Print) => {
   const code = await start(command, { cwd: root, onLine: print }).ended
   return { passed: code === 0 ? 1 : 0, failed: code === 0 ? 0 : 1, skipped: 0 }
 }
 
 /** A command that runs tests and says how many. */
-async function suite(command: string[], env: Record<string, string> = {}): Promise<Count> {
-  const count = { passed: 0, failed: 0, skipped: 0 }
-  const child = start(command, {
-    cwd: root,
-    env: { NO_COLOR: '1', ...env },
-    onLine: (line) => {
-      print(line)
-      for (const key of Object.keys(counts) as (keyof Count)[]) {
-        const found = counts[key].exec(line)?.slice(1).find(Boolean)
-        if (found) count[key] = Number(found)
-      }
-    },
-  })
-  const code = await child.ended
-  // A runner that dies, or runs nothing, has not passed.
-  if ((code !== 0 || count.passed === 0) && count.failed === 0) count.failed = 1
-  return count
-}
+const suite =
+  (command: string[], env: Record<string, string> = {}) =>
+  async (print: Print) => {
+    const count = { passed: 0, failed: 0, skipped: 0 }
+    const child = start(command, {
+      cwd: root,
+      env: { NO_COLOR: '1', ...env },
+      onLine: (line) => {
+        print(line)
+        for (const key of Object.keys(counts) as (keyof Count)[]) {
+          const found = counts[key].exec(line)?.slice(1).find(Boolean)
+          if (found) count[key] = Number(found)
+        }
+      },
+    })
+    const code = await child.ended
+    // A runner that dies, or runs nothing, has not passed.
+    if ((code !== 0 || count.passed === 0) && count.failed === 0) count.failed = 1
+    return count
+  }
 
-function print(line: string): void {
-  console.log(line)
+/** A file of tests, on one way to run the router. */
+const tests = (file: string, WAY: string, env: Record<string, string> = {}): Suite => {
+  const name = `${file.replace('e2e', 'end to end')}, ${WAY}${env === forgetful ? ', no memory' : ''}`
+  return [name, suite([...nodeTest, `./test/${file}.test.ts`], { WAY, ...env })]
 }
+/** Memory must not change an answer, so what is tested with it is tested without. */
+const forgetful = { LOOKUP_TTL: '0', MANIFEST_MEMORY: '0', BIG_MIB: '64' }
 
-const suites: [string, () => Promise<Count>][] = [
-  ['format and lint', () => check([bin('biome'), 'ci', '.'])],
-  ['types', () => check([bin('tsc')])],
-  ['binary builds', () => check(['npm', 'run', '--silent', 'build:binary'])],
-  ['unit, node', () => suite([...nodeTest, ...units])],
-  ['unit, bun', () => suite([bin('bun'), 'test', ...units])],
-  ['unit, deno', () => suite([bin('deno'), 'test', '-A', '--no-check', ...units])],
-  ...Object.keys(ways).flatMap((WAY): [string, () => Promise<Count>][] => [
-    [`end to end, ${WAY}`, () => suite([...nodeTest, './test/e2e.test.ts'], { WAY })],
-    [`faults, ${WAY}`, () => suite([...nodeTest, './test/faults.test.ts'], { WAY })],
-    [`hostile input, ${WAY}`, () => suite([...nodeTest, './test/hostile.test.ts'], { WAY })],
-    [`kills, ${WAY}`, () => suite([...nodeTest, './test/kills.test.ts'], { WAY })],
+/** One after the other; those in one line at the same time. */
+const suites: Suite[][] = [
+  [['format and lint', check([bin('biome'), 'ci', '.'])]],
+  [['types', check([bin('tsc')])]],
+  [['binary builds', check(['npm', 'run', '--silent', 'build:binary'])]],
+  [['unit, node', suite([...nodeTest, ...units])]],
+  [['unit, bun', suite([bin('bun'), 'test', ...units])]],
+  [['unit, deno', suite([bin('deno'), 'test', '-A', '--no-check', ...units])]],
+  ...Object.keys(ways).flatMap((way) => [
+    [tests('e2e', way), tests('memory', way)],
+    [tests('faults', way), tests('faults', way, forgetful), tests('e2e', way, forgetful)],
+    [tests('hostile', way)],
+    [tests('kills', way)],
   ]),
-  ['demo', () => suite([...nodeTest, './test/demo.test.ts'])],
+  [['demo', suite([...nodeTest, './test/demo.test.ts'])]],
 ]
 
 // Before anything else, so that a machine that lacks a part says so at once.
+const print: Print = (line) => console.log(line)
 await findRegistry(print)
 if (!(await program(['skopeo'], 'skopeo', print))) print('SKOPEO IS MISSING: its tests are skipped')
 await run(['node', '--version'], { onLine: (line) => print(`node ${line}`) })
 
 const results: [string, Count][] = []
-for (const [name, go] of suites) {
-  print(`\n=== ${name}`)
+/** Runs a suite; only the first of those that run together prints as it goes. */
+async function perform([name, go]: Suite, i: number): Promise<string[]> {
+  const lines: string[] = []
+  const say: Print = i === 0 ? print : (line) => lines.push(line)
+  say(`\n=== ${name}`)
   const started = performance.now()
-  const count = await go().catch((error: Error): Count => {
-    print(error.message)
+  const count = await go(say).catch((error: Error): Count => {
+    say(error.message)
     return { passed: 0, failed: 1, skipped: 0 }
   })
-  print(`=== ${name}: ${Math.round((performance.now() - started) / 1000)} s`)
+  say(`=== ${name}: ${Math.round((performance.now() - started) / 1000)} s`)
   results.push([name, count])
+  return lines
+}
+for (const together of suites) {
+  for (const lines of await Promise.all(together.map(perform))) lines.forEach(print)
 }
 
-print(`\n${'suite'.padEnd(24)}passed  failed  skipped`)
+print(`\n${'suite'.padEnd(32)}passed  failed  skipped`)
 for (const [name, { passed, failed, skipped }] of results) {
-  print(`${name.padEnd(24)}${`${passed}`.padStart(6)}${`${failed}`.padStart(8)}${`${skipped}`.padStart(9)}`)
+  print(`${name.padEnd(32)}${`${passed}`.padStart(6)}${`${failed}`.padStart(8)}${`${skipped}`.padStart(9)}`)
 }
 const sum = (key: keyof Count) => results.reduce((total, [, count]) => total + count[key], 0)
 const skippedInCi = process.env.CI === 'true' && sum('skipped') > 0

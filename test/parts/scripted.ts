@@ -9,6 +9,8 @@ export interface Recorded {
   /** Bytes of the body so far, and whether it ended as it should. */
   bytes: number
   complete: boolean
+  /** Whether its connection was gone before it was answered. */
+  broken: boolean
 }
 
 export interface Scripted {
@@ -26,7 +28,7 @@ export async function scripted(script: Script): Promise<Scripted> {
   const sockets = new Set<Socket>()
   const server = http.createServer({ requestTimeout: 0, maxHeaderSize: 128 * 1024 }, (request, response) => {
     const { method = '', url = '', headers } = request
-    const recorded = { method, target: url, headers, bytes: 0, complete: false }
+    const recorded = { method, target: url, headers, bytes: 0, complete: false, broken: false }
     requests.push(recorded)
     request.on('data', (chunk) => {
       recorded.bytes += chunk.length
@@ -35,6 +37,9 @@ export async function scripted(script: Script): Promise<Scripted> {
       recorded.complete = request.complete
     })
     request.on('error', () => {})
+    response.once('close', () => {
+      recorded.broken = !response.writableFinished
+    })
     response.on('error', () => {})
     script(request, response, recorded)
   })
@@ -57,5 +62,9 @@ export async function scripted(script: Script): Promise<Scripted> {
 
 /** Answers once the request's body has ended. */
 export function answer(status: number, headers: http.OutgoingHttpHeaders = {}, body = ''): Script {
-  return (request, response) => request.on('end', () => response.writeHead(status, headers).end(body)).resume()
+  return (request, response) => {
+    const end = () => response.writeHead(status, headers).end(body)
+    if (request.readableEnded) end()
+    else request.on('end', end).resume()
+  }
 }

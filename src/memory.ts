@@ -1,0 +1,256 @@
+/** What was learned of both registries lately: it may save a question, and never changes an answer. */
+import { createHash } from 'node:crypto'
+import { LRUCache } from 'lru-cache'
+import type { Match, UpstreamName } from '../routing.ts'
+import { responseHeaders } from './headers.ts'
+import { type Answer, clientLeft, discard, left } from './upstream.ts'
+
+export interface MemoryOptions {
+  /** Seconds a verdict or a manifest is remembered; 0: never. */
+  lookupTtl: number
+  /** MiB of manifests kept; 0: none. */
+  manifestMemory: number
+  /** Milliseconds. */
+  now: () => number
+  /** Told of every use: whether memory had what was looked for. */
+  onUse: (kind: 'hint' | 'manifest' | 'flight' | 'ping', outcome: 'hit' | 'miss') => void
+}
+
+/** A read whose answer may be remembered, or shared with others that ask the same. */
+export interface Reading {
+  request: Request
+  matched: Match
+  query: string
+}
+
+/** A manifest by digest, whole, its digest checked. */
+export interface Kept {
+  upstream: UpstreamName
+  content: Uint8Array<ArrayBuffer>
+  /** As a client gets them. */
+  headers: Headers
+}
+
+export type Memory = ReturnType<typeof createMemory>
+
+const mebibyte = 1024 * 1024
+/** Entries of each kind, a few hundred bytes each. */
+const most = 20_000
+/** A client may send 64 KB of Accept. */
+const longestKey = 2048
+const pingTime = 1000
+/** What an entry takes beside its manifest, about, in bytes. */
+const overhead = 1024
+
+export function createMemory({ lookupTtl, manifestMemory, now, onUse }: MemoryOptions) {
+  const time = { ttl: lookupTtl * 1000, ttlResolution: 0, perf: { now } }
+  const remembers = lookupTtl > 0
+  /** What the proxy said 404 to. */
+  const lacks = new LRUCache<string, true>({ ...time, max: most })
+  /** Who last served a name. */
+  const served = new LRUCache<string, UpstreamName>({ ...time, max: most })
+  const kept =
+    remembers && manifestMemory > 0
+      ? new LRUCache<string, Kept>({
+          ...time,
+          maxSize: manifestMemory * mebibyte,
+          sizeCalculation: ({ content }, key) => content.byteLength + key.length + overhead,
+        })
+      : undefined
+  const pings = new LRUCache<string, Answer>({ ...time, ttl: Math.min(pingTime, time.ttl), max: 1000 })
+  const flights = new Map<string, Flight>()
+
+  // Every write in a name gives it a new generation, which is part of every key: what was read before is not found again.
+  let writes = 0
+  let forgotten = 0
+  const generations = new LRUCache<string, number>({
+    max: most,
+    dispose: (generation, _, reason) => {
+      if (reason === 'evict') forgotten = Math.max(forgotten, generation)
+    },
+  })
+  const generationOf = (name: string) => generations.get(name) ?? forgotten
+
+  return {
+    /** Whom to ask first, where that is known better than the table does. */
+    first: (reading: Reading): UpstreamName | undefined => {
+      if (!remembers) return undefined
+      const { digest, name = '' } = reading.matched
+      // Content is the same wherever it lies; what a tag means is for the table to say, and for a 404 of the proxy.
+      const known = (digest && served.get(name)) || (lacks.has(lookupKey(reading)) ? 'hosted' : undefined)
+      onUse('hint', known ? 'hit' : 'miss')
+      return known
+    },
+
+    learn: (reading: Reading, { upstream, verdict }: Answer): void => {
+      if (!remembers) return
+      if (verdict === 'found') served.set(reading.matched.name ?? '', upstream)
+      if (upstream !== 'proxy') return
+      const key = lookupKey(reading)
+      if (verdict === 'found') lacks.delete(key)
+      else if (verdict === 'absent' && key.length <= longestKey) lacks.set(key, true)
+    },
+
+    /** The manifest this asks for, if it is kept and may be given to whoever asks. */
+    manifest: (reading: Reading): Kept | undefined => {
+      const { entity } = reading.matched.route
+      if (!kept || entity !== 'manifest' || !reading.matched.digest || isPartial(reading.request)) return undefined
+      const entry = kept.get(keptKey(reading))
+      const type = entry?.headers.get('Content-Type') ?? ''
+      const usable = entry && accepts(reading.request, type) && mayShare(entry.upstream, reading.request)
+      onUse('manifest', usable ? 'hit' : 'miss')
+      return usable ? entry : undefined
+    },
+
+    /**
+     * Asks once for all that ask the same at the same time, and keeps a manifest that may be kept. `ask` gets a signal
+     * that aborts when the last of their clients has left.
+     */
+    together: async (upstream: UpstreamName, method: string, reading: Reading, ask: AskWith): Promise<Answer> => {
+      const { request, matched } = reading
+      if (isPartial(request)) return ask(request.signal)
+      const name = matched.name ?? ''
+      const generation = generationOf(name)
+      const login = upstream === 'hosted' ? credentials(request.headers) : ''
+      const key = `${generation} ${upstream} ${method} ${lookupKey(reading)} ${login}`
+      return share(key, upstream, request.signal, async (signal) => {
+        const storeAs = keptKey(reading)
+        const answer = await ask(signal)
+        // Read before a write that was answered since, it may be what the write did away with.
+        if (method === 'GET' && mayShare(upstream, request) && generationOf(name) === generation) {
+          const manifest = toKeep(answer, matched.digest)
+          if (manifest) kept?.set(storeAs, manifest)
+        }
+        return answer
+      })
+    },
+
+    /** Asks a registry's `/v2/` at most once a second, for each login apart. */
+    ping: async (upstream: UpstreamName, request: Request, ask: AskWith): Promise<Answer> => {
+      const key = `${upstream} ${upstream === 'hosted' ? credentials(request.headers) : ''}`
+      const known = remembers ? pings.get(key) : undefined
+      onUse('ping', known ? 'hit' : 'miss')
+      if (known) return known
+      return share(`ping ${key}`, upstream, request.signal, async (signal) => {
+        const given = await ask(signal)
+        discard(given)
+        // Of a registry that is up, that alone is for all.
+        const answer = given.verdict === 'found' ? { ...given, response: undefined } : given
+        if (remembers && !clientLeft(answer)) pings.set(key, answer)
+        return answer
+      })
+    },
+
+    /** To be told when a write in a name was answered, before its client is. */
+    wrote: (name: string): void => {
+      generations.set(name, ++writes)
+    },
+  }
+
+  function keptKey({ matched, query }: Reading): string {
+    const name = matched.name ?? ''
+    return `${generationOf(name)} ${name} ${matched.digest}${query}`
+  }
+
+  async function share(key: string, upstream: UpstreamName, client: AbortSignal, ask: AskWith): Promise<Answer> {
+    const under = flights.get(key)
+    onUse('flight', under ? 'hit' : 'miss')
+    const flight = under ?? begin(key, ask)
+    const stay = join(flight, client)
+    const answer = await Promise.race([flight.answer, stay.left.then(() => left(upstream))])
+    if (!under || isShareable(answer)) return answer
+    stay.leave()
+    return ask(client)
+  }
+
+  function begin(key: string, ask: AskWith): Flight {
+    const controller = new AbortController()
+    const over = () => {
+      if (flights.get(key) === flight) flights.delete(key)
+    }
+    const flight: Flight = {
+      answer: ask(controller.signal).finally(over),
+      waiting: 0,
+      end: () => {
+        over()
+        controller.abort()
+      },
+    }
+    flights.set(key, flight)
+    return flight
+  }
+}
+
+type AskWith = (signal: AbortSignal) => Promise<Answer>
+
+/** A question under way, and how many wait for its answer. */
+interface Flight {
+  answer: Promise<Answer>
+  waiting: number
+  end: () => void
+}
+
+/** Waits with the others until the client leaves; the last one to leave ends the question. */
+function join(flight: Flight, client: AbortSignal) {
+  flight.waiting++
+  let waits = true
+  const leave = () => {
+    if (waits && --flight.waiting === 0) flight.end()
+    waits = false
+  }
+  const gone = new Promise<void>((resolve) => {
+    const onLeave = () => {
+      leave()
+      resolve()
+    }
+    if (client.aborted) onLeave()
+    else client.addEventListener('abort', onLeave, { once: true })
+  })
+  return { left: gone, leave }
+}
+
+/** A body that was not read whole is for one client alone. */
+function isShareable({ verdict, content, response }: Answer): boolean {
+  return verdict !== 'found' || content !== undefined || !response?.body
+}
+
+function lookupKey({ request, matched, query }: Reading): string {
+  return `${matched.path}${query} ${request.headers.get('Accept') ?? ''}`
+}
+
+const partial = ['Range', 'If-Match', 'If-None-Match', 'If-Modified-Since', 'If-Unmodified-Since', 'If-Range']
+
+/** Whether the answer depends on more than what is asked for (RFC 9110, sections 13 and 14). */
+function isPartial({ headers }: Request): boolean {
+  return partial.some((name) => headers.has(name))
+}
+
+/** What tells one client from another, never in clear. */
+function credentials(headers: Headers): string {
+  const [authorization, cookie] = [headers.get('Authorization'), headers.get('Cookie')]
+  if (authorization === null && cookie === null) return ''
+  return createHash('sha256')
+    .update(JSON.stringify([authorization, cookie]))
+    .digest('base64')
+}
+
+/** Whether an answer may be kept for others: what hosted says to a login is for that login to hear. */
+function mayShare(upstream: UpstreamName, { headers }: Request): boolean {
+  return upstream === 'proxy' || (!headers.has('Authorization') && !headers.has('Cookie'))
+}
+
+/** Whether Accept lists the type itself: a wildcard leaves the choice to the registry. */
+function accepts({ headers }: Request, type: string): boolean {
+  const essence = (text: string) => text.replace(/;.*/, '').trim().toLowerCase()
+  return (headers.get('Accept') ?? '').split(',').some((one) => essence(one) === essence(type))
+}
+
+function toKeep({ upstream, status, content, response }: Answer, digest = ''): Kept | undefined {
+  const [algorithm = '', hex] = digest.split(':')
+  if (status !== 200 || !content || !response || !['sha256', 'sha512'].includes(algorithm)) return undefined
+  if (!response.headers.has('Content-Type') || response.headers.has('Set-Cookie')) return undefined
+  if (createHash(algorithm).update(content).digest('hex') !== hex) return undefined
+  const headers = responseHeaders(upstream, status, response.headers)
+  headers.delete('Date')
+  return { upstream, content, headers }
+}

@@ -1,0 +1,198 @@
+/** Node's ways to ask and to listen; Bun listens in the same way. Bytes pass from stream to stream as Node has them. */
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import { hasBody } from './headers.ts'
+import type { Body, Connection, Fetch, Handler, ListenOptions, Server } from './runtime.ts'
+
+/** The Node streams behind web streams: where both ends of a transfer are Node's, nothing in between is needed. */
+const behind = new WeakMap<ReadableStream, Readable>()
+
+/** A web stream that does nothing until it is read. */
+function toWeb(readable: Readable): ReadableStream<Uint8Array> {
+  const chunks = readable.iterator({ destroyOnReturn: true })
+  const stream = new ReadableStream<Uint8Array>(
+    {
+      pull: async (controller) => {
+        const { done, value } = await chunks.next()
+        if (done) controller.close()
+        else controller.enqueue(value)
+      },
+      cancel: () => {
+        readable.on('error', () => {}).destroy()
+      },
+    },
+    { highWaterMark: 0 },
+  )
+  behind.set(stream, readable)
+  return stream
+}
+
+/**
+ * Node's fetch keeps an upload whole for a redirect (nodejs/undici#4058), gives up after 300 s without a byte and after
+ * 16 KB of header fields, decodes bodies, and costs twice as much as the client it is built on, which is used here.
+ */
+export async function nodeFetch(): Promise<Fetch> {
+  const { Agent, request } = await import('undici')
+  // How long to wait, for a connection too, is the caller's signal to say.
+  const options = { headersTimeout: 0, bodyTimeout: 0, maxHeaderSize: 128 * 1024, connect: { timeout: 0 } }
+  const kept = new Agent(options)
+  const unkept = new Agent({ ...options, pipelining: 0 })
+  return async (url, { method, headers, body, signal }, fresh) => {
+    const upload = body ? behind.get(body as ReadableStream) : undefined
+    const asked = request(url, {
+      method: method as 'GET',
+      headers: headers as Iterable<[string, string]>,
+      // Whatever becomes of this request, the client's connection is still to carry the answer.
+      body: upload ? (upload.iterator({ destroyOnReturn: false }) as unknown as Readable) : null,
+      signal,
+      dispatcher: fresh ? unkept : kept,
+    })
+    const answer = await asked.catch((error) => {
+      if (upload?.destroyed && !upload.readableEnded) throw new DOMException('the client left', 'AbortError')
+      throw error
+    })
+    const fields = new Headers()
+    for (const [name, value = []] of Object.entries(answer.headers)) {
+      for (const one of [value].flat()) fields.append(name, one)
+    }
+    let stream: ReadableStream<Uint8Array> | undefined
+    return {
+      status: answer.statusCode,
+      headers: fields,
+      get body() {
+        stream ??= toWeb(answer.body)
+        return stream
+      },
+      arrayBuffer: () => answer.body.arrayBuffer(),
+    }
+  }
+}
+
+/** `native`: what an upload is sent on with can read a Node stream. */
+export function listenOnNode(native: boolean) {
+  return async (handler: Handler, { port, host, idleTimeout }: ListenOptions): Promise<Server> => {
+    const { createAdaptorServer } = await import('@hono/node-server')
+    const { RESPONSE_ALREADY_SENT } = await import('@hono/node-server/utils/response')
+    const server = createAdaptorServer({
+      fetch: async (request, bindings) => {
+        const incoming = bindings.incoming as IncomingMessage
+        const outgoing = bindings.outgoing as ServerResponse
+        const { socket } = incoming
+        const connection: Connection = {
+          address: socket.remoteAddress?.replace(/^::ffff:/, ''),
+          sent: new Promise((resolve) => outgoing.once('close', () => resolve(outgoing.writableFinished))),
+        }
+        if (hasBody(request)) {
+          // A silence counts while a body moves, not while a registry thinks: that has deadlines of its own.
+          socket.setTimeout(idleTimeout * 1000)
+          connection.bodyRead = new Promise((resolve) => incoming.once('end', resolve))
+          connection.bodyRead.then(() => socket.setTimeout(0))
+          if (native) connection.upload = toWeb(incoming)
+        }
+        const response = await handler(request, connection)
+        const { status, headers } = response
+        const body = connection.body === undefined ? response.body : connection.body
+        const closing = headers.get('Connection') === 'close'
+        send(status, headers, body, outgoing, idleTimeout * 1000, closing ? () => linger(incoming) : undefined)
+        return RESPONSE_ALREADY_SENT
+      },
+      // An upload may take hours; a token may take 14 KB.
+      serverOptions: { requestTimeout: 0, keepAliveTimeout: 75_000, maxHeaderSize: 65_536 },
+    }) as import('node:http').Server
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject)
+      server.listen(port, host, resolve)
+    })
+    return {
+      port: (server.address() as { port: number }).port,
+      stop: async () => {
+        server.close()
+        // A connection that falls idle later would hold the server open until its keep-alive ends.
+        setInterval(() => server.closeIdleConnections(), 100).unref()
+      },
+    }
+  }
+}
+
+/** The adapter's own way prints a stack where a body breaks, and tries to end the answer with a text of its own. */
+async function send(
+  status: number,
+  headers: Headers,
+  body: Body,
+  outgoing: ServerResponse,
+  patience: number,
+  beforeEnd?: () => Promise<void>,
+): Promise<void> {
+  const streams = body instanceof ReadableStream
+  if (outgoing.destroyed) {
+    // The client left just now: no `close` will come any more, to free what is begun here.
+    if (streams) body.cancel().catch(() => {})
+    return
+  }
+  try {
+    for (const [name, value] of headers) outgoing.appendHeader(name, value)
+    outgoing.statusCode = status
+    if (streams) {
+      outgoing.flushHeaders()
+      await pour(body, outgoing, patience)
+    } else if (body && beforeEnd) outgoing.write(body)
+    await beforeEnd?.()
+    outgoing.end(streams || beforeEnd ? undefined : body)
+  } catch {
+    // Half an answer must not look whole.
+    outgoing.destroy()
+  }
+}
+
+/** All of a body, unless nothing moves for `patience` milliseconds; rejects where it breaks. */
+async function pour(body: ReadableStream<Uint8Array>, outgoing: ServerResponse, patience: number): Promise<void> {
+  // Not the socket's own timeout: Bun's counts from when it was set, whatever has moved since.
+  let moved = performance.now()
+  const move = () => {
+    moved = performance.now()
+  }
+  const watch = setInterval(() => {
+    if (performance.now() - moved > patience) outgoing.destroy()
+  }, patience / 4)
+  outgoing.on('drain', move)
+  outgoing.on('close', () => clearInterval(watch))
+  const readable = behind.get(body)
+  if (readable) {
+    readable.on('data', move)
+    return pipeline(readable, outgoing, { end: false })
+  }
+  const reader = body.getReader()
+  let wake = () => {}
+  outgoing.on('drain', () => wake())
+  outgoing.on('close', () => {
+    wake()
+    reader.cancel().catch(() => {})
+  })
+  for (;;) {
+    const { done, value } = await reader.read()
+    if (done) return
+    move()
+    if (outgoing.write(value) || outgoing.destroyed) continue
+    await new Promise<void>((resolve) => {
+      wake = resolve
+    })
+  }
+}
+
+/** Closing at once on a client that still sends would reset its connection, and lose the answer on its way. */
+function linger(incoming: IncomingMessage): Promise<void> {
+  return new Promise((resolve) => {
+    if (incoming.readableEnded || incoming.destroyed) return resolve()
+    const timer = setTimeout(resolve, lingerTime)
+    for (const event of ['end', 'close', 'error']) {
+      incoming.once(event, () => {
+        clearTimeout(timer)
+        resolve()
+      })
+    }
+    // Nobody wants the rest any more, its reader included.
+    incoming.removeAllListeners('data').removeAllListeners('readable').resume()
+  })
+}
+const lingerTime = 2000

@@ -1,0 +1,344 @@
+/** What is remembered, for whom and for how long, and what is not: scripted registries that count, run one way (WAY=…). */
+import assert from 'node:assert/strict'
+import type http from 'node:http'
+import { after, test } from 'node:test'
+import { type Between, between as betweenOn, closeAll } from './parts/between.ts'
+import { until } from './parts/children.ts'
+import { answerOf, digestOf, open, type Reply, send } from './parts/client.ts'
+import type { Way } from './parts/router.ts'
+import { answer, type Recorded, type Script } from './parts/scripted.ts'
+
+const between = betweenOn.bind(undefined, (process.env.WAY ?? 'node') as Way)
+after(closeAll)
+
+const type = 'application/vnd.oci.image.manifest.v1+json'
+const content = JSON.stringify({ schemaVersion: 2, mediaType: type })
+const digest = digestOf(content)
+const byTag = '/v2/team/app/manifests/1.0'
+const byDigest = `/v2/team/app/manifests/${digest}`
+const accept = { Accept: `application/json, ${type};q=0.9` }
+
+const manifest = (more: http.OutgoingHttpHeaders = {}, body = content, as = digest): Script =>
+  answer(
+    200,
+    { 'Content-Type': type, 'Content-Length': body.length, 'Docker-Content-Digest': as, ETag: `"${as}"`, ...more },
+    body,
+  )
+const absent = answer(404, { 'Content-Type': 'application/json' }, '{"errors":[{"code":"MANIFEST_UNKNOWN"}]}')
+/** Says what `now` says when it is asked. */
+const changing = (first: Script) => {
+  const script = { now: first, run: ((...given) => script.now(...given)) as Script }
+  return script
+}
+/** Answers when it is let. */
+const held = (script: Script) => {
+  const waiting: (() => void)[] = []
+  return {
+    waiting,
+    run: ((...given) => waiting.push(() => script(...given))) as Script,
+    release: () => {
+      for (const go of waiting.splice(0)) go()
+    },
+  }
+}
+
+const get = ({ url }: Between, path: string, headers: http.OutgoingHttpHeaders = accept, method = 'GET') =>
+  send(url, method, path, { headers })
+const count = (requests: Recorded[]) => requests.splice(0).length
+/** How often each was asked since the last look. */
+const asked = ({ proxy, hosted }: Between) => [count(proxy.requests), count(hosted.requests)]
+
+test("the proxy's 404 for a tag: hosted is asked first for exactly that, for LOOKUP_TTL seconds", async () => {
+  const router = await between(absent, manifest(), { LOOKUP_TTL: '0.5' })
+  const twice = async (path: string, headers = accept) => {
+    await get(router, path, headers)
+    await get(router, path, headers)
+    return asked(router)
+  }
+  assert.deepEqual(await twice(byTag), [1, 2])
+  assert.deepEqual(await twice('/v2/team/app/manifests/2.0'), [1, 2], 'another tag')
+  assert.deepEqual(await twice(byTag, { Accept: type }), [1, 2], 'another Accept')
+  await until('the proxy to be asked again', async () => {
+    await get(router, byTag)
+    return asked(router)[0] === 1
+  })
+  await router.close()
+})
+
+test('what both lacked is asked for at both again: no 404 comes from memory', async () => {
+  const proxy = changing(absent)
+  const router = await between(proxy.run, absent)
+  for (let i = 0; i < 3; i++) {
+    const reply = await get(router, byTag)
+    assert.deepEqual([reply.status, reply.json().errors[0].detail.length], [404, 2])
+    assert.deepEqual(
+      reply.json().errors[0].detail.map((one: { upstream: string }) => one.upstream),
+      ['proxy', 'hosted'],
+    )
+    assert.deepEqual(asked(router), [1, 1])
+  }
+  proxy.now = manifest()
+  assert.equal((await get(router, byTag)).status, 200)
+  await router.close()
+})
+
+test('where hosted fails, the proxy that lacked a tag lately is asked after all', async () => {
+  const [proxy, hosted] = [changing(absent), changing(manifest())]
+  const router = await between(proxy.run, hosted.run)
+  await get(router, byTag)
+  proxy.now = manifest()
+  hosted.now = answer(500)
+  assert.equal((await get(router, byTag)).status, 200)
+  await router.close()
+})
+
+test('a push makes no hint: after it the proxy is still asked first', async () => {
+  const router = await between(manifest(), manifest())
+  await send(router.url, 'PUT', byTag, { headers: { 'Content-Type': type }, body: content })
+  asked(router)
+  await get(router, byTag)
+  assert.deepEqual(asked(router), [1, 0])
+  await router.close()
+})
+
+test('by digest, who last served the name is asked first; by tag never', async () => {
+  const router = await between(absent, answer(200, { 'Content-Length': 4 }, 'blob'))
+  await get(router, byTag)
+  asked(router)
+  assert.equal((await get(router, `/v2/team/app/blobs/${digestOf('1')}`)).status, 200)
+  assert.deepEqual(asked(router), [0, 1])
+  await get(router, '/v2/team/app/manifests/other')
+  assert.deepEqual(asked(router), [1, 1])
+  await get(router, `/v2/team/other/blobs/${digestOf('1')}`)
+  assert.deepEqual(asked(router), [1, 1], 'another name')
+  await router.close()
+})
+
+test('a manifest by digest is asked for once; GET and HEAD get the same from memory', async () => {
+  const router = await between(absent, manifest())
+  const first = await get(router, byDigest)
+  asked(router)
+  for (const method of ['GET', 'HEAD']) {
+    const again = await get(router, byDigest, accept, method)
+    assert.equal(again.status, 200)
+    assert.equal(again.body.toString(), method === 'GET' ? content : '')
+    const told = ({ headers: { date, ...rest } }: Reply) => ({ ...rest, connection: '', 'keep-alive': '' })
+    assert.deepEqual(told(again), told(first))
+  }
+  assert.deepEqual(asked(router), [0, 0])
+  const metrics = (await get(router, '/metrics')).body.toString()
+  assert.match(metrics, /^registry_router_memory_total\{kind="manifest",outcome="hit"\} 2$/m)
+  await router.close()
+})
+
+const passing: [string, http.OutgoingHttpHeaders][] = [
+  ['no Accept', {}],
+  ['a wildcard', { Accept: '*/*' }],
+  ['another type', { Accept: 'application/json' }],
+  ['a range', { ...accept, Range: 'bytes=0-1' }],
+  ['If-None-Match', { ...accept, 'If-None-Match': '"x"' }],
+  ['If-Match', { ...accept, 'If-Match': '"x"' }],
+  ['a login', { ...accept, Authorization: 'Basic x' }],
+  ['a cookie', { ...accept, Cookie: 'x' }],
+]
+test('a kept manifest is not for requests that another answer might fit', async () => {
+  const router = await between(absent, manifest())
+  await get(router, byDigest)
+  asked(router)
+  for (const [what, headers] of passing) {
+    await get(router, byDigest, headers)
+    assert.equal(asked(router)[1], 1, what)
+  }
+  await get(router, `${byDigest}?x=1`)
+  assert.equal(asked(router)[1], 1, 'a query')
+  await get(router, byDigest)
+  assert.deepEqual(asked(router), [0, 0])
+  await router.close()
+})
+
+test("hosted's answer to a login is not kept; the proxy's, which never sees one, is", async () => {
+  const headers = { ...accept, Authorization: 'Basic x' }
+  const ofHosted = await between(absent, manifest())
+  for (const _ of [1, 2]) await get(ofHosted, byDigest, headers)
+  assert.equal(asked(ofHosted)[1], 2)
+  await get(ofHosted, byDigest)
+  assert.equal(asked(ofHosted)[1], 1)
+  await ofHosted.close()
+  const ofProxy = await between(manifest(), absent)
+  for (const _ of [1, 2]) await get(ofProxy, byDigest, headers)
+  await get(ofProxy, byDigest)
+  assert.deepEqual(asked(ofProxy), [1, 0])
+  await ofProxy.close()
+})
+
+const unkept: [string, Script][] = [
+  ['bytes of another digest', manifest({}, content.replace('2', '3'))],
+  ['no type', answer(200, { 'Content-Length': content.length }, content)],
+  ['a cookie for the client', manifest({ 'Set-Cookie': 'x=y' })],
+  ['chunks', answer(200, { 'Content-Type': type }, content)],
+  ['another status', answer(206, { 'Content-Type': type, 'Content-Length': content.length }, content)],
+]
+test('a manifest is kept whole and checked, or not at all', async () => {
+  for (const [what, script] of unkept) {
+    const router = await between(absent, script)
+    for (const _ of [1, 2]) await get(router, byDigest)
+    assert.equal(asked(router)[1], 2, what)
+    await router.close()
+  }
+})
+
+test('a manifest cut short is no answer: the other registry is asked, nothing is kept', async () => {
+  const cut: Script = (_, response) => {
+    response.writeHead(200, { 'Content-Type': type, 'Content-Length': content.length })
+    response.write(content.slice(0, 10), () => response.destroy())
+  }
+  const mended = await between(cut, manifest())
+  assert.equal((await get(mended, byDigest)).body.toString(), content)
+  await mended.close(true)
+  const lost = await between(cut, absent)
+  assert.equal((await get(lost, byDigest)).status, 502)
+  await lost.close(true)
+})
+
+test('a manifest larger than 1 MiB streams, and is not kept', async () => {
+  const large = JSON.stringify({ annotations: { x: 'x'.repeat(2 * 1024 * 1024) } })
+  const router = await between(absent, manifest({}, large, digestOf(large)))
+  const path = `/v2/team/app/manifests/${digestOf(large)}`
+  const replies = await Promise.all([1, 2, 3].map(() => get(router, path)))
+  for (const { body } of replies) assert.equal(digestOf(body), digestOf(large))
+  assert.equal(asked(router)[1], 3)
+  await router.close()
+})
+
+test('MANIFEST_MEMORY bounds what is kept, the least used goes first', async () => {
+  const bodies = ['a', 'b', 'c'].map((letter) => JSON.stringify({ annotations: { x: letter.repeat(400_000) } }))
+  const router = await between(
+    absent,
+    (request, response, recorded) => {
+      const body = bodies.find((one) => request.url?.endsWith(digestOf(one))) as string
+      manifest({}, body, digestOf(body))(request, response, recorded)
+    },
+    { MANIFEST_MEMORY: '1' },
+  )
+  const [a, b, c] = bodies.map((body) => `/v2/team/app/manifests/${digestOf(body)}`) as [string, string, string]
+  for (const path of [a, b, a, c, a]) await get(router, path)
+  assert.equal(asked(router)[1], 3)
+  await get(router, b)
+  assert.equal(asked(router)[1], 1)
+  await router.close()
+})
+
+for (const method of ['PUT', 'DELETE']) {
+  test(`after a ${method} in a name, its manifests are asked for again`, async () => {
+    const hosted = changing(manifest())
+    const router = await between(absent, hosted.run)
+    await get(router, byDigest)
+    await get(router, byDigest.replace('app', 'other'))
+    hosted.now = answer(202)
+    await send(router.url, method, byDigest, method === 'PUT' ? { body: content } : {})
+    asked(router)
+    hosted.now = absent
+    assert.equal((await get(router, byDigest)).status, 404)
+    assert.equal((await get(router, byDigest.replace('app', 'other'))).status, 200)
+    await router.close()
+  })
+}
+
+test('a read begun before a write is neither kept nor shared with one begun after it', async () => {
+  const before = held(manifest())
+  const hosted = changing(before.run)
+  const router = await between(absent, hosted.run)
+  const early = get(router, byDigest)
+  await until('the early read', () => before.waiting.length === 1)
+  hosted.now = answer(202)
+  await send(router.url, 'DELETE', byDigest)
+  hosted.now = absent
+  assert.equal((await get(router, byDigest)).status, 404)
+  before.release()
+  assert.equal((await early).status, 200)
+  assert.equal((await get(router, byDigest)).status, 404)
+  await router.close()
+})
+
+test('200 clients at once: each registry is asked once, and all get the manifest', async () => {
+  const slow = held(manifest())
+  const router = await between(absent, slow.run)
+  const replies = Array.from({ length: 200 }, () => get(router, byTag))
+  await until('all to wait', async () => /in_flight 201$/m.test((await get(router, '/metrics')).body.toString()))
+  await until('hosted to be asked', () => slow.waiting.length > 0)
+  slow.release()
+  for (const { status, body } of await Promise.all(replies)) assert.deepEqual([status, body.toString()], [200, content])
+  assert.deepEqual(asked(router), [1, 1])
+  await router.close()
+})
+
+test('requests with different logins share the question to the proxy, and never one to hosted', async () => {
+  const [proxy, hosted] = [held(absent), held(manifest())]
+  const router = await between(proxy.run, hosted.run)
+  const logins = [{}, { Authorization: 'Basic a' }, { Authorization: 'Basic b' }, { Cookie: 'c' }]
+  const replies = logins.map((login) => get(router, byTag, { ...accept, ...login }))
+  await until('all to wait', async () => /in_flight 5$/m.test((await get(router, '/metrics')).body.toString()))
+  proxy.release()
+  await until('hosted to be asked', () => hosted.waiting.length === logins.length)
+  hosted.release()
+  for (const { status } of await Promise.all(replies)) assert.equal(status, 200)
+  assert.deepEqual(asked(router), [1, 4])
+  await router.close()
+})
+
+test('a client that leaves takes nothing from those who wait with it; the last one frees the registry', async () => {
+  const slow = held(manifest())
+  const router = await between(slow.run, absent)
+  const leaving = [1, 2, 3].map(() => {
+    const request = open(router.url, 'GET', byTag, accept)
+    request.on('error', () => {})
+    request.end()
+    return request
+  })
+  await until('the three', async () => /in_flight 4$/m.test((await get(router, '/metrics')).body.toString()))
+  leaving[0]?.destroy()
+  leaving[1]?.destroy()
+  await until('two to be gone', async () => /in_flight 2$/m.test((await get(router, '/metrics')).body.toString()))
+  slow.release()
+  assert.equal((await answerOf(leaving[2] as http.ClientRequest)).resume().statusCode, 200)
+  const alone = open(router.url, 'GET', `${byTag}-alone`, accept)
+  alone.on('error', () => {})
+  alone.end()
+  await until('the last', () => slow.waiting.length === 1)
+  alone.destroy()
+  await until('the registry to be free', () => router.proxy.requests.at(-1)?.broken)
+  await router.close()
+})
+
+test('/v2/ asks each registry once a second, for each login apart', async () => {
+  const router = await between(answer(200, {}, '{}'), answer(200, {}, '{}'))
+  const ping = (headers = {}) => get(router, '/v2/', headers)
+  await Promise.all(Array.from({ length: 20 }, () => ping()))
+  await ping()
+  assert.deepEqual(asked(router), [1, 1])
+  await ping({ Authorization: 'Basic a' })
+  await ping({ Authorization: 'Basic a' })
+  await ping({ Authorization: 'Basic b' })
+  assert.ok(asked(router)[1] === 2)
+  await until('the next second', async () => {
+    await ping()
+    return asked(router)[1] === 1
+  })
+  await router.close()
+})
+
+test('LOOKUP_TTL=0: everything is asked for every time', async () => {
+  const router = await between(absent, manifest(), { LOOKUP_TTL: '0' })
+  for (const path of [byTag, byDigest, '/v2/']) {
+    for (const _ of [1, 2]) await get(router, path)
+    assert.deepEqual(asked(router), [2, 2], path)
+  }
+  await router.close()
+})
+
+test('MANIFEST_MEMORY=0: no manifest is kept', async () => {
+  const router = await between(absent, manifest(), { MANIFEST_MEMORY: '0' })
+  for (const _ of [1, 2]) await get(router, byDigest)
+  assert.deepEqual(asked(router)[1], 2)
+  await router.close()
+})
