@@ -1,0 +1,212 @@
+/** What the bench measures with: routers and nginx as operators run them, a registry far away, clients, and the clock. */
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import net from 'node:net'
+import { join } from 'node:path'
+import { adopt, run, start, until } from '../test/parts/children.ts'
+import { root, type Way, ways } from '../test/parts/router.ts'
+
+/** Something that answers for images: a registry itself, nginx, or a router. */
+export interface Target {
+  name: string
+  url: string
+  /** Its processes, where it is one that is measured. */
+  pids: () => number[]
+  stop: () => Promise<unknown>
+}
+
+export function freePort(): Promise<number> {
+  return new Promise((resolve) => {
+    const server = net.createServer().listen(0, '127.0.0.1', () => {
+      const { port } = server.address() as net.AddressInfo
+      server.close(() => resolve(port))
+    })
+  })
+}
+
+/** The router as an operator runs it, its log in a file; `answered`: milliseconds from its start to its first answer. */
+export async function launchRouter(
+  way: Way,
+  folder: string,
+  environment: Record<string, string>,
+): Promise<Target & { answered: number }> {
+  const port = await freePort()
+  const env = { HOST: '127.0.0.1', PORT: `${port}`, AGGREGATE_HOSTNAME: `127.0.0.1:${port}`, ...environment }
+  const started = performance.now()
+  const command = ['sh', '-c', `exec "$0" "$@" > ${join(folder, `${way}-${port}.log`)} 2>&1`, ...ways[way]]
+  const child = start(command, { cwd: root, env })
+  while (!(await isLive(port))) if (child.exited()) throw new Error(`${way} ended: see ${folder}`)
+  const answered = performance.now() - started
+  const pids = () => tree(child.pid)
+  pids().forEach(adopt)
+  const stop = async () => {
+    for (const pid of pids()) process.kill(pid, 'SIGKILL')
+    await child.ended
+  }
+  return { name: way, url: `http://127.0.0.1:${port}`, pids, answered, stop }
+}
+
+/** One try, on a connection of its own; it returns within a millisecond where nobody listens. */
+function isLive(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = net.connect(port, '127.0.0.1', () => socket.write('GET /livez HTTP/1.0\r\n\r\n'))
+    socket.once('data', (data) => {
+      socket.destroy()
+      resolve(data.includes(' 200 '))
+    })
+    socket.once('error', () => setTimeout(resolve, 1, false))
+  })
+}
+
+/** nginx with the usual fallback: reads at the cache, what it lacks at hosted, writes at hosted, bodies not buffered. */
+export async function launchNginx(folder: string, cache: string, hosted: string): Promise<Target> {
+  const port = await freePort()
+  const prefix = join(folder, `nginx-${port}`)
+  mkdirSync(prefix)
+  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
+    (one) => `${one}_temp_path ${prefix}/${one};`,
+  )
+  writeFileSync(
+    join(prefix, 'nginx.conf'),
+    `user root; worker_processes auto; daemon off; pid ${prefix}/pid; error_log ${prefix}/error.log;
+    events { worker_connections 8192; }
+    http {
+      ${temporary.join(' ')}
+      access_log ${prefix}/access.log;
+      upstream cache { server ${cache}; keepalive 256; }
+      upstream hosted { server ${hosted}; keepalive 256; }
+      server {
+        listen 127.0.0.1:${port} backlog=4096;
+        client_max_body_size 0;
+        keepalive_requests 1000000;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+        proxy_set_header Host $http_host;
+        proxy_request_buffering off;
+        proxy_max_temp_file_size 0;
+        location /v2/ {
+          error_page 401 403 404 418 429 500 502 503 504 = @hosted;
+          if ($request_method !~ ^(GET|HEAD)$) { return 418; }
+          proxy_intercept_errors on;
+          proxy_pass http://cache;
+        }
+        location @hosted { proxy_pass http://hosted; }
+      }
+    }`,
+  )
+  const child = start(['nginx', '-p', prefix, '-c', join(prefix, 'nginx.conf')])
+  const url = `http://127.0.0.1:${port}`
+  await until('nginx', () => fetch(`${url}/v2/`).catch(() => undefined))
+  const pids = () => tree(child.pid)
+  pids().forEach(adopt)
+  return { name: 'nginx', url, pids, stop: () => child.stop('SIGTERM') }
+}
+
+/** A relay to a registry that is far away: every byte takes so many milliseconds, in each direction. */
+export async function farAway(host: string): Promise<{ url: string; delay: { milliseconds: number } }> {
+  const delay = { milliseconds: 0 }
+  const [name, port] = host.split(':') as [string, string]
+  const late = (from: net.Socket, to: net.Socket) => {
+    from.on('data', (chunk) => setTimeout(() => to.write(chunk), delay.milliseconds))
+    from.on('close', () => setTimeout(() => to.destroy(), delay.milliseconds))
+    from.on('error', () => {})
+  }
+  const server = net.createServer((client) => {
+    const upstream = net.connect(Number(port), name)
+    late(client, upstream)
+    late(upstream, client)
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  server.unref()
+  return { url: `http://127.0.0.1:${(server.address() as net.AddressInfo).port}`, delay }
+}
+
+/** A process and all it started. */
+function tree(pid: number): number[] {
+  const parents = new Map<number, number>()
+  for (const entry of readdirSync('/proc')) {
+    if (/^\d+$/.test(entry)) parents.set(Number(entry), Number(statOf(Number(entry))[1]))
+  }
+  const family = [pid]
+  for (const member of family) for (const [child, parent] of parents) if (parent === member) family.push(child)
+  return family
+}
+
+/** The fields of /proc/PID/stat from the third on: state, parent, … */
+function statOf(pid: number): string[] {
+  try {
+    return readFileSync(`/proc/${pid}/stat`, 'utf8')
+      .replace(/^.*\) /s, '')
+      .split(' ')
+  } catch {
+    return []
+  }
+}
+
+/** Seconds of processor time it has taken so far. */
+export function cpuSeconds({ pids }: Target): number {
+  return sum(pids().map((pid) => (Number(statOf(pid)[11] ?? 0) + Number(statOf(pid)[12] ?? 0)) / 100))
+}
+
+/** MiB of resident memory. */
+export function memory({ pids }: Target): number {
+  return Math.round(sum(pids().map((pid) => (Number(statOf(pid)[21] ?? 0) * 4096) / 2 ** 20)))
+}
+
+export interface Rate {
+  /** Good answers a second. */
+  rate: number
+  /** Milliseconds within which 99 of 100 were answered. */
+  p99: number
+  /** Seconds of processor time for a thousand. */
+  cpu: number
+  /** Answers that were none, or not good. */
+  errors: number
+}
+
+/** Loads a target with GETs of these paths in turn, by wrk. */
+export async function load(
+  folder: string,
+  target: Target,
+  { paths, accept, connections, time }: { paths: string[]; accept: string; connections: number; time: number },
+): Promise<Rate> {
+  const script = join(folder, 'load.lua')
+  writeFileSync(
+    script,
+    `local paths = { ${paths.map((path) => `"${path}"`).join(', ')} }
+    local turn = 0
+    request = function()
+      turn = turn % #paths + 1
+      return wrk.format("GET", paths[turn])
+    end
+    done = function(summary, latency)
+      local e = summary.errors
+      local p99 = latency:percentile(99)
+      print(string.format("RESULT %d %d %d %d", summary.requests, summary.duration, p99, e.connect + e.read + e.write + e.status))
+    end`,
+  )
+  const before = cpuSeconds(target)
+  const header = `Accept: ${accept}`
+  const said = await run(['wrk', '-t1', `-c${connections}`, `-d${time}s`, '-H', header, '-s', script, target.url])
+  const numbers = /RESULT (\d+) (\d+) (\d+) (\d+)/.exec(said)?.slice(1).map(Number)
+  const [requests = 0, microseconds = 0, p99 = 0, errors = 0] = numbers ?? []
+  const good = requests - errors
+  const cpu = ((cpuSeconds(target) - before) / good) * 1000
+  return { rate: good / (microseconds / 1e6), p99: p99 / 1000, cpu, errors }
+}
+
+/** Seconds a command takes. */
+export async function seconds(command: string[]): Promise<number> {
+  const started = performance.now()
+  await run(command)
+  return (performance.now() - started) / 1000
+}
+
+export const sum = (values: number[]) => values.reduce((total, value) => total + value, 0)
+
+export function median(values: number[]): number {
+  const sorted = [...values].sort((a, b) => a - b)
+  return (
+    ((sorted[Math.floor((sorted.length - 1) / 2)] as number) + (sorted[Math.ceil((sorted.length - 1) / 2)] as number)) /
+    2
+  )
+}
