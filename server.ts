@@ -2,7 +2,7 @@
 import process from 'node:process'
 import manifest from './package.json' with { type: 'json' }
 import { type Config, configHelp, readConfig } from './src/config.ts'
-import { createLog } from './src/log.ts'
+import { createLog, inBatches } from './src/log.ts'
 import { detectRuntime } from './src/runtime.ts'
 import { createService } from './src/service.ts'
 
@@ -17,7 +17,9 @@ Everything else comes from the environment:
 ${configHelp()}`
 
 async function serve(config: Config): Promise<void> {
-  const log = createLog(config, console.log)
+  const { write, flush } = inBatches(console.log)
+  process.on('exit', flush)
+  const log = createLog(config, write)
   const runtime = await detectRuntime()
   const { version } = manifest
   const { fetch, name: runtimeName } = runtime

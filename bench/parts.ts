@@ -34,7 +34,9 @@ export async function launchRouter(
   const started = performance.now()
   const command = ['sh', '-c', `exec "$0" "$@" > ${join(folder, `${way}-${port}.log`)} 2>&1`, ...ways[way]]
   const child = start(command, { cwd: root, env })
-  while (!(await isLive(port))) if (child.exited()) throw new Error(`${way} ended: see ${folder}`)
+  while (!(await isLive(port))) {
+    if (child.exited() || performance.now() - started > 30_000) throw new Error(`${way} does not answer`)
+  }
   const answered = performance.now() - started
   const pids = () => tree(child.pid)
   pids().forEach(adopt)
@@ -48,7 +50,7 @@ export async function launchRouter(
 /** One try, on a connection of its own; it returns within a millisecond where nobody listens. */
 function isLive(port: number): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = net.connect(port, '127.0.0.1', () => socket.write('GET /livez HTTP/1.0\r\n\r\n'))
+    const socket = net.connect(port, '127.0.0.1', () => socket.write('GET /livez HTTP/1.1\r\nHost: x\r\n\r\n'))
     socket.once('data', (data) => {
       socket.destroy()
       resolve(data.includes(' 200 '))

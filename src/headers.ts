@@ -6,49 +6,45 @@ import type { Config } from './config.ts'
 const hopByHop = /^(connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade)$/
 /** What a client claims about its way here, and what belongs to this hop's own connection or body. */
 const replaced = /^(forwarded|x-forwarded-(?!for$).*|x-real-ip|host|expect|content-length|accept-encoding)$/
+/** What says who the client is. */
+const secret = /^(authorization|cookie)$/
 
-function endToEnd(from: Headers): Headers {
+/** Names in lower case, as Headers gives them. Pairs, since building Headers is what costs most. */
+type Fields = [name: string, value: string][]
+type Aggregate = Config['aggregate']
+
+function endToEnd(from: Headers): Fields {
   const named = from
     .get('Connection')
     ?.toLowerCase()
     .split(/[\s,]+/)
-  const headers = new Headers()
-  for (const [name, value] of from) {
-    if (!hopByHop.test(name) && !named?.includes(name)) headers.append(name, value)
-  }
-  return headers
+  return [...from].filter(([name]) => !hopByHop.test(name) && !named?.includes(name))
 }
-
-type Aggregate = Config['aggregate']
 
 /** The fields an upstream gets. The client's login and cookies go to hosted alone; all addresses are ours to tell. */
 export function requestHeaders(upstream: UpstreamName, from: Headers, aggregate: Aggregate, client?: string): Headers {
-  const headers = endToEnd(from)
-  for (const name of [...headers.keys()]) if (replaced.test(name)) headers.delete(name)
-  if (upstream === 'proxy') {
-    headers.delete('Authorization')
-    headers.delete('Cookie')
-  }
+  const fields = endToEnd(from).filter(
+    ([name]) => !replaced.test(name) && (upstream === 'hosted' || !secret.test(name)),
+  )
   // A body that is decoded on the way has another length, and on one runtime ends short in silence.
-  headers.set('Accept-Encoding', 'identity')
-  headers.set('X-Forwarded-Host', aggregate.host)
-  headers.set('X-Forwarded-Proto', aggregate.protocol.slice(0, -1))
-  if (client) headers.append('X-Forwarded-For', client)
-  return headers
+  fields.push(['accept-encoding', 'identity'])
+  fields.push(['x-forwarded-host', aggregate.host])
+  fields.push(['x-forwarded-proto', aggregate.protocol.slice(0, -1)])
+  // Joined to what came, if anything did.
+  if (client) fields.push(['x-forwarded-for', client])
+  return new Headers(fields)
 }
 
 /** The fields a client gets. A login is hosted's to ask for: the proxy's challenges and cookies stop here. */
-export function responseHeaders(upstream: UpstreamName, status: number, from: Headers): Headers {
-  const headers = endToEnd(from)
-  const challenges = headers.get('WWW-Authenticate')
-  headers.delete('WWW-Authenticate')
-  if (upstream === 'proxy') headers.delete('Set-Cookie')
-  else if (challenges) headers.set('WWW-Authenticate', bearerFirst(challenges))
-  const location = headers.get('Location')
-  if (location && [201, 202, 204, 416].includes(status)) headers.set('Location', ownPath(location))
-  const link = headers.get('Link')?.replace(/(?<=<)[^>]*(?=>)/g, ownPath)
-  if (link) headers.set('Link', link)
-  return headers
+export function responseHeaders(upstream: UpstreamName, status: number, from: Headers): Fields {
+  const ownLocation = [201, 202, 204, 416].includes(status)
+  return endToEnd(from).flatMap(([name, value]): Fields => {
+    if (upstream === 'proxy' && (name === 'www-authenticate' || name === 'set-cookie')) return []
+    if (name === 'www-authenticate') return [[name, bearerFirst(value)]]
+    if (name === 'location' && ownLocation) return [[name, ownPath(value)]]
+    if (name === 'link') return [[name, value.replace(/(?<=<)[^>]*(?=>)/g, ownPath)]]
+    return [[name, value]]
+  })
 }
 
 /** An address whose path is of the route table goes out as that path: TLS, ports and replicas then do not matter. */

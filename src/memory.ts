@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import type { Match, UpstreamName } from '../routing.ts'
 import { responseHeaders } from './headers.ts'
-import { type Answer, clientLeft, discard, left } from './upstream.ts'
+import { type Answer, clientLeft, discard, leaving, left } from './upstream.ts'
 
 export interface MemoryOptions {
   /** Seconds a verdict or a manifest is remembered; 0: never. */
@@ -18,9 +18,18 @@ export interface MemoryOptions {
 
 /** A read whose answer may be remembered, or shared with others that ask the same. */
 export interface Reading {
-  request: Request
   matched: Match
+  name: string
   query: string
+  accept: string
+  /** All that the question is made of, its login aside. */
+  question: string
+  /** Whether the answer depends on more (RFC 9110, sections 13 and 14). */
+  partial: boolean
+  /** What tells one client from another, never in clear; empty where nothing does. */
+  login: string
+  /** Tells when the client leaves. */
+  request: Request
 }
 
 /** A manifest by digest, whole, its digest checked. */
@@ -28,7 +37,8 @@ export interface Kept {
   upstream: UpstreamName
   content: Uint8Array<ArrayBuffer>
   /** As a client gets them. */
-  headers: Headers
+  headers: [string, string][]
+  type: string
 }
 
 export type Memory = ReturnType<typeof createMemory>
@@ -73,51 +83,46 @@ export function createMemory({ lookupTtl, manifestMemory, now, onUse }: MemoryOp
 
   return {
     /** Whom to ask first, where that is known better than the table does. */
-    first: (reading: Reading): UpstreamName | undefined => {
+    first: ({ matched, name, question }: Reading): UpstreamName | undefined => {
       if (!remembers) return undefined
-      const { digest, name = '' } = reading.matched
       // Content is the same wherever it lies; what a tag means is for the table to say, and for a 404 of the proxy.
-      const known = (digest && served.get(name)) || (lacks.has(lookupKey(reading)) ? 'hosted' : undefined)
+      const known = (matched.digest && served.get(name)) || (lacks.has(question) ? 'hosted' : undefined)
       onUse('hint', known ? 'hit' : 'miss')
       return known
     },
 
-    learn: (reading: Reading, { upstream, verdict }: Answer): void => {
+    learn: ({ name, question }: Reading, { upstream, verdict }: Answer): void => {
       if (!remembers) return
-      if (verdict === 'found') served.set(reading.matched.name ?? '', upstream)
+      if (verdict === 'found') served.set(name, upstream)
       if (upstream !== 'proxy') return
-      const key = lookupKey(reading)
-      if (verdict === 'found') lacks.delete(key)
-      else if (verdict === 'absent' && key.length <= longestKey) lacks.set(key, true)
+      if (verdict === 'found') lacks.delete(question)
+      else if (verdict === 'absent' && question.length <= longestKey) lacks.set(question, true)
     },
 
     /** The manifest this asks for, if it is kept and may be given to whoever asks. */
     manifest: (reading: Reading): Kept | undefined => {
-      const { entity } = reading.matched.route
-      if (!kept || entity !== 'manifest' || !reading.matched.digest || isPartial(reading.request)) return undefined
+      const { matched, partial } = reading
+      if (!kept || matched.route.entity !== 'manifest' || !matched.digest || partial) return undefined
       const entry = kept.get(keptKey(reading))
-      const type = entry?.headers.get('Content-Type') ?? ''
-      const usable = entry && accepts(reading.request, type) && mayShare(entry.upstream, reading.request)
+      const usable = entry && accepts(reading, entry.type) && mayShare(entry.upstream, reading)
       onUse('manifest', usable ? 'hit' : 'miss')
       return usable ? entry : undefined
     },
 
     /**
-     * Asks once for all that ask the same at the same time, and keeps a manifest that may be kept. `ask` gets a signal
-     * that aborts when the last of their clients has left.
+     * Asks once for all that ask the same at the same time, and keeps a manifest that may be kept. What `ask` gets is
+     * aborted when the last of their clients has left.
      */
     together: async (upstream: UpstreamName, method: string, reading: Reading, ask: AskWith): Promise<Answer> => {
-      const { request, matched } = reading
-      if (isPartial(request)) return ask(request.signal)
-      const name = matched.name ?? ''
+      const { request, matched, name, partial, question } = reading
+      if (partial) return ask(leaving(request.signal))
       const generation = generationOf(name)
-      const login = upstream === 'hosted' ? credentials(request.headers) : ''
-      const key = `${generation} ${upstream} ${method} ${lookupKey(reading)} ${login}`
-      return share(key, upstream, request.signal, async (signal) => {
+      const key = `${generation} ${upstream} ${method} ${question} ${upstream === 'hosted' ? reading.login : ''}`
+      return share(key, upstream, request.signal, async (abort) => {
         const storeAs = keptKey(reading)
-        const answer = await ask(signal)
+        const answer = await ask(abort)
         // Read before a write that was answered since, it may be what the write did away with.
-        if (method === 'GET' && mayShare(upstream, request) && generationOf(name) === generation) {
+        if (method === 'GET' && mayShare(upstream, reading) && generationOf(name) === generation) {
           const manifest = toKeep(answer, matched.digest)
           if (manifest) kept?.set(storeAs, manifest)
         }
@@ -127,12 +132,12 @@ export function createMemory({ lookupTtl, manifestMemory, now, onUse }: MemoryOp
 
     /** Asks a registry's `/v2/` at most once a second, for each login apart. */
     ping: async (upstream: UpstreamName, request: Request, ask: AskWith): Promise<Answer> => {
-      const key = `${upstream} ${upstream === 'hosted' ? credentials(request.headers) : ''}`
+      const key = `${upstream} ${upstream === 'hosted' ? loginOf(request.headers) : ''}`
       const known = remembers ? pings.get(key) : undefined
       onUse('ping', known ? 'hit' : 'miss')
       if (known) return known
-      return share(`ping ${key}`, upstream, request.signal, async (signal) => {
-        const given = await ask(signal)
+      return share(`ping ${key}`, upstream, request.signal, async (abort) => {
+        const given = await ask(abort)
         discard(given)
         // Of a registry that is up, that alone is for all.
         const answer = given.verdict === 'found' ? { ...given, response: undefined } : given
@@ -147,8 +152,7 @@ export function createMemory({ lookupTtl, manifestMemory, now, onUse }: MemoryOp
     },
   }
 
-  function keptKey({ matched, query }: Reading): string {
-    const name = matched.name ?? ''
+  function keptKey({ name, matched, query }: Reading): string {
     return `${generationOf(name)} ${name} ${matched.digest}${query}`
   }
 
@@ -156,24 +160,27 @@ export function createMemory({ lookupTtl, manifestMemory, now, onUse }: MemoryOp
     const under = flights.get(key)
     onUse('flight', under ? 'hit' : 'miss')
     const flight = under ?? begin(key, ask)
-    const stay = join(flight, client)
-    const answer = await Promise.race([flight.answer, stay.left.then(() => left(upstream))])
+    let leave = () => {}
+    const answer = await new Promise<Answer>((resolve, reject) => {
+      leave = join(flight, client, () => resolve(left(upstream)))
+      flight.answer.then(resolve, reject)
+    })
     if (!under || isShareable(answer)) return answer
-    stay.leave()
-    return ask(client)
+    leave()
+    return ask(leaving(client))
   }
 
   function begin(key: string, ask: AskWith): Flight {
-    const controller = new AbortController()
+    const abort = new AbortController()
     const over = () => {
       if (flights.get(key) === flight) flights.delete(key)
     }
     const flight: Flight = {
-      answer: ask(controller.signal).finally(over),
+      answer: ask(abort).finally(over),
       waiting: 0,
       end: () => {
         over()
-        controller.abort()
+        abort.abort()
       },
     }
     flights.set(key, flight)
@@ -181,7 +188,7 @@ export function createMemory({ lookupTtl, manifestMemory, now, onUse }: MemoryOp
   }
 }
 
-type AskWith = (signal: AbortSignal) => Promise<Answer>
+type AskWith = (abort: AbortController) => Promise<Answer>
 
 /** A question under way, and how many wait for its answer. */
 interface Flight {
@@ -190,23 +197,21 @@ interface Flight {
   end: () => void
 }
 
-/** Waits with the others until the client leaves; the last one to leave ends the question. */
-function join(flight: Flight, client: AbortSignal) {
+/** Waits with the others until the client leaves, or `leave`s before; the last one ends the question. */
+function join(flight: Flight, client: AbortSignal, onLeave: () => void): () => void {
   flight.waiting++
   let waits = true
   const leave = () => {
     if (waits && --flight.waiting === 0) flight.end()
     waits = false
   }
-  const gone = new Promise<void>((resolve) => {
-    const onLeave = () => {
-      leave()
-      resolve()
-    }
-    if (client.aborted) onLeave()
-    else client.addEventListener('abort', onLeave, { once: true })
-  })
-  return { left: gone, leave }
+  const gone = () => {
+    leave()
+    onLeave()
+  }
+  if (client.aborted) gone()
+  else client.addEventListener('abort', gone, { once: true })
+  return leave
 }
 
 /** A body that was not read whole is for one client alone. */
@@ -214,43 +219,48 @@ function isShareable({ verdict, content, response }: Answer): boolean {
   return verdict !== 'found' || content !== undefined || !response?.body
 }
 
-function lookupKey({ request, matched, query }: Reading): string {
-  return `${matched.path}${query} ${request.headers.get('Accept') ?? ''}`
+const conditions = ['Range', 'If-Match', 'If-None-Match', 'If-Modified-Since', 'If-Unmodified-Since', 'If-Range']
+
+export function readingOf(request: Request, matched: Match, query: string): Reading {
+  const { headers } = request
+  const accept = headers.get('Accept') ?? ''
+  return {
+    matched,
+    name: matched.name ?? '',
+    query,
+    accept,
+    question: `${matched.path}${query} ${accept}`,
+    partial: conditions.some((name) => headers.has(name)),
+    login: loginOf(headers),
+    request,
+  }
 }
 
-const partial = ['Range', 'If-Match', 'If-None-Match', 'If-Modified-Since', 'If-Unmodified-Since', 'If-Range']
-
-/** Whether the answer depends on more than what is asked for (RFC 9110, sections 13 and 14). */
-function isPartial({ headers }: Request): boolean {
-  return partial.some((name) => headers.has(name))
-}
-
-/** What tells one client from another, never in clear. */
-function credentials(headers: Headers): string {
-  const [authorization, cookie] = [headers.get('Authorization'), headers.get('Cookie')]
-  if (authorization === null && cookie === null) return ''
-  return createHash('sha256')
-    .update(JSON.stringify([authorization, cookie]))
-    .digest('base64')
+function loginOf(headers: Headers): string {
+  const said = [headers.get('Authorization'), headers.get('Cookie')]
+  if (said.every((one) => one === null)) return ''
+  return createHash('sha256').update(JSON.stringify(said)).digest('base64')
 }
 
 /** Whether an answer may be kept for others: what hosted says to a login is for that login to hear. */
-function mayShare(upstream: UpstreamName, { headers }: Request): boolean {
-  return upstream === 'proxy' || (!headers.has('Authorization') && !headers.has('Cookie'))
+function mayShare(upstream: UpstreamName, { login }: Reading): boolean {
+  return upstream === 'proxy' || login === ''
 }
 
 /** Whether Accept lists the type itself: a wildcard leaves the choice to the registry. */
-function accepts({ headers }: Request, type: string): boolean {
-  const essence = (text: string) => text.replace(/;.*/, '').trim().toLowerCase()
-  return (headers.get('Accept') ?? '').split(',').some((one) => essence(one) === essence(type))
+function accepts({ accept }: Reading, type: string): boolean {
+  return accept === type || accept.split(',').some((one) => essence(one) === essence(type))
 }
+
+/** A media type without its parameters. */
+const essence = (text: string) => text.replace(/;.*/, '').trim().toLowerCase()
 
 function toKeep({ upstream, status, content, response }: Answer, digest = ''): Kept | undefined {
   const [algorithm = '', hex] = digest.split(':')
   if (status !== 200 || !content || !response || !['sha256', 'sha512'].includes(algorithm)) return undefined
-  if (!response.headers.has('Content-Type') || response.headers.has('Set-Cookie')) return undefined
+  const type = response.headers.get('Content-Type')
+  if (!type || response.headers.has('Set-Cookie')) return undefined
   if (createHash(algorithm).update(content).digest('hex') !== hex) return undefined
-  const headers = responseHeaders(upstream, status, response.headers)
-  headers.delete('Date')
-  return { upstream, content, headers }
+  const headers = responseHeaders(upstream, status, response.headers).filter(([name]) => name !== 'date')
+  return { upstream, content, headers, type }
 }

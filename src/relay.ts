@@ -3,9 +3,9 @@ import type { Entity, Match, UpstreamName } from '../routing.ts'
 import type { Config } from './config.ts'
 import { type OciError, ociError } from './errors.ts'
 import { bearerFirst, hasBody, requestHeaders, responseHeaders } from './headers.ts'
-import type { Kept, Memory } from './memory.ts'
+import { type Kept, type Memory, readingOf } from './memory.ts'
 import type { Body, Connection, Reply } from './runtime.ts'
-import { type Answer, type Ask, clientLeft, discard, type Question } from './upstream.ts'
+import { type Answer, type Ask, clientLeft, discard, leaving, type Question } from './upstream.ts'
 
 /** What came of one request, as the client, the log and the metrics need it. */
 export interface Outcome {
@@ -36,15 +36,15 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
   }
 
   /** What an upstream is asked on behalf of a client. */
-  function question(to: UpstreamName, request: Request, { matched, query }: Target, { address }: Connection): Question {
+  function question(to: UpstreamName, request: Request, { matched, query }: Target, { address }: Connection) {
     const headers = requestHeaders(to, request.headers, config.aggregate, address)
-    return { method: request.method, target: matched.path + query, headers, signal: request.signal }
+    return { method: request.method, target: matched.path + query, headers }
   }
 
   /** A row that asks one registry: its answer passes as it came, whatever its verdict. */
   async function pass(request: Request, target: Target, connection: Connection): Promise<Outcome> {
     const upstream = target.matched.route.ask[0] as UpstreamName
-    const asked = question(upstream, request, target, connection)
+    const asked: Question = { ...question(upstream, request, target, connection), abort: leaving(request.signal) }
     const body = hasBody(request) ? (connection.upload ?? request.body) : null
     const length = request.headers.get('Content-Length')
     if (body) {
@@ -66,7 +66,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
   /** A row that asks both: the first answer that is `found` wins; with none, the failure names what each said. */
   async function lookup(request: Request, target: Target, connection: Connection): Promise<Outcome> {
     const { matched, query } = target
-    const reading = { request, matched, query }
+    const reading = readingOf(request, matched, query)
     const kept = memory.manifest(reading)
     if (kept) return fromMemory(kept, request.method)
 
@@ -75,9 +75,11 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     const decides = (upstream: UpstreamName) => upstream === 'hosted' && order[0] === 'hosted' && !matched.digest
     const askFor = (upstream: UpstreamName, method: string) => {
       const asked = { ...question(upstream, request, target, connection), method, readError: true }
-      if (matched.route.entity !== 'manifest') return ask[upstream]({ ...asked, aside: true })
-      return memory.together(upstream, method, reading, (signal) =>
-        ask[upstream]({ ...asked, signal, whole: true, aside: !decides(upstream) }),
+      if (matched.route.entity !== 'manifest') {
+        return ask[upstream]({ ...asked, abort: leaving(request.signal), aside: true })
+      }
+      return memory.together(upstream, method, reading, (abort) =>
+        ask[upstream]({ ...asked, abort, whole: true, aside: !decides(upstream) }),
       )
     }
     const inTurn = memory.first(reading) === order[1] ? [...order].reverse() : order
@@ -116,7 +118,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     const both = config.v2Requires === 'both'
     const ping = (to: UpstreamName) => {
       const asked = { ...question(to, request, target, connection), method: 'GET', target: '/v2/' }
-      return memory.ping(to, request, (signal) => ask[to]({ ...asked, signal, readError: true, always: true }))
+      return memory.ping(to, request, (abort) => ask[to]({ ...asked, abort, readError: true, always: true }))
     }
     const [hosted, proxy] = await Promise.all([ping('hosted'), both ? ping('proxy') : undefined])
     const answers = proxy ? [proxy, hosted] : [hosted]
@@ -139,10 +141,10 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
   function deliver(answer: Answer, answers: Answer[], method: string, bytesIn?: number): Outcome {
     const { status, headers: given } = answer.response as Reply
     const headers = responseHeaders(answer.upstream, status, given)
-    const length = headers.get('Content-Length')
+    const length = given.get('Content-Length')
     const none = [204, 205, 304].includes(status) || method === 'HEAD' || length === '0'
     const body = none ? null : (answer.content ?? answer.response?.body ?? null)
-    if (body && !headers.has('Content-Type')) headers.set('Content-Type', 'application/octet-stream')
+    if (body && !given.has('Content-Type')) headers.push(['content-type', 'application/octet-stream'])
     const response = new Response(body, { status, headers })
     return { response, body, answers, by: answer.upstream, bytesIn, bytesOut: body ? Number(length) : 0 }
   }

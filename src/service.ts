@@ -9,7 +9,7 @@ import { createMemory } from './memory.ts'
 import { createMetrics } from './metrics.ts'
 import { createRelay, isUp, type Outcome, told } from './relay.ts'
 import type { Connection, Fetch, Handler } from './runtime.ts'
-import { type Ask, createUpstream, discard } from './upstream.ts'
+import { type Ask, createUpstream, discard, leaving } from './upstream.ts'
 
 export interface Dependencies {
   fetch: Fetch
@@ -100,8 +100,11 @@ export function createService(config: Config, { fetch, now, log, version, runtim
   app.get('/healthcheck', async (c) => {
     c.set('entity', 'healthcheck')
     const headers = new Headers({ 'Accept-Encoding': 'identity' })
-    const ping = { method: 'GET', target: '/v2/', headers, signal: c.req.raw.signal, readError: true, always: true }
-    const [proxy, hosted] = await Promise.all([ask.proxy(ping), ask.hosted(ping)])
+    const ping = (name: UpstreamName) => {
+      const abort = leaving(c.req.raw.signal)
+      return ask[name]({ method: 'GET', target: '/v2/', headers, abort, readError: true, always: true })
+    }
+    const [proxy, hosted] = await Promise.all([ping('proxy'), ping('hosted')])
     for (const answer of [proxy, hosted]) discard(answer)
     return c.json({ proxy: proxy.status, hosted: hosted.status }, isUp(proxy) && isUp(hosted) ? 200 : 503)
   })

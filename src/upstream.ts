@@ -33,8 +33,8 @@ export interface Question {
   body?: ReadableStream<Uint8Array> | null
   /** Settles when the body's last byte was taken; a write's deadline starts there. */
   bodyRead?: Promise<void>
-  /** Aborts when the client leaves. */
-  signal?: AbortSignal
+  /** Aborted when nobody waits for the answer any more; a deadline aborts it too. */
+  abort: AbortController
   /** Read the body of an answer that is not `found`, so that its connection is free again. */
   readError?: boolean
   /** Read the body of an answer that is `found` too, if it is small: then the deadline is for all of it. */
@@ -76,13 +76,13 @@ export function createUpstream(options: UpstreamOptions): Ask {
   }
 
   async function send(question: Question, report: Report): Promise<Answer> {
-    const { method, target, headers, body, signal } = question
+    const { method, target, headers, body, abort } = question
     const started = now()
     const timeout = isRead(question) ? options.readTimeout : options.writeTimeout
     const failed = (status: number, reason?: string): Answer => {
       return { upstream: name, verdict: 'failed', status, reason, milliseconds: now() - started }
     }
-    const deadline = startDeadline(timeout, signal, body ? (question.bodyRead ?? never) : undefined)
+    const deadline = startDeadline(timeout, abort, body ? (question.bodyRead ?? never) : undefined)
     const answered = (answer: Answer, cause?: string, well = answer.status < 502 || answer.status > 504): Answer => {
       deadline.clear()
       report(well)
@@ -91,7 +91,7 @@ export function createUpstream(options: UpstreamOptions): Ask {
     }
     const noAnswer = (error: unknown): Answer => {
       if (deadline.passed()) return answered(failed(504, `no answer within ${timeout} s`))
-      if (!signal?.aborted && (error as Error).name !== 'AbortError') {
+      if (!abort.signal.aborted && (error as Error).name !== 'AbortError') {
         return answered(failed(502, 'no answer'), causeOf(error))
       }
       // The client left: that says nothing about the registry.
@@ -103,7 +103,7 @@ export function createUpstream(options: UpstreamOptions): Ask {
       method,
       headers,
       body: body ?? null,
-      signal: deadline.signal,
+      signal: abort.signal,
       redirect: 'manual',
       ...(body ? { duplex: 'half' } : {}),
     } as RequestInit
@@ -111,7 +111,7 @@ export function createUpstream(options: UpstreamOptions): Ask {
     try {
       response = await fetch(origin + target, init).catch((error) => {
         // A kept-alive connection may close just as a request goes out. What has a body is never sent twice.
-        const again = (isRead(question) || (method === 'POST' && !body)) && !deadline.signal.aborted
+        const again = (isRead(question) || (method === 'POST' && !body)) && !abort.signal.aborted
         if (!again) throw error
         return fetch(origin + target, init, true)
       })
@@ -184,9 +184,16 @@ export function discard({ verdict, response, content }: Answer): void {
   if (verdict === 'found' && response && !content) readOciError(response).catch(() => {})
 }
 
-/** A signal that aborts when the client leaves, or `seconds` after `from` (after now where there is none). */
-function startDeadline(seconds: number, client: AbortSignal | undefined, from: Promise<void> | undefined) {
-  const controller = new AbortController()
+/** Aborts when the client leaves. */
+export function leaving(client: AbortSignal): AbortController {
+  const abort = new AbortController()
+  if (client.aborted) abort.abort()
+  else client.addEventListener('abort', () => abort.abort(), { once: true })
+  return abort
+}
+
+/** Aborts `seconds` after `from` (after now where there is none), unless it is cleared before. */
+function startDeadline(seconds: number, abort: AbortController, from: Promise<void> | undefined) {
   let passed = false
   let cleared = false
   let timer: ReturnType<typeof setTimeout> | undefined
@@ -194,16 +201,12 @@ function startDeadline(seconds: number, client: AbortSignal | undefined, from: P
     if (cleared) return
     timer = setTimeout(() => {
       passed = true
-      controller.abort()
+      abort.abort()
     }, seconds * 1000)
   }
   if (from) from.then(start)
   else start()
-  const leave = () => controller.abort(client?.reason)
-  if (client?.aborted) leave()
-  else client?.addEventListener('abort', leave, { once: true })
   return {
-    signal: controller.signal,
     passed: () => passed,
     clear: () => {
       cleared = true
