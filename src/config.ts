@@ -23,6 +23,9 @@ const table = {
     oneOf('proxy-first', 'hosted-first'),
     'who is asked first in a lookup',
   ),
+  hostedNames: row('HOSTED_NAMES', '', globs, 'globs of names only hosted may serve: acme/**,tools/*'),
+  proxyNames: row('PROXY_NAMES', '**', globs, 'globs of names the proxy may be asked for'),
+  proxyNs: row('PROXY_NS', 'docker.io', list, 'registries whose ?ns= (containerd mirrors) the proxy answers for'),
   lookupTtl: row('LOOKUP_TTL', '60', secondsOrNever, 'seconds a verdict or a manifest is remembered (0: never)'),
   manifestMemory: row('MANIFEST_MEMORY', '64', wholeNumber(65536), 'MiB of manifests by digest kept (0: none)'),
   logFormat: row('LOG_FORMAT', 'json', oneOf('json', 'text'), 'one line a request'),
@@ -51,7 +54,7 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
 export function configHelp(): string {
   const lines = Object.values(table).map(([name, fallback = 'required', parse, meaning]) => {
     const choice = 'allowed' in parse ? `${(parse.allowed as string[]).join(' or ')}: ` : ''
-    return `  ${name.padEnd(20)}${fallback.padEnd(13)}${choice}${meaning}`
+    return `  ${name.padEnd(20)}${(fallback || 'none').padEnd(13)}${choice}${meaning}`
   })
   return lines.join('\n')
 }
@@ -86,6 +89,24 @@ function seconds(text: string): number {
 
 function secondsOrNever(text: string): number {
   return /^0+(\.0+)?$/.test(text) ? 0 : seconds(text)
+}
+
+function list(text: string): string[] {
+  return text
+    .split(',')
+    .map((one) => one.trim())
+    .filter(Boolean)
+}
+
+/** Names as patterns: `*` is anything within a component, `**` anything. */
+function globs(text: string): RegExp {
+  const patterns = list(text).map((glob) => {
+    const part = /^(?!.*\*{3})[a-z0-9._*-]+(\/[a-z0-9._*-]+)*$/
+    if (!part.test(glob)) throw new Error(`must be globs of repository names like acme/**,tools/*, not "${glob}"`)
+    return glob.replace(/[.]/g, '\\.').replace(/\*+/g, (stars) => (stars === '**' ? '.*' : '[^/]*'))
+  })
+  // Nothing matches what is to be followed by nothing and is not.
+  return patterns.length > 0 ? new RegExp(`^(?:${patterns.join('|')})$`) : /(?!)/
 }
 
 function wholeNumber(most: number): Parse<number> {

@@ -4,6 +4,7 @@ import type { Config } from './config.ts'
 import { type OciError, ociError } from './errors.ts'
 import { bearerFirst, hasBody, requestHeaders, responseHeaders } from './headers.ts'
 import { type Kept, type Memory, readingOf } from './memory.ts'
+import { type Plan, planOf } from './names.ts'
 import type { Body, Connection, Reply } from './runtime.ts'
 import { type Answer, type Ask, clientLeft, discard, leaving, type Question } from './upstream.ts'
 
@@ -30,9 +31,19 @@ export interface Target {
 
 export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memory: Memory): Relay {
   return async (request, target, connection) => {
-    const { entity, ask: order } = target.matched.route
+    const { entity, ask: row } = target.matched.route
     if (entity === 'base') return base(request, target, connection)
-    return order.length === 1 ? pass(request, target, connection) : lookup(request, target, connection)
+    const plan = planOf(config, request.method, target.matched, target.query)
+    if ('refused' in plan) {
+      const { refused, code, message, allow } = plan
+      return {
+        response: ociError(request.method, refused, { code, message }, allow ? { Allow: allow } : {}),
+        answers: [],
+      }
+    }
+    // What a row asks of hosted alone passes as it came; all else is looked up, and hosted's name has its 404 explained.
+    if (row.length === 1 && plan.order[0] === 'hosted') return pass(request, target, connection)
+    return lookup(request, target, plan, connection)
   }
 
   /** What an upstream is asked on behalf of a client. */
@@ -43,7 +54,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
 
   /** A row that asks one registry: its answer passes as it came, whatever its verdict. */
   async function pass(request: Request, target: Target, connection: Connection): Promise<Outcome> {
-    const upstream = target.matched.route.ask[0] as UpstreamName
+    const upstream = 'hosted'
     const asked: Question = { ...question(upstream, request, target, connection), abort: leaving(request.signal) }
     const body = hasBody(request) ? (connection.upload ?? request.body) : null
     const length = request.headers.get('Content-Length')
@@ -64,13 +75,13 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
   }
 
   /** A row that asks both: the first answer that is `found` wins; with none, the failure names what each said. */
-  async function lookup(request: Request, target: Target, connection: Connection): Promise<Outcome> {
+  async function lookup(request: Request, target: Target, plan: Plan, connection: Connection): Promise<Outcome> {
     const { matched, query } = target
     const reading = readingOf(request, matched, query)
     const kept = memory.manifest(reading)
     if (kept) return fromMemory(kept, request.method)
 
-    const order = config.lookupOrder === 'hosted-first' ? (['hosted', 'proxy'] as const) : matched.route.ask
+    const { order, unasked } = plan
     // A tag hosted may hold is never served from elsewhere only because hosted could not be asked.
     const decides = (upstream: UpstreamName) => upstream === 'hosted' && order[0] === 'hosted' && !matched.digest
     const askFor = (upstream: UpstreamName, method: string) => {
@@ -110,7 +121,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     }
     // Told in the table's order, whoever was asked first.
     answers.sort((a, b) => order.indexOf(a.upstream) - order.indexOf(b.upstream))
-    return { response: failure(request.method, matched.route.entity, answers), answers }
+    return { response: failure(request.method, matched.route.entity, answers, unasked), answers }
   }
 
   /** The registries that must be up are pinged; hosted's challenge goes to the client, so that it logs in there. */
@@ -156,11 +167,12 @@ export function isUp({ status }: Answer): boolean {
 }
 
 /** Nothing was found: the first line that applies (the table is in the README, "When nothing is found"). */
-function failure(method: string, entity: Entity, answers: readonly Answer[]): Response {
+function failure(method: string, entity: Entity, answers: readonly Answer[], unasked?: Plan['unasked']): Response {
   const hosted = answers.find(({ upstream }) => upstream === 'hosted')
   const proxy = answers.find(({ upstream }) => upstream === 'proxy')
+  const notAsked = unasked ? [{ verdict: 'not asked', ...unasked }] : []
   const answer = (status: number, error: OciError, fields: Record<string, string> = {}) =>
-    ociError(method, status, { ...error, detail: told(answers) }, fields)
+    ociError(method, status, { ...error, detail: [...told(answers), ...notAsked] }, fields)
   const failed = ({ upstream, status }: Answer) =>
     answer(status === 504 ? 504 : 502, { code: 'UNAVAILABLE', message: `${upstream} gave no usable answer` })
 
@@ -182,7 +194,7 @@ function failure(method: string, entity: Entity, answers: readonly Answer[]): Re
     const code = hosted.status === 403 ? 'DENIED' : 'UNSUPPORTED'
     return answer(hosted.status, hosted.error ?? { code, message: 'hosted refuses this request' })
   }
-  const code = entity === 'blob' ? 'BLOB_UNKNOWN' : 'MANIFEST_UNKNOWN'
+  const code = { blob: 'BLOB_UNKNOWN', manifest: 'MANIFEST_UNKNOWN' }[entity as string] ?? 'NAME_UNKNOWN'
   return answer(404, hosted?.error ?? { code, message: `${entity} unknown` })
 }
 

@@ -31,6 +31,9 @@ test('three variables are enough; the rest has the defaults of the README', () =
     idleTimeout: 300,
     v2Requires: 'both',
     lookupOrder: 'proxy-first',
+    hostedNames: /(?!)/,
+    proxyNames: /^(?:.*)$/,
+    proxyNs: ['docker.io'],
     lookupTtl: 60,
     manifestMemory: 64,
     logFormat: 'json',
@@ -43,6 +46,22 @@ test('a registry is a host, a host and port, or an http or https URL', () => {
   assert.equal(read({ HOSTED_HOSTNAME: 'http://10.0.0.1:5001' }).hosted.origin, 'http://10.0.0.1:5001')
   assert.equal(read({ HOSTED_HOSTNAME: '[::1]:5001' }).hosted.origin, 'http://[::1]:5001')
 })
+
+const globs: [string, string[], string[]][] = [
+  ['acme/**', ['acme/a', 'acme/a/b'], ['acme', 'acmex/a', 'x/acme/a']],
+  ['tools/*', ['tools/a', 'tools/a.b-c'], ['tools', 'tools/a/b']],
+  ['a.b', ['a.b'], ['axb', 'a.b/c']],
+  ['team-*/app, **/internal', ['team-x/app', 'a/internal', 'a/b/internal'], ['team-x/y/app', 'internal']],
+  ['**', ['a', 'a/b/c'], []],
+  ['', [], ['a', 'a/b']],
+]
+for (const [glob, inside, outside] of globs) {
+  test(`names by the glob "${glob}": * is anything within a component, ** anything`, () => {
+    const { hostedNames } = read({ HOSTED_NAMES: glob })
+    for (const name of inside) assert.ok(hostedNames.test(name), name)
+    for (const name of outside) assert.ok(!hostedNames.test(name), name)
+  })
+}
 
 test('every missing and wrong variable is named, one line each', () => {
   const environment = { AGGREGATE_HOSTNAME: '', HOSTED_HOSTNAME: undefined, PORT: '65536', LOG_LEVEL: 'loud' }
@@ -67,6 +86,12 @@ const wrong: [string, string][] = [
   ['DRAIN_TIMEOUT', '3000000'],
   ['V2_REQUIRES', 'proxy'],
   ['LOOKUP_ORDER', 'Proxy-first'],
+  ['HOSTED_NAMES', 'Team/**'],
+  ['HOSTED_NAMES', 'team/***'],
+  ['HOSTED_NAMES', 'team/'],
+  ['HOSTED_NAMES', '/team'],
+  ['HOSTED_NAMES', 'team//app'],
+  ['PROXY_NAMES', 'library/*,te(am'],
   ['LOG_FORMAT', 'xml'],
 ]
 for (const [name, value] of wrong) {

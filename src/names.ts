@@ -1,0 +1,47 @@
+/** Which registries may be asked for a name: the row of the route table, narrowed by the names rules and by `?ns=`. */
+import type { Match, Refusal, UpstreamName } from '../routing.ts'
+import type { Config } from './config.ts'
+
+export interface Plan {
+  /** Whom to ask, in order. */
+  order: readonly UpstreamName[]
+  /** Why a registry that the table has is not among them; clients read it. */
+  unasked?: { upstream: UpstreamName; reason: string }
+}
+
+/** A request that reaches nobody. */
+export type Denial = Omit<Refusal, 'code'> & { code: Refusal['code'] | 'NAME_UNKNOWN' }
+
+/**
+ * Containerd says with `?ns=` which registry it takes this one for: a public one means the proxy alone, whose names these
+ * are (github.com/containerd/containerd, docs/hosts.md). It is compared, never dialled.
+ */
+export function planOf(config: Config, method: string, { route, name }: Match, query: string): Plan | Denial {
+  const isHosted = name !== undefined && config.hostedNames.test(name)
+  const reason = isHosted
+    ? 'HOSTED_NAMES claims this name'
+    : name !== undefined && !config.proxyNames.test(name)
+      ? 'PROXY_NAMES does not list this name'
+      : undefined
+  const namespace = namespaceOf(query, config)
+  if (namespace !== undefined && route.entity !== 'base') {
+    const reads = ['GET', 'HEAD'].includes(method)
+    if (!reads || route.entity === 'upload') {
+      const message = 'a name of another registry is read-only here'
+      return { refused: 405, code: 'UNSUPPORTED', message, allow: 'GET, HEAD' }
+    }
+    const unlisted = config.proxyNs.includes(namespace) ? undefined : 'PROXY_NS does not list this registry'
+    if (unlisted ?? reason) return { refused: 404, code: 'NAME_UNKNOWN', message: (unlisted ?? reason) as string }
+    return { order: ['proxy'], unasked: { upstream: 'hosted', reason: 'ns names a public registry' } }
+  }
+  if (route.ask.length < 2 || route.entity === 'base') return { order: route.ask }
+  if (reason) return { order: ['hosted'], unasked: { upstream: 'proxy', reason } }
+  return { order: config.lookupOrder === 'hosted-first' ? ['hosted', 'proxy'] : route.ask }
+}
+
+/** The registry that `ns` names, where that is not this one. */
+function namespaceOf(query: string, { aggregate }: Config): string | undefined {
+  if (!query.includes('ns=')) return undefined
+  const own = [aggregate.host, aggregate.hostname]
+  return new URLSearchParams(query).getAll('ns').find((one) => one !== '' && !own.includes(one))
+}

@@ -1,0 +1,176 @@
+/** Which registry may be asked for a name: HOSTED_NAMES, PROXY_NAMES, LOOKUP_ORDER and `?ns=`, row by row, one way (WAY=…). */
+import assert from 'node:assert/strict'
+import { after, test } from 'node:test'
+import { type Between, between as betweenOn, closeAll } from './parts/between.ts'
+import { digestOf, type Reply, send } from './parts/client.ts'
+import type { Way } from './parts/router.ts'
+import { answer } from './parts/scripted.ts'
+
+const between = betweenOn.bind(undefined, (process.env.WAY ?? 'node') as Way)
+after(closeAll)
+
+const digest = digestOf('x')
+const absent = answer(404, { 'Content-Type': 'application/json' }, '{"errors":[{"code":"MANIFEST_UNKNOWN"}]}')
+const found = answer(200, { 'Content-Length': 2 }, 'ok')
+
+/** Who was asked since the last look, in order; a registry asked twice counts once. */
+function asked({ proxy, hosted }: Between): string {
+  const who = [
+    ['proxy', proxy.requests.splice(0).length],
+    ['hosted', hosted.requests.splice(0).length],
+  ]
+  return who
+    .filter(([, times]) => times)
+    .map(([name]) => name)
+    .join(' ')
+}
+
+const reads: [method: string, path: string][] = [
+  ['GET', 'manifests/1.0'],
+  ['HEAD', 'manifests/1.0'],
+  ['GET', `manifests/${digest}`],
+  ['HEAD', `manifests/${digest}`],
+  ['GET', `blobs/${digest}`],
+  ['HEAD', `blobs/${digest}`],
+  ['GET', 'tags/list'],
+  ['GET', `referrers/${digest}`],
+]
+const writes: [method: string, path: string][] = [
+  ['PUT', 'manifests/1.0'],
+  ['DELETE', `manifests/${digest}`],
+  ['DELETE', `blobs/${digest}`],
+  ['POST', 'blobs/uploads/'],
+  ['POST', `blobs/uploads/?mount=${digest}&from=library/base`],
+  ['POST', `blobs/uploads/?mount=${digest}&from=acme/base`],
+  ['PATCH', 'blobs/uploads/1'],
+  ['PUT', `blobs/uploads/1?digest=${digest}`],
+]
+
+test('a name in HOSTED_NAMES never reaches the proxy, in any request; a 404 says why', async () => {
+  const router = await between(found, absent, { HOSTED_NAMES: 'acme/**' })
+  for (const [method, path] of [...reads, ...writes]) {
+    const reply = await send(router.url, method, `/v2/acme/app/${path}`)
+    assert.equal(asked(router), 'hosted', `${method} ${path}`)
+    assert.equal(reply.status, 404)
+  }
+  const reply = await send(router.url, 'GET', '/v2/acme/app/manifests/1.0')
+  const [{ code, detail }] = reply.json().errors
+  assert.equal(code, 'MANIFEST_UNKNOWN')
+  assert.deepEqual(detail[1], { verdict: 'not asked', upstream: 'proxy', reason: 'HOSTED_NAMES claims this name' })
+  asked(router)
+  await send(router.url, 'GET', '/v2/acme/manifests/1.0')
+  assert.equal(asked(router), 'proxy', 'acme itself is not within acme/**')
+  await router.close()
+})
+
+test('a name outside PROXY_NAMES is asked for at hosted alone; a 404 says so', async () => {
+  const router = await between(found, absent, { PROXY_NAMES: 'library/*, mirror/**' })
+  for (const [method, path] of reads) {
+    await send(router.url, method, `/v2/team/app/${path}`)
+    assert.equal(asked(router), 'hosted', `${method} ${path}`)
+  }
+  const reply = await send(router.url, 'GET', `/v2/team/app/blobs/${digest}`)
+  assert.equal(reply.status, 404)
+  assert.equal(reply.json().errors[0].detail[1].reason, 'PROXY_NAMES does not list this name')
+  asked(router)
+  for (const name of ['library/nginx', 'mirror/a/b']) {
+    await send(router.url, 'GET', `/v2/${name}/manifests/1.0`)
+    assert.equal(asked(router), 'proxy', name)
+  }
+  await router.close()
+})
+
+test("a hosted name's outage is 502, and the proxy is not asked for it", async () => {
+  const router = await between(found, answer(503), { HOSTED_NAMES: 'acme/**' })
+  for (const path of ['manifests/1.0', `manifests/${digest}`, `blobs/${digest}`]) {
+    assert.equal((await send(router.url, 'GET', `/v2/acme/app/${path}`)).status, 502)
+    assert.equal(asked(router), 'hosted', path)
+  }
+  await router.close()
+})
+
+test('hosted-first asks hosted, and the proxy for what hosted lacks', async () => {
+  const router = await between(found, absent, { LOOKUP_ORDER: 'hosted-first' })
+  await send(router.url, 'GET', '/v2/team/app/manifests/1.0')
+  assert.equal(asked(router), 'proxy hosted')
+  await router.close()
+  const own = await between(found, found, { LOOKUP_ORDER: 'hosted-first' })
+  await send(own.url, 'GET', '/v2/team/app/manifests/1.0')
+  assert.equal(asked(own), 'hosted')
+  await own.close()
+})
+
+const why = (reply: Reply) => reply.json().errors[0].message
+
+test('?ns= of a public registry: the proxy alone is asked, whatever is read; nothing can be written', async () => {
+  const router = await between(found, found, { HOSTED_NAMES: 'acme/**', PROXY_NS: 'docker.io,ghcr.io' })
+  const ns = async (method: string, path: string, value = 'docker.io') => {
+    const reply = await send(router.url, method, `/v2/${path}${path.includes('?') ? '&' : '?'}ns=${value}`)
+    return [reply, asked(router)] as const
+  }
+  for (const [method, path] of reads) {
+    const [{ status }, who] = await ns(method, `library/app/${path}`)
+    assert.deepEqual([status, who], [200, 'proxy'], `${method} ${path}`)
+  }
+  assert.equal((await ns('GET', 'library/app/manifests/1.0', 'ghcr%2Eio'))[1], 'proxy')
+  for (const [method, path] of writes) {
+    const [{ status, headers }, who] = await ns(method, `library/app/${path}`)
+    assert.deepEqual([status, headers.allow, who], [405, 'GET, HEAD', ''], `${method} ${path}`)
+  }
+  const [unlisted, nobody] = await ns('GET', 'library/app/manifests/1.0', 'quay.io')
+  assert.deepEqual([unlisted.status, why(unlisted), nobody], [404, 'PROXY_NS does not list this registry', ''])
+  const [claimed, neither] = await ns('GET', 'acme/app/manifests/1.0')
+  assert.deepEqual([claimed.status, why(claimed), neither], [404, 'HOSTED_NAMES claims this name', ''])
+  assert.equal((await ns('GET', ''))[1], 'proxy hosted', '/v2/ is about this router')
+  await router.close()
+})
+
+test('?ns= is compared, never dialled: an address in it reaches nobody', async () => {
+  const router = await between(found, found)
+  for (const value of [
+    router.hosted.host,
+    router.proxy.host,
+    '127.0.0.1',
+    'registry.example.evil',
+    'docker.io&ns=evil',
+  ]) {
+    const { status } = await send(router.url, 'GET', `/v2/library/app/manifests/1.0?ns=${value}`)
+    assert.equal(status, value.startsWith('docker.io') ? 200 : 404, value)
+    assert.equal(asked(router), value.startsWith('docker.io') ? 'proxy' : '', value)
+  }
+  await router.close()
+})
+
+test("?ns= of this router's own name, with or without its port, or empty: the usual lookup", async () => {
+  const router = await between(absent, found, { AGGREGATE_HOSTNAME: 'registry.example:5000' })
+  for (const value of ['registry.example:5000', 'registry.example%3A5000', 'registry.example', '']) {
+    const { status } = await send(router.url, 'GET', `/v2/team/${value.length}/manifests/1.0?ns=${value}`)
+    assert.deepEqual([status, asked(router)], [200, 'proxy hosted'], value)
+  }
+  await router.close()
+})
+
+test('what the proxy lacks is a 404 and what it denies too; its outage is 502; hosted is asked for none of it', async () => {
+  for (const [script, status] of [
+    [absent, 404],
+    [answer(401, { 'WWW-Authenticate': 'Basic realm="hub"' }), 404],
+    [answer(503), 502],
+  ] as const) {
+    const router = await between(script, found)
+    const reply = await send(router.url, 'GET', '/v2/library/app/manifests/1.0?ns=docker.io')
+    assert.deepEqual([reply.status, reply.headers['www-authenticate'], asked(router)], [status, undefined, 'proxy'])
+    await router.close()
+  }
+})
+
+test('proxy-first without HOSTED_NAMES starts with one warning that says what could be shadowed', async () => {
+  const warnings = async (environment: Record<string, string>) => {
+    const router = await between(found, found, environment)
+    const lines = router.router.log().filter(({ level, message }) => level === 'warn' && /shadow/.test(`${message}`))
+    await router.close()
+    return lines.length
+  }
+  assert.equal(await warnings({}), 1)
+  assert.equal(await warnings({ HOSTED_NAMES: 'acme/**' }), 0)
+  assert.equal(await warnings({ LOOKUP_ORDER: 'hosted-first' }), 0)
+})
