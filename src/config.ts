@@ -1,4 +1,5 @@
 /** The configuration: one table of environment variables, read once, every fault named at once. */
+import { readFileSync } from 'node:fs'
 
 /** Gives the value, or throws an Error whose message ends the sentence "NAME …". */
 type Parse<T> = (text: string) => T
@@ -26,13 +27,30 @@ const table = {
   hostedNames: row('HOSTED_NAMES', '', globs, 'globs of names only hosted may serve: acme/**,tools/*'),
   proxyNames: row('PROXY_NAMES', '**', globs, 'globs of names the proxy may be asked for'),
   proxyNs: row('PROXY_NS', 'docker.io', list, 'registries whose ?ns= (containerd mirrors) the proxy answers for'),
+  proxyUsername: row('PROXY_USERNAME', '', String, "the router's own login at the proxy"),
+  proxyPassword: row('PROXY_PASSWORD', '', String, 'its password'),
+  proxyPasswordFile: row('PROXY_PASSWORD_FILE', '', fileContent, 'or a file that holds it'),
   lookupTtl: row('LOOKUP_TTL', '60', secondsOrNever, 'seconds a verdict or a manifest is remembered (0: never)'),
   manifestMemory: row('MANIFEST_MEMORY', '64', wholeNumber(65536), 'MiB of manifests by digest kept (0: none)'),
   logFormat: row('LOG_FORMAT', 'json', oneOf('json', 'text'), 'one line a request'),
   logLevel: row('LOG_LEVEL', 'info', oneOf('debug', 'info', 'warn', 'error'), 'the least that is logged'),
 }
 
-export type Config = { [Key in keyof typeof table]: (typeof table)[Key] extends Row<infer T> ? T : never }
+type Values = { [Key in keyof typeof table]: (typeof table)[Key] extends Row<infer T> ? T : never }
+
+export type Config = Omit<Values, 'proxyUsername' | 'proxyPassword' | 'proxyPasswordFile'> & {
+  /** The router's own login at the proxy. */
+  proxyLogin?: { username: string; password: string }
+}
+
+/** What no variable says alone. */
+const rules: [wrong: (values: Values) => unknown, fault: string][] = [
+  [(one) => one.proxyPassword && one.proxyPasswordFile, 'PROXY_PASSWORD and PROXY_PASSWORD_FILE exclude each other'],
+  [
+    (one) => Boolean(one.proxyUsername) !== Boolean(one.proxyPassword || one.proxyPasswordFile),
+    'PROXY_USERNAME and PROXY_PASSWORD (or PROXY_PASSWORD_FILE) need each other',
+  ],
+]
 
 /** Reads every variable; an empty one counts as missing. Gives the faults instead, one line each, where there are any. */
 export function readConfig(environment: Readonly<Record<string, string | undefined>>): Config | { faults: string[] } {
@@ -47,7 +65,12 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
       return [key, undefined]
     }
   })
-  return faults.length > 0 ? { faults } : Object.fromEntries(entries)
+  if (faults.length > 0) return { faults }
+  const values: Values = Object.fromEntries(entries)
+  const broken = rules.filter(([wrong]) => wrong(values)).map(([, fault]) => fault)
+  if (broken.length > 0) return { faults: broken }
+  const { proxyUsername: username, proxyPassword, proxyPasswordFile, ...config } = values
+  return { ...config, ...(username ? { proxyLogin: { username, password: proxyPassword || proxyPasswordFile } } : {}) }
 }
 
 /** The table as `--help` prints it. */
@@ -89,6 +112,15 @@ function seconds(text: string): number {
 
 function secondsOrNever(text: string): number {
   return /^0+(\.0+)?$/.test(text) ? 0 : seconds(text)
+}
+
+function fileContent(path: string): string {
+  if (path === '') return ''
+  try {
+    return readFileSync(path, 'utf8').replace(/\r?\n$/, '')
+  } catch (error) {
+    throw new Error(`cannot be read: ${(error as NodeJS.ErrnoException).code}`)
+  }
 }
 
 function list(text: string): string[] {

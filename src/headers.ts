@@ -57,15 +57,21 @@ function ownPath(location: string): string {
 
 /** Clients take the first challenge they can follow, so Bearer comes first (RFC 9110, section 11.6.1). */
 export function bearerFirst(challenges: string): string {
-  const parts = challenges.match(/(?:[^,"]|"(?:[^"\\]|\\.)*")+/g) ?? []
+  const whole = challengesOf(challenges)
+  const isBearer = (challenge: string) => /^bearer\b/i.test(challenge)
+  return [...whole.filter(isBearer), ...whole.filter((challenge) => !isBearer(challenge))].join(', ')
+}
+
+/** The challenges that a field, or several joined to one, has. */
+export function challengesOf(field: string): string[] {
+  const parts = field.match(/(?:[^,"]|"(?:[^"\\]|\\.)*")+/g) ?? []
   const whole: string[] = []
   for (const part of parts.map((text) => text.trim())) {
     // A scheme stands alone or before a space; a parameter has its `=` first.
     if (whole.length === 0 || /^[^\s=]+(\s|$)/.test(part)) whole.push(part)
     else whole[whole.length - 1] += `,${part}`
   }
-  const isBearer = (challenge: string) => /^bearer\b/i.test(challenge)
-  return [...whole.filter(isBearer), ...whole.filter((challenge) => !isBearer(challenge))].join(', ')
+  return whole
 }
 
 /** Whether a request brings a body, by its framing (RFC 9112, section 6.3); a read's is not looked at. */

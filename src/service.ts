@@ -5,6 +5,7 @@ import type { Config } from './config.ts'
 import { ociError } from './errors.ts'
 import { hasBody } from './headers.ts'
 import type { Log } from './log.ts'
+import { withLogin } from './login.ts'
 import { createMemory } from './memory.ts'
 import { createMetrics } from './metrics.ts'
 import { createRelay, isUp, type Outcome, told } from './relay.ts'
@@ -46,7 +47,7 @@ export function createService(config: Config, { fetch, now, log, version, runtim
       ownHosts: [host, config.aggregate.host],
       readTimeout: name === 'hosted' ? config.hostedTimeout : config.proxyTimeout,
       writeTimeout: config.writeTimeout,
-      fetch,
+      fetch: name === 'proxy' ? withLogin(fetch, config.proxyLogin, now) : fetch,
       now,
       onAnswer: (answer, cause) => {
         metrics.answered(answer)

@@ -2,6 +2,7 @@
 import type { UpstreamName } from '../routing.ts'
 import { createBreaker, type Report } from './breaker.ts'
 import { nestedCode, type OciError, readOciError } from './errors.ts'
+import { LoginRefused } from './login.ts'
 import type { Fetch, Reply } from './runtime.ts'
 
 /** What an answer means for a lookup; only `found` ends it. */
@@ -91,6 +92,9 @@ export function createUpstream(options: UpstreamOptions): Ask {
     }
     const noAnswer = (error: unknown): Answer => {
       if (deadline.passed()) return answered(failed(504, `no answer within ${timeout} s`))
+      if (error instanceof LoginRefused) {
+        return answered(failed(502, "does not take this router's login"), error.message, true)
+      }
       if (!abort.signal.aborted && (error as Error).name !== 'AbortError') {
         return answered(failed(502, 'no answer'), causeOf(error))
       }

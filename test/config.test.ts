@@ -63,6 +63,21 @@ for (const [glob, inside, outside] of globs) {
   })
 }
 
+test("the router's own login: a name and a password, or a file of it, both or neither", () => {
+  assert.deepEqual(read({ PROXY_USERNAME: 'a', PROXY_PASSWORD: 'b' }).proxyLogin, { username: 'a', password: 'b' })
+  assert.equal(read().proxyLogin, undefined)
+  for (const environment of [
+    { PROXY_USERNAME: 'a' },
+    { PROXY_PASSWORD: 'canary' },
+    { PROXY_USERNAME: 'a', PROXY_PASSWORD_FILE: '/nowhere/canary' },
+    { PROXY_USERNAME: 'a', PROXY_PASSWORD: 'canary', PROXY_PASSWORD_FILE: 'package.json' },
+  ]) {
+    const lines = faults(environment)
+    assert.equal(lines.length, 1)
+    assert.ok(!lines.join().includes('canary'))
+  }
+})
+
 test('every missing and wrong variable is named, one line each', () => {
   const environment = { AGGREGATE_HOSTNAME: '', HOSTED_HOSTNAME: undefined, PORT: '65536', LOG_LEVEL: 'loud' }
   const named = faults(environment).map((line) => line.split(' ')[0])

@@ -32,7 +32,7 @@ const doings: [name: string, proxy: string, hosted: string, script: Script][] = 
   ['404-html', 'absent', 'absent', answer(404, { 'Content-Type': 'text/html' }, '<h1>Not Found</h1>')],
   ['500-unknown', 'absent', '', nested('MANIFEST_UNKNOWN')],
   ['500-denied', 'denied', '', nested('DENIED')],
-  ['401', 'denied', 'login', error(401, 'UNAUTHORIZED', { 'WWW-Authenticate': 'Bearer realm="https://auth.example"' })],
+  ['401', 'denied', 'login', error(401, 'UNAUTHORIZED', { 'WWW-Authenticate': 'Basic realm="team"' })],
   ['403', 'denied', 'denied', error(403, 'DENIED')],
   ['429', 'limited', 'limited', error(429, 'TOOMANYREQUESTS', { 'Retry-After': '7' })],
   ['500-limited', 'limited', '', nested('TOOMANYREQUESTS')],
@@ -106,7 +106,7 @@ function check(reply: Reply, method: string, wanted: string, told: [string, stri
   }
   assert.equal(reply.status, Number(wanted), reply.body.toString())
   assert.equal(reply.headers['retry-after'], retryAfter)
-  assert.equal(reply.headers['www-authenticate'], wanted === '401' ? 'Bearer realm="https://auth.example"' : undefined)
+  assert.equal(reply.headers['www-authenticate'], wanted === '401' ? 'Basic realm="team"' : undefined)
   if (method === 'HEAD') {
     assert.equal(reply.body.length, 0)
     return

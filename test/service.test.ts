@@ -93,7 +93,7 @@ const ofProxy: [string, Say, string][] = [
   ['404', oci(404, 'MANIFEST_UNKNOWN'), 'absent'],
   ['500 nesting MANIFEST_UNKNOWN', nested('MANIFEST_UNKNOWN'), 'absent'],
   ['500 nesting NAME_UNKNOWN', nested('NAME_UNKNOWN'), 'absent'],
-  ['401', oci(401, 'UNAUTHORIZED', { 'WWW-Authenticate': 'Bearer realm="https://hub"' }), 'denied'],
+  ['401', oci(401, 'UNAUTHORIZED', { 'WWW-Authenticate': 'Basic realm="hub"' }), 'denied'],
   ['403', oci(403, 'DENIED'), 'denied'],
   ['400', status(400), 'denied'],
   ['500 nesting UNAUTHORIZED', nested('UNAUTHORIZED'), 'denied'],
@@ -422,6 +422,33 @@ test('path and query go out byte for byte, to the configured address whatever th
   const path = '/v2/a/manifests/sha256%3A'
   await ask(`${path}${'a'.repeat(64)}?x=%2F..%2f&ns=docker.io&y`, { headers: { Host: 'evil.example' } })
   assert.equal(sent[0]?.url, `http://proxy:2${path}${'a'.repeat(64)}?x=%2F..%2f&ns=docker.io&y`)
+})
+
+test("the proxy's token is renewed shortly before its end; a refused login is tried anew a minute later", async () => {
+  const realm = { refuses: false }
+  const proxy: Say = ({ url, headers }) => {
+    if (url.includes('/token?') && realm.refuses) return new Response('no', { status: 401 })
+    if (url.includes('/token?')) return new Response('{"access_token":"t","expires_in":100}')
+    if (headers.get('Authorization') === 'Bearer t') return new Response('found')
+    return new Response('', { status: 401, headers: { 'WWW-Authenticate': 'Bearer realm="/token",scope="a"' } })
+  }
+  const login = { PROXY_USERNAME: 'router', PROXY_PASSWORD: 'canary', LOOKUP_TTL: '0' }
+  const { ask, sent, clock, lines } = between(proxy, status(404), login)
+  const tokens = () => sent.splice(0).filter(({ url }) => url.includes('/token?')).length
+  const after = async (milliseconds: number) => {
+    clock.ahead += milliseconds
+    return [(await ask(byTag)).status, tokens()]
+  }
+  assert.deepEqual(await after(0), [200, 1])
+  assert.deepEqual(await after(80_000), [200, 0])
+  assert.deepEqual(await after(15_000), [200, 1])
+  realm.refuses = true
+  assert.deepEqual(await after(95_000), [502, 1])
+  assert.deepEqual(await after(50_000), [502, 0])
+  assert.deepEqual(await after(15_000), [502, 1])
+  realm.refuses = false
+  assert.deepEqual(await after(65_000), [200, 1])
+  assert.ok(!lines.join().includes('canary'))
 })
 
 test('a connection that breaks before the answer: GET, HEAD and an empty POST are tried once more, afresh', async () => {

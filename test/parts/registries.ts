@@ -11,6 +11,8 @@ export interface RegistryOptions {
   folder: string
   /** The registry it is a cache of. */
   proxyOf?: string
+  /** Its `auth` section (distribution, "Configuring a registry"). */
+  auth?: object
 }
 
 export interface Registry {
@@ -45,14 +47,14 @@ export async function findRegistry(say: (line: string) => void): Promise<Launch>
 }
 
 function fromProgram(binary: string): Launch {
-  return async ({ name, folder, proxyOf }) => {
+  return async ({ name, folder, proxyOf, auth }) => {
     const root = join(folder, name)
     mkdirSync(root, { recursive: true })
     let child: Child
     let port = '0'
     const launch = async () => {
       const config = join(folder, `${name}.yml`)
-      writeFileSync(config, configuration({ root, address: `127.0.0.1:${port}`, proxyOf }))
+      writeFileSync(config, configuration({ root, address: `127.0.0.1:${port}`, proxyOf, auth }))
       child = start([binary, 'serve', config], { env: registryEnvironment() })
       port = (await child.line(/listening on [^\s"]*:(\d+)/))[1] as string
     }
@@ -79,7 +81,12 @@ function registryEnvironment(): Record<string, string | undefined> {
   return { ...Object.fromEntries(set.map((key) => [key, undefined])), OTEL_TRACES_EXPORTER: 'none' }
 }
 
-function configuration({ root, address, proxyOf }: { root: string; address: string; proxyOf?: string }): string {
+function configuration({
+  root,
+  address,
+  proxyOf,
+  auth,
+}: Pick<RegistryOptions, 'proxyOf' | 'auth'> & { root: string; address: string }): string {
   // JSON is YAML.
   return JSON.stringify({
     version: 0.1,
@@ -87,6 +94,7 @@ function configuration({ root, address, proxyOf }: { root: string; address: stri
     storage: { filesystem: { rootdirectory: root }, delete: { enabled: true } },
     http: { addr: address },
     ...(proxyOf ? { proxy: { remoteurl: proxyOf } } : {}),
+    ...(auth ? { auth } : {}),
   })
 }
 
@@ -95,7 +103,8 @@ function inContainers(): Launch {
   const network = `combined-registry-${randomBytes(4).toString('hex')}`
   let created: Promise<unknown> | undefined
   const inside = new Map<string, string>()
-  return async ({ name, proxyOf }) => {
+  return async ({ name, proxyOf, auth }) => {
+    if (auth) throw new Error('a container with logins is not started here: install docker-registry')
     created ??= run(['docker', 'network', 'create', network])
     await created
     const container = `${network}-${name}`

@@ -1,0 +1,218 @@
+/** The router's own login at the proxy: real registries with a token realm and with a password file, one way (WAY=…). */
+import assert from 'node:assert/strict'
+import { createSign, randomUUID } from 'node:crypto'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { between as betweenOn, closeAll } from './parts/between.ts'
+import { run, temporaryFolder } from './parts/children.ts'
+import { accept, digestOf, makeImage, pull, push, send } from './parts/client.ts'
+import { program } from './parts/packages.ts'
+import { findRegistry, type Launch, type Registry } from './parts/registries.ts'
+import { type Router, startRouter, type Way } from './parts/router.ts'
+import { answer, type Scripted, scripted } from './parts/scripted.ts'
+
+const way = (process.env.WAY ?? 'node') as Way
+const between = betweenOn.bind(undefined, way)
+const say = (line: string) => console.error(line)
+const password = 'canary-password'
+/** bcrypt of it, cost 4. */
+const hash = '$2b$04$wc19a07rSHOqzzOCmQVYouFAsmv/e5S2S4piwVisWHzzQj4ZZGQFu'
+const basic = `Basic ${Buffer.from(`router:${password}`).toString('base64')}`
+
+let folder: string
+let launch: Launch
+let hosted: Registry
+/** A registry that wants tokens of `realm`, which knows one account; anonymous ones are for names in `public/` alone. */
+let registry: Registry
+let realm: Scripted
+/** Every access token asked for: by whom, for what. */
+const tokens: { authorization?: string; scope: string }[] = []
+const image = makeImage({ 'a.txt': 'a', 'b.txt': 'b' })
+
+before(async () => {
+  folder = temporaryFolder()
+  launch = await findRegistry(say)
+  if (!(await program(['openssl'], 'openssl', say))) throw new Error('openssl is missing')
+  const [key, certificate] = [join(folder, 'realm.key'), join(folder, 'realm.pem')]
+  const subject = ['-subj', '/CN=realm', '-days', '2']
+  await run([
+    'openssl',
+    'req',
+    '-x509',
+    '-newkey',
+    'rsa:2048',
+    '-nodes',
+    '-keyout',
+    key,
+    '-out',
+    certificate,
+    ...subject,
+  ])
+  const chain = readFileSync(certificate, 'utf8').replace(/-----[^-]+-----|\s/g, '')
+  realm = await scripted((request, response) => {
+    const asked = new URL(request.url ?? '', 'http://realm').searchParams
+    const { authorization } = request.headers
+    const scope = asked.get('scope') ?? ''
+    tokens.push({ authorization, scope })
+    const allowed = authorization === basic || authorization === trusted || (!authorization && /:public\//.test(scope))
+    if (authorization && authorization !== basic && authorization !== trusted) return response.writeHead(401).end()
+    const [type, name, actions = ''] = scope.split(':')
+    const now = Math.floor(Date.now() / 1000)
+    const claims = {
+      iss: 'realm',
+      sub: 'somebody',
+      aud: asked.get('service'),
+      exp: now + 300,
+      nbf: now - 10,
+      iat: now,
+      jti: randomUUID(),
+      access: allowed && scope ? [{ type, name, actions: actions.split(',') }] : [],
+    }
+    const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
+    const signed = `${part({ typ: 'JWT', alg: 'RS256', x5c: [chain] })}.${part(claims)}`
+    const signature = createSign('RSA-SHA256').update(signed).sign(readFileSync(key)).toString('base64url')
+    const body = JSON.stringify({ token: `${signed}.${signature}`, expires_in: 300 })
+    response.writeHead(200, { 'Content-Type': 'application/json', 'Content-Length': body.length }).end(body)
+  })
+  hosted = await launch({ name: 'hosted', folder })
+  const token = {
+    realm: `http://${realm.host}/token`,
+    service: 'registry',
+    issuer: 'realm',
+    rootcertbundle: certificate,
+  }
+  registry = await launch({ name: 'token', folder, auth: { token } })
+  for (const name of ['public/app', 'private/app']) await pushWithTokens(name)
+})
+after(async () => {
+  await closeAll()
+  for (const one of [hosted, registry]) await one?.stop()
+  await realm?.close()
+})
+
+/** The test's own account, to fill the registry. */
+const trusted = 'Basic dGVzdA=='
+
+/** Pushed beside the router, by a router of its own that hands the test's token on as hosted's client. */
+async function pushWithTokens(name: string): Promise<void> {
+  const scope = `repository:${name}:pull,push`
+  const reply = await send(
+    `http://${realm.host}`,
+    'GET',
+    `/token?service=registry&scope=${encodeURIComponent(scope)}`,
+    {
+      headers: { Authorization: trusted },
+    },
+  )
+  const Authorization = `Bearer ${reply.json().token}`
+  const upload = async (content: Buffer) => {
+    const session = await send(registry.url, 'POST', `/v2/${name}/blobs/uploads/`, { headers: { Authorization } })
+    const path = `${session.headers.location?.replace(/^https?:\/\/[^/]+/, '')}&digest=${digestOf(content)}`
+    assert.equal((await send(registry.url, 'PUT', path, { headers: { Authorization }, body: content })).status, 201)
+  }
+  for (const { content } of image.blobs) await upload(content)
+  const headers = { Authorization, 'Content-Type': image.mediaType }
+  assert.equal(
+    (await send(registry.url, 'PUT', `/v2/${name}/manifests/v1`, { headers, body: image.manifest })).status,
+    201,
+  )
+}
+
+const start = (environment: Record<string, string> = {}): Promise<Router> =>
+  startRouter(way, { HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: registry.host, LOOKUP_TTL: '0', ...environment })
+const manifest = (router: Router, name: string, headers = {}) =>
+  send(router.url, 'GET', `/v2/${name}/manifests/v1`, { headers: { Accept: accept, ...headers } })
+
+test('a public registry that wants anonymous tokens serves as the proxy; a token is asked for once a name', async () => {
+  const router = await start()
+  tokens.length = 0
+  const pulls = Array.from({ length: 10 }, () => pull(router.url, 'public/app', 'v1'))
+  for (const digest of await Promise.all(pulls)) assert.equal(digest, image.digest)
+  assert.deepEqual(tokens, [{ authorization: undefined, scope: 'repository:public/app:pull' }])
+  assert.equal((await send(router.url, 'GET', '/v2/')).status, 200)
+  await router.stop()
+})
+
+test('what an anonymous token does not open is denied, not failed: hosted is asked, and a 404 stays a 404', async () => {
+  const router = await start()
+  for (const name of ['private/app', 'public/none']) {
+    const reply = await manifest(router, name)
+    assert.equal(reply.status, 404)
+    const [proxy] = reply.json().errors[0].detail
+    assert.deepEqual([proxy.upstream, proxy.verdict], ['proxy', name === 'private/app' ? 'denied' : 'absent'])
+  }
+  await push(hosted.url, 'private/other', 'v1', image)
+  assert.equal(await pull(router.url, 'private/other', 'v1'), image.digest)
+  await router.stop()
+})
+
+test("with PROXY_USERNAME the realm gets the router's password, and never the client's", async () => {
+  const file = join(folder, 'password')
+  writeFileSync(file, `${password}\n`)
+  for (const settings of [
+    ['PROXY_PASSWORD', password],
+    ['PROXY_PASSWORD_FILE', file],
+  ] as const) {
+    const router = await start({ PROXY_USERNAME: 'router', [settings[0]]: settings[1] })
+    tokens.length = 0
+    const headers = { Authorization: 'Basic Y2xpZW50OmNsaWVudA==', Cookie: 'client=1' }
+    assert.equal((await manifest(router, 'private/app', headers)).status, 200)
+    assert.equal(await pull(router.url, 'private/app', 'v1'), image.digest)
+    assert.deepEqual(tokens, [{ authorization: basic, scope: 'repository:private/app:pull' }])
+    assert.ok(!/canary|Bearer|Y2xpZW50/.test(router.child.lines.join('\n')))
+    await router.stop()
+  }
+})
+
+test('a realm that refuses the login: failed, said in the log without the password; no breaker, hosted still answers', async () => {
+  const router = await start({ PROXY_USERNAME: 'router', PROXY_PASSWORD: 'canary-wrong' })
+  tokens.length = 0
+  for (let i = 0; i < 5; i++) {
+    const reply = await manifest(router, 'private/app')
+    assert.equal(reply.status, 502)
+    const [{ code, detail }] = reply.json().errors
+    assert.deepEqual([code, detail[0].reason], ['UNAVAILABLE', "does not take this router's login"])
+  }
+  assert.equal(tokens.length, 1, 'a refused password is not tried again at once')
+  await push(hosted.url, 'team/app', 'v1', image)
+  assert.equal(await pull(router.url, 'team/app', 'v1'), image.digest)
+  const log = router.child.lines.join('\n')
+  assert.match(log, /the realm refuses its login/)
+  assert.ok(!/canary|skipped until/.test(log))
+  await router.stop()
+})
+
+test('a registry with a password file gets Basic, once it has asked for it', async () => {
+  const path = join(folder, 'users')
+  writeFileSync(path, `router:${hash}\n`)
+  const closed = await launch({ name: 'htpasswd', folder, auth: { htpasswd: { realm: 'closed', path } } })
+  const login = { PROXY_HOSTNAME: closed.host, PROXY_USERNAME: 'router' }
+  const router = await start({ ...login, PROXY_PASSWORD: password })
+  assert.equal((await send(router.url, 'GET', '/v2/')).status, 200)
+  assert.equal((await manifest(router, 'any/app')).json().errors[0].detail[0].verdict, 'absent')
+  await router.stop()
+  const wrong = await start({ ...login, PROXY_PASSWORD: 'canary-wrong' })
+  assert.equal((await manifest(wrong, 'any/app')).status, 502)
+  assert.ok(!wrong.child.lines.join('\n').includes('canary'))
+  await wrong.stop()
+  await closed.stop()
+})
+
+test('a realm in clear on another host gets nothing: no request, no password', async () => {
+  const elsewhere = await scripted(answer(200, {}, '{"token":"x"}'))
+  const [, port] = elsewhere.host.split(':')
+  // Another name of the same machine.
+  const challenge = { 'WWW-Authenticate': `Bearer realm="http://localhost:${port}/token",service="x"` }
+  const router = await between(answer(401, challenge), answer(404), {
+    PROXY_USERNAME: 'router',
+    PROXY_PASSWORD: password,
+  })
+  const reply = await send(router.url, 'GET', '/v2/a/manifests/1')
+  assert.equal(reply.status, 502)
+  assert.equal(elsewhere.requests.length, 0)
+  assert.equal(router.proxy.requests[0]?.headers.authorization, undefined)
+  assert.ok(!reply.headers['www-authenticate'])
+  await router.close()
+  await elsewhere.close()
+})
