@@ -154,6 +154,15 @@ export function memory({ pids }: Target): number {
   return Math.round(sum(pids().map((pid) => (Number(statOf(pid)[21] ?? 0) * 4096) / 2 ** 20)))
 }
 
+/** Waits until what the one before left behind in a registry is done: it answers a single request within 50 ms. */
+export async function settled({ url }: Target, path: string): Promise<void> {
+  await until('the registry to be idle', async () => {
+    const started = performance.now()
+    await (await fetch(url + path)).arrayBuffer()
+    return performance.now() - started < 50
+  })
+}
+
 export interface Rate {
   /** Good answers a second. */
   rate: number

@@ -25,7 +25,7 @@ export function createLog(
   }
 }
 
-/** Writes the lines of one turn of the event loop together: a write costs several times what its line does. */
+/** Writes the lines of a few milliseconds together: a write costs several times what its line does. */
 export function inBatches(write: (lines: string) => void): { write: (line: string) => void; flush: () => void } {
   let lines: string[] = []
   const flush = () => {
@@ -33,10 +33,12 @@ export function inBatches(write: (lines: string) => void): { write: (line: strin
     lines = []
   }
   const add = (line: string) => {
-    if (lines.push(line) === 1) setImmediate(flush)
+    if (lines.push(line) === 1) setTimeout(flush, patience)
   }
   return { write: add, flush }
 }
+
+const patience = 10
 
 function plain(value: unknown): string {
   return typeof value === 'string' && /^[\w./:@-]+$/.test(value) ? value : JSON.stringify(value)
