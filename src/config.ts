@@ -1,5 +1,6 @@
 /** The configuration: one table of environment variables, read once, every fault named at once. */
 import { readFileSync } from 'node:fs'
+import { readUsers } from './passwords.ts'
 
 /** Gives the value, or throws an Error whose message ends the sentence "NAME …". */
 type Parse<T> = (text: string) => T
@@ -27,6 +28,12 @@ const table = {
   hostedNames: row('HOSTED_NAMES', '', globs, 'globs of names only hosted may serve: acme/**,tools/*'),
   proxyNames: row('PROXY_NAMES', '**', globs, 'globs of names the proxy may be asked for'),
   proxyNs: row('PROXY_NS', 'docker.io', list, 'registries whose ?ns= (containerd mirrors) the proxy answers for'),
+  htpasswdFile: row('HTPASSWD_FILE', '', usersFile, 'bcrypt user file: a login is required here'),
+  anonymousPull: row('ANONYMOUS_PULL', 'false', yesOrNo, 'with HTPASSWD_FILE: reading needs no login'),
+  pushUsers: row('PUSH_USERS', '', list, 'with HTPASSWD_FILE: who may write (none named: all)'),
+  hostedUsername: row('HOSTED_USERNAME', '', String, "with HTPASSWD_FILE: the router's own login at hosted"),
+  hostedPassword: row('HOSTED_PASSWORD', '', String, 'its password'),
+  hostedPasswordFile: row('HOSTED_PASSWORD_FILE', '', fileContent, 'or a file that holds it'),
   proxyUsername: row('PROXY_USERNAME', '', String, "the router's own login at the proxy"),
   proxyPassword: row('PROXY_PASSWORD', '', String, 'its password'),
   proxyPasswordFile: row('PROXY_PASSWORD_FILE', '', fileContent, 'or a file that holds it'),
@@ -38,18 +45,50 @@ const table = {
 
 type Values = { [Key in keyof typeof table]: (typeof table)[Key] extends Row<infer T> ? T : never }
 
-export type Config = Omit<Values, 'proxyUsername' | 'proxyPassword' | 'proxyPasswordFile'> & {
-  /** The router's own login at the proxy. */
-  proxyLogin?: { username: string; password: string }
+type LoginKey = `${'hosted' | 'proxy'}${'Username' | 'Password' | 'PasswordFile'}`
+interface Login {
+  username: string
+  password: string
+}
+
+export type Config = Omit<Values, LoginKey> & {
+  /** The router's own logins. */
+  hostedLogin?: Login
+  proxyLogin?: Login
+  /**
+   * Whose login hosted receives:
+   *
+   * | HTPASSWD_FILE | HOSTED_USERNAME | hosted receives |
+   * |---|---|---|
+   * | no | no | the client's Authorization |
+   * | yes | no | none |
+   * | yes | yes | the router's |
+   * | no | yes | a fault: it would give strangers the router's rights |
+   */
+  passLogin: boolean
 }
 
 /** What no variable says alone. */
 const rules: [wrong: (values: Values) => unknown, fault: string][] = [
-  [(one) => one.proxyPassword && one.proxyPasswordFile, 'PROXY_PASSWORD and PROXY_PASSWORD_FILE exclude each other'],
+  ...(['hosted', 'proxy'] as const).flatMap((who): [(values: Values) => unknown, string][] => {
+    const prefix = who.toUpperCase()
+    return [
+      [
+        (one) => one[`${who}Password`] && one[`${who}PasswordFile`],
+        `${prefix}_PASSWORD and ${prefix}_PASSWORD_FILE exclude each other`,
+      ],
+      [
+        (one) => Boolean(one[`${who}Username`]) !== Boolean(one[`${who}Password`] || one[`${who}PasswordFile`]),
+        `${prefix}_USERNAME and ${prefix}_PASSWORD (or ${prefix}_PASSWORD_FILE) need each other`,
+      ],
+    ]
+  }),
   [
-    (one) => Boolean(one.proxyUsername) !== Boolean(one.proxyPassword || one.proxyPasswordFile),
-    'PROXY_USERNAME and PROXY_PASSWORD (or PROXY_PASSWORD_FILE) need each other',
+    (one) => one.hostedUsername && !one.htpasswdFile,
+    "HOSTED_USERNAME needs HTPASSWD_FILE: without it strangers would get the router's rights",
   ],
+  [(one) => one.anonymousPull && !one.htpasswdFile, 'ANONYMOUS_PULL needs HTPASSWD_FILE'],
+  [(one) => one.pushUsers.length > 0 && !one.htpasswdFile, 'PUSH_USERS needs HTPASSWD_FILE'],
 ]
 
 /** Reads every variable; an empty one counts as missing. Gives the faults instead, one line each, where there are any. */
@@ -69,8 +108,23 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
   const values: Values = Object.fromEntries(entries)
   const broken = rules.filter(([wrong]) => wrong(values)).map(([, fault]) => fault)
   if (broken.length > 0) return { faults: broken }
-  const { proxyUsername: username, proxyPassword, proxyPasswordFile, ...config } = values
-  return { ...config, ...(username ? { proxyLogin: { username, password: proxyPassword || proxyPasswordFile } } : {}) }
+  const {
+    hostedUsername,
+    hostedPassword,
+    hostedPasswordFile,
+    proxyUsername,
+    proxyPassword,
+    proxyPasswordFile,
+    ...rest
+  } = values
+  return {
+    ...rest,
+    hostedLogin: hostedUsername
+      ? { username: hostedUsername, password: hostedPassword || hostedPasswordFile }
+      : undefined,
+    proxyLogin: proxyUsername ? { username: proxyUsername, password: proxyPassword || proxyPasswordFile } : undefined,
+    passLogin: !values.htpasswdFile,
+  }
 }
 
 /** The table as `--help` prints it. */
@@ -121,6 +175,15 @@ function fileContent(path: string): string {
   } catch (error) {
     throw new Error(`cannot be read: ${(error as NodeJS.ErrnoException).code}`)
   }
+}
+
+function usersFile(path: string): string {
+  if (path !== '') readUsers(path)
+  return path
+}
+
+function yesOrNo(text: string): boolean {
+  return oneOf('true', 'false')(text) === 'true'
 }
 
 function list(text: string): string[] {

@@ -11,7 +11,6 @@ const secret = /^(authorization|cookie)$/
 
 /** Names in lower case, as Headers gives them. Pairs, since building Headers is what costs most. */
 type Fields = [name: string, value: string][]
-type Aggregate = Config['aggregate']
 
 function endToEnd(from: Headers): Fields {
   const named = from
@@ -21,11 +20,14 @@ function endToEnd(from: Headers): Fields {
   return [...from].filter(([name]) => !hopByHop.test(name) && !named?.includes(name))
 }
 
-/** The fields an upstream gets. The client's login and cookies go to hosted alone; all addresses are ours to tell. */
-export function requestHeaders(upstream: UpstreamName, from: Headers, aggregate: Aggregate, client?: string): Headers {
-  const fields = endToEnd(from).filter(
-    ([name]) => !replaced.test(name) && (upstream === 'hosted' || !secret.test(name)),
-  )
+/**
+ * The fields an upstream gets. The client's login and cookies go to hosted alone, and there only if this router has not
+ * asked for them itself; all addresses are ours to tell.
+ */
+export function requestHeaders(upstream: UpstreamName, from: Headers, config: Config, client?: string): Headers {
+  const { aggregate } = config
+  const keepsSecrets = upstream === 'hosted' && config.passLogin
+  const fields = endToEnd(from).filter(([name]) => !replaced.test(name) && (keepsSecrets || !secret.test(name)))
   // A body that is decoded on the way has another length, and on one runtime ends short in silence.
   fields.push(['accept-encoding', 'identity'])
   fields.push(['x-forwarded-host', aggregate.host])

@@ -19,7 +19,7 @@ const refusalTime = 60_000
 const realmTimeout = 15_000
 
 /**
- * A fetch that answers the registry's challenges, for requests without a body. It rejects with `LoginRefused` where the
+ * A fetch that answers the registry's challenges. It rejects with `LoginRefused` where the
  * login is not taken, and with what `fetch` rejects where a realm cannot be asked. A 401 after a token was granted is
  * the registry's answer: public ones say so of what does not exist.
  */
@@ -32,8 +32,11 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
 
   return async (url, init, fresh) => {
     if (refused && now() < refused.until) throw new LoginRefused(refused.reason)
-    // Tokens are for a repository; what is not of one shares its own.
-    const [repository] = /^.*\/v2\/(?:.*(?=\/(?:manifests|blobs|tags|referrers)\/))?/.exec(url) ?? [url]
+    // Tokens are for a repository, and reading or writing; what is of no repository shares its own.
+    const writes = !['GET', 'HEAD'].includes(init.method ?? '')
+    const [, base = '', name = ''] = /^(.*\/v2\/)(?:(.*)\/(?:manifests|blobs|tags|referrers)\/)?/.exec(url) ?? []
+    const repository = `${writes ? 'write' : 'read'} ${name}`
+    if (init.body && !granted.has(repository)) await introduce(base, name, repository)
     const send = (authorization: string | undefined) => {
       if (authorization) (init.headers as Headers).set('Authorization', authorization)
       return fetch(url, init, fresh)
@@ -56,6 +59,17 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
     if (again.status === 401) throw refuse('the registry refuses its password')
     granted.set(repository, basic, { ttl: refusalTime })
     return again
+  }
+
+  /** A body cannot be sent twice, so what opens the way to it is asked for before. */
+  async function introduce(base: string, name: string, repository: string): Promise<void> {
+    const response = await fetch(base, { method: 'GET', headers: new Headers(), redirect: 'manual' })
+    readOciError(response)
+    if (response.status !== 401) return
+    const challenges = challengesOf(response.headers.get('WWW-Authenticate') ?? '').map(parse)
+    const bearer = challenges.find(({ scheme }) => scheme === 'bearer')
+    if (bearer) await tokenOf(repository, { ...bearer, scope: `repository:${name}:pull,push` }, new URL(base).origin)
+    else if (basic) granted.set(repository, basic, { ttl: refusalTime })
   }
 
   function refuse(reason: string): LoginRefused {

@@ -131,8 +131,8 @@ export function createMemory({ lookupTtl, manifestMemory, now, onUse }: MemoryOp
     },
 
     /** Asks a registry's `/v2/` at most once a second, for each login apart. */
-    ping: async (upstream: UpstreamName, request: Request, ask: AskWith): Promise<Answer> => {
-      const key = `${upstream} ${upstream === 'hosted' ? loginOf(request.headers) : ''}`
+    ping: async (upstream: UpstreamName, { login, request }: Reading, ask: AskWith): Promise<Answer> => {
+      const key = `${upstream} ${upstream === 'hosted' ? login : ''}`
       const known = remembers ? pings.get(key) : undefined
       onUse('ping', known ? 'hit' : 'miss')
       if (known) return known
@@ -221,7 +221,8 @@ function isShareable({ verdict, content, response }: Answer): boolean {
 
 const conditions = ['Range', 'If-Match', 'If-None-Match', 'If-Modified-Since', 'If-Unmodified-Since', 'If-Range']
 
-export function readingOf(request: Request, matched: Match, query: string): Reading {
+/** `told`: whether upstreams are told the client's login; one this router has checked itself changes no answer. */
+export function readingOf(request: Request, matched: Match, query: string, told: boolean): Reading {
   const { headers } = request
   const accept = headers.get('Accept') ?? ''
   return {
@@ -231,7 +232,7 @@ export function readingOf(request: Request, matched: Match, query: string): Read
     accept,
     question: `${matched.path}${query} ${accept}`,
     partial: conditions.some((name) => headers.has(name)),
-    login: loginOf(headers),
+    login: told ? loginOf(headers) : '',
     request,
   }
 }

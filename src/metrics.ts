@@ -42,6 +42,7 @@ export function createMetrics(version: string, runtime: string) {
   })
   const up = new Gauge(metric('upstream_up', 'Whether the last answer was none of the verdict failed.', 'upstream'))
   const memory = new Counter(metric('memory_total', 'Uses of what was learned, by what was found.', 'kind', 'outcome'))
+  const logins = new Counter(metric('logins_total', 'Logins here, by what came of them.', 'outcome'))
   new Gauge(metric('build_info', 'Always 1.', 'version', 'runtime')).set({ version, runtime }, 1)
 
   return {
@@ -56,6 +57,7 @@ export function createMetrics(version: string, runtime: string) {
       if (by && bytesIn) transferred.inc({ direction: 'push', upstream: by }, bytesIn)
       if (by && bytesOut) transferred.inc({ direction: 'pull', upstream: by }, bytesOut)
     },
+    loggedIn: (outcome: string) => logins.inc({ outcome }),
     remembered: (kind: string, outcome: string) => memory.inc({ kind, outcome }),
     answered: ({ upstream, verdict, milliseconds }: Answer) => {
       asked.inc({ upstream, verdict })

@@ -48,7 +48,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
 
   /** What an upstream is asked on behalf of a client. */
   function question(to: UpstreamName, request: Request, { matched, query }: Target, { address }: Connection) {
-    const headers = requestHeaders(to, request.headers, config.aggregate, address)
+    const headers = requestHeaders(to, request.headers, config, address)
     return { method: request.method, target: matched.path + query, headers }
   }
 
@@ -77,7 +77,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
   /** A row that asks both: the first answer that is `found` wins; with none, the failure names what each said. */
   async function lookup(request: Request, target: Target, plan: Plan, connection: Connection): Promise<Outcome> {
     const { matched, query } = target
-    const reading = readingOf(request, matched, query)
+    const reading = readingOf(request, matched, query, config.passLogin)
     const kept = memory.manifest(reading)
     if (kept) return fromMemory(kept, request.method)
 
@@ -127,9 +127,10 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
   /** The registries that must be up are pinged; hosted's challenge goes to the client, so that it logs in there. */
   async function base(request: Request, target: Target, connection: Connection): Promise<Outcome> {
     const both = config.v2Requires === 'both'
+    const reading = readingOf(request, target.matched, '', config.passLogin)
     const ping = (to: UpstreamName) => {
       const asked = { ...question(to, request, target, connection), method: 'GET', target: '/v2/' }
-      return memory.ping(to, request, (abort) => ask[to]({ ...asked, abort, readError: true, always: true }))
+      return memory.ping(to, reading, (abort) => ask[to]({ ...asked, abort, readError: true, always: true }))
     }
     const [hosted, proxy] = await Promise.all([ping('hosted'), both ? ping('proxy') : undefined])
     const answers = proxy ? [proxy, hosted] : [hosted]

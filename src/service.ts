@@ -1,6 +1,7 @@
 /** The whole service as one Hono app: observe -> match -> relay. Importing this starts nothing. */
 import { Hono } from 'hono'
 import { match, type UpstreamName } from '../routing.ts'
+import { createAccess } from './access.ts'
 import type { Config } from './config.ts'
 import { ociError } from './errors.ts'
 import { hasBody } from './headers.ts'
@@ -28,12 +29,13 @@ export interface Service {
   drain: () => Promise<void>
 }
 
-type Env = { Bindings: Connection; Variables: { entity: string; outcome?: Outcome } }
+type Env = { Bindings: Connection; Variables: { entity: string; outcome?: Outcome; user?: string } }
 
 export function createService(config: Config, { fetch, now, log, version, runtime }: Dependencies): Service {
   const metrics = createMetrics(version, runtime)
   const ask = { proxy: upstream('proxy'), hosted: upstream('hosted') }
   const memory = createMemory({ ...config, now, onUse: metrics.remembered })
+  const access = createAccess(config, now, log, metrics.loggedIn)
   const relay = createRelay(config, ask, memory)
   let inFlight = 0
   let draining = false
@@ -41,13 +43,16 @@ export function createService(config: Config, { fetch, now, log, version, runtim
 
   function upstream(name: UpstreamName): Ask {
     const { origin, host } = config[name]
+    const login = name === 'proxy' ? config.proxyLogin : config.hostedLogin
     return createUpstream({
       name,
       origin,
       ownHosts: [host, config.aggregate.host],
       readTimeout: name === 'hosted' ? config.hostedTimeout : config.proxyTimeout,
       writeTimeout: config.writeTimeout,
-      fetch: name === 'proxy' ? withLogin(fetch, config.proxyLogin, now) : fetch,
+      // The proxy's challenges reach no client: what it denies to the router, it denies.
+      clientsLogIn: name === 'proxy' || config.passLogin,
+      fetch: name === 'proxy' || login ? withLogin(fetch, login, now) : fetch,
       now,
       onAnswer: (answer, cause) => {
         metrics.answered(answer)
@@ -87,6 +92,7 @@ export function createService(config: Config, { fetch, now, log, version, runtim
         ...bytes,
         complete,
         client: c.env.address,
+        user: c.get('user'),
       })
     }
     if (c.env.sent) c.env.sent.then(finish)
@@ -125,6 +131,9 @@ export function createService(config: Config, { fetch, now, log, version, runtim
       return asRegistry(ociError(method, refused, { code, message }, allow ? { Allow: allow } : {}), c.req.raw)
     }
     c.set('entity', matched.route.entity)
+    const { user, refusal } = await access(c.req.raw, matched, c.env.address ?? '')
+    c.set('user', user)
+    if (refusal) return asRegistry(refusal, c.req.raw)
     const outcome = await relay(c.req.raw, { matched, query }, c.env)
     c.set('outcome', outcome)
     c.env.body = outcome.body

@@ -51,6 +51,8 @@ export interface UpstreamOptions {
   origin: string
   /** Hosts that answer as this router: a redirect there would only come back. */
   ownHosts: readonly string[]
+  /** Whether clients may answer its challenges; else a 401 is the operator's trouble, and no answer. */
+  clientsLogIn: boolean
   /** Seconds to the first byte of an answer. */
   readTimeout: number
   writeTimeout: number
@@ -128,6 +130,10 @@ export function createUpstream(options: UpstreamOptions): Ask {
       readOciError(response)
       const cause = `redirect to ${location}: use https:// in its address?`
       return answered(failed(502, 'redirects to itself or to this router'), cause, true)
+    }
+    if (status === 401 && !options.clientsLogIn) {
+      readOciError(response)
+      return answered(failed(502, 'wants a login that this router does not have'), '401', true)
     }
     const answer: Answer = { ...failed(status), verdict: verdictOf(status), response }
     if (answer.verdict === 'found' && question.whole && isSmall(response)) {

@@ -34,6 +34,12 @@ test('three variables are enough; the rest has the defaults of the README', () =
     hostedNames: /(?!)/,
     proxyNames: /^(?:.*)$/,
     proxyNs: ['docker.io'],
+    htpasswdFile: '',
+    anonymousPull: false,
+    pushUsers: [],
+    hostedLogin: undefined,
+    proxyLogin: undefined,
+    passLogin: true,
     lookupTtl: 60,
     manifestMemory: 64,
     logFormat: 'json',
@@ -71,6 +77,12 @@ test("the router's own login: a name and a password, or a file of it, both or ne
     { PROXY_PASSWORD: 'canary' },
     { PROXY_USERNAME: 'a', PROXY_PASSWORD_FILE: '/nowhere/canary' },
     { PROXY_USERNAME: 'a', PROXY_PASSWORD: 'canary', PROXY_PASSWORD_FILE: 'package.json' },
+    { HOSTED_USERNAME: 'a', HOSTED_PASSWORD: 'canary' },
+    { ANONYMOUS_PULL: 'true' },
+    { ANONYMOUS_PULL: 'yes' },
+    { PUSH_USERS: 'a' },
+    { HTPASSWD_FILE: '/nowhere' },
+    { HTPASSWD_FILE: 'package.json' },
   ]) {
     const lines = faults(environment)
     assert.equal(lines.length, 1)

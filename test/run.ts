@@ -77,7 +77,7 @@ const suites: Suite[][] = [
   ...Object.keys(ways).flatMap((way) => [
     [tests('e2e', way), tests('memory', way)],
     [tests('faults', way), tests('faults', way, forgetful), tests('e2e', way, forgetful)],
-    [tests('hostile', way), tests('names', way), tests('login', way)],
+    [tests('hostile', way), tests('names', way), tests('login', way), tests('access', way)],
     [tests('kills', way)],
   ]),
   [['demo', suite([...nodeTest, './test/demo.test.ts'])]],

@@ -1,0 +1,59 @@
+/** Who may do what here, where this router asks for the login itself (HTPASSWD_FILE). */
+import type { Match } from '../routing.ts'
+import type { Config } from './config.ts'
+import { ociError } from './errors.ts'
+import type { Log } from './log.ts'
+import { type Check, createPasswords } from './passwords.ts'
+
+export type Access = (
+  request: Request,
+  matched: Match,
+  source: string,
+) => Promise<{ user?: string; refusal?: Response }>
+
+const open = new Set(['manifest', 'blob', 'tags', 'referrers'])
+
+/** `onLogin` is told what came of each login: `right`, `wrong` or `busy`. */
+export function createAccess(config: Config, now: () => number, log: Log, onLogin: (outcome: Check) => void): Access {
+  const { htpasswdFile, anonymousPull, pushUsers, aggregate } = config
+  if (!htpasswdFile) return async () => ({})
+  const check = createPasswords(htpasswdFile, now, log)
+
+  return async (request, { route }, source) => {
+    const { method, headers } = request
+    const refuse = (status: number, code: string, message: string, fields = {}) => {
+      return { refusal: ociError(method, status, { code, message }, fields) }
+    }
+    const challenge = { 'WWW-Authenticate': `Basic realm="${aggregate.host}"` }
+    const login = loginOf(headers.get('Authorization'))
+    const reads = ['GET', 'HEAD'].includes(method)
+    if (login === 'none') {
+      if (anonymousPull && reads && open.has(route.entity)) return {}
+      return refuse(401, 'UNAUTHORIZED', 'a login is required', challenge)
+    }
+    if (login === 'other') return refuse(401, 'UNAUTHORIZED', 'a login with user and password is required', challenge)
+    const found = await check(login.user, login.password, source)
+    onLogin(found)
+    if (found === 'busy') {
+      return refuse(429, 'TOOMANYREQUESTS', 'too many wrong logins from this address', { 'Retry-After': '5' })
+    }
+    if (found === 'wrong') return refuse(401, 'UNAUTHORIZED', 'wrong user or password', challenge)
+    const { user } = login
+    const writes = !reads || route.entity === 'upload'
+    if (writes && pushUsers.length > 0 && !pushUsers.includes(user)) {
+      return { user, ...refuse(403, 'DENIED', 'this user may not write') }
+    }
+    return { user }
+  }
+}
+
+/** Basic credentials (RFC 7617). Empty ones are what skopeo sends where it has none. */
+function loginOf(authorization: string | null): { user: string; password: string } | 'none' | 'other' {
+  if (authorization === null) return 'none'
+  const [, encoded] = /^basic +([a-z0-9+/]+=*)$/i.exec(authorization) ?? []
+  const decoded = encoded && Buffer.from(encoded, 'base64').toString()
+  if (!decoded?.includes(':')) return 'other'
+  const at = decoded.indexOf(':')
+  const [user, password] = [decoded.slice(0, at), decoded.slice(at + 1)]
+  return user === '' && password === '' ? 'none' : { user, password }
+}

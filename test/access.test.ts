@@ -1,0 +1,227 @@
+/** Who may do what where the router asks for the login (HTPASSWD_FILE), and whose login hosted gets, one way (WAY=…). */
+import assert from 'node:assert/strict'
+import { writeFileSync } from 'node:fs'
+import http from 'node:http'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { hashSync } from 'bcryptjs'
+import { between as betweenOn, closeAll } from './parts/between.ts'
+import { run, temporaryFolder, until } from './parts/children.ts'
+import { digestOf, makeImage, noise, send, withDigest } from './parts/client.ts'
+import { program } from './parts/packages.ts'
+import { findRegistry, type Registry } from './parts/registries.ts'
+import { startRouter, type Way } from './parts/router.ts'
+import { answer } from './parts/scripted.ts'
+
+const way = (process.env.WAY ?? 'node') as Way
+const between = betweenOn.bind(undefined, way)
+const say = (line: string) => console.error(line)
+const skopeo = await program(['skopeo'], 'skopeo', say)
+if (!skopeo && process.env.CI === 'true') throw new Error('skopeo is missing')
+
+const passwords = { ann: 'canary-of-ann', bob: 'canary-of-bob' }
+const basic = (user: string, password: string) => ({
+  Authorization: `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`,
+})
+const ann = basic('ann', passwords.ann)
+const bob = basic('bob', passwords.bob)
+const wrong = basic('ann', 'canary-wrong')
+const empty = { Authorization: 'Basic Og==' }
+const users = (cost: number, ...names: (keyof typeof passwords)[]) =>
+  names.map((name) => `${name}:${hashSync(passwords[name], cost)}\n`).join('')
+
+let folder: string
+let file: string
+before(() => {
+  folder = temporaryFolder()
+  file = join(folder, 'users')
+  writeFileSync(file, `# who may log in\n\n${users(4, 'ann', 'bob')}`)
+})
+after(closeAll)
+
+const digest = digestOf('x')
+const reads = ['manifests/1.0', `manifests/${digest}`, `blobs/${digest}`, 'tags/list', `referrers/${digest}`]
+const guarded: [method: string, path: string][] = [
+  ['GET', '/v2/'],
+  ['GET', '/v2/_catalog'],
+  ['GET', '/v2/team/app/blobs/uploads/1'],
+  ['POST', '/v2/team/app/blobs/uploads/'],
+  ['PUT', '/v2/team/app/manifests/1.0'],
+  ['PATCH', '/v2/team/app/blobs/uploads/1'],
+  ['DELETE', `/v2/team/app/manifests/${digest}`],
+]
+const found = answer(200, { 'Content-Length': 2 }, 'ok')
+
+test('a login is required for everything under /v2/, with a challenge that clients follow; upstreams see none', async () => {
+  const router = await between(answer(404), found, { HTPASSWD_FILE: file, LOOKUP_TTL: '0', V2_REQUIRES: 'hosted' })
+  const all = [...guarded, ...reads.map((path) => ['GET', `/v2/team/app/${path}`] as const)]
+  for (const [method, path] of all) {
+    for (const headers of [{}, empty, wrong, { Authorization: 'Bearer x' }, { Authorization: 'Basic %' }]) {
+      const reply = await send(router.url, method, path, { headers })
+      assert.deepEqual([reply.status, reply.json().errors[0].code], [401, 'UNAUTHORIZED'], `${method} ${path}`)
+      assert.equal(reply.headers['www-authenticate'], 'Basic realm="registry.example"')
+    }
+    assert.equal(router.hosted.requests.length + router.proxy.requests.length, 0)
+    assert.equal((await send(router.url, method, path, { headers: { ...ann, Cookie: 'canary' } })).status, 200)
+    for (const { headers } of [...router.hosted.requests.splice(0), ...router.proxy.requests.splice(0)]) {
+      assert.deepEqual([headers.authorization, headers.cookie], [undefined, undefined])
+    }
+  }
+  for (const path of ['/livez', '/metrics', '/healthcheck'])
+    assert.notEqual((await send(router.url, 'GET', path)).status, 401)
+  const log = router.router.child.lines.join('\n')
+  assert.match(log, /"user":"ann"/)
+  assert.match(log, /"message":"wrong login","user":"ann","client":"127.0.0.1"/)
+  assert.ok(!/canary|Y2FuYXJ5/.test(log))
+  await router.close()
+})
+
+test('ANONYMOUS_PULL: reading manifests, blobs, tags and referrers needs no login, all else does', async () => {
+  const router = await between(answer(404), found, { HTPASSWD_FILE: file, ANONYMOUS_PULL: 'true' })
+  for (const headers of [{}, empty]) {
+    for (const path of reads) {
+      assert.equal((await send(router.url, 'GET', `/v2/team/app/${path}`, { headers })).status, 200, path)
+      assert.equal((await send(router.url, 'GET', `/v2/team/app/${path}`, { headers: wrong })).status, 401, path)
+    }
+    for (const [method, path] of guarded) {
+      assert.equal((await send(router.url, method, path, { headers })).status, 401, `${method} ${path}`)
+    }
+  }
+  await router.close()
+})
+
+test('PUSH_USERS may write, the others get 403 DENIED', async () => {
+  const router = await between(answer(404), found, { HTPASSWD_FILE: file, PUSH_USERS: 'ann' })
+  for (const [method, path] of guarded.slice(2)) {
+    assert.equal((await send(router.url, method, path, { headers: ann })).status, 200)
+    const reply = await send(router.url, method, path, { headers: bob })
+    assert.deepEqual([reply.status, reply.json().errors[0].code], [403, 'DENIED'], `${method} ${path}`)
+  }
+  assert.equal((await send(router.url, 'GET', '/v2/team/app/manifests/1.0', { headers: bob })).status, 200)
+  await router.close()
+})
+
+test('a changed user file is taken without a restart, remembered logins included; a broken one is not', async () => {
+  const changing = join(folder, 'changing')
+  writeFileSync(changing, users(4, 'ann'))
+  const router = await between(answer(404), found, { HTPASSWD_FILE: changing })
+  const status = async (headers: object) =>
+    (await send(router.url, 'GET', '/v2/_catalog', { headers: { ...headers } })).status
+  assert.deepEqual([await status(ann), await status(bob)], [200, 401])
+  writeFileSync(changing, users(4, 'bob'))
+  await until('bob to come in', async () => (await status(bob)) === 200)
+  assert.equal(await status(ann), 401)
+  writeFileSync(changing, 'ann:plain\n')
+  await until(
+    'the warning',
+    () =>
+      router.router.child.lines.some((line) => line.includes('cannot be read anew')) || status(bob).then(() => false),
+  )
+  assert.equal(await status(bob), 200)
+  await router.close()
+})
+
+test("hosted's 401 is the operator's trouble: 502, no challenge, said in the log", async () => {
+  const closed = answer(401, { 'WWW-Authenticate': 'Basic realm="hosted"' })
+  const router = await between(answer(404), closed, { HTPASSWD_FILE: file })
+  for (const [method, path] of [...guarded.slice(1), ['GET', '/v2/team/app/manifests/1.0'] as const]) {
+    const reply = await send(router.url, method, path, { headers: ann })
+    assert.deepEqual([reply.status, reply.headers['www-authenticate']], [502, undefined], `${method} ${path}`)
+  }
+  assert.match(router.router.child.lines.join('\n'), /wants a login that this router does not have/)
+  await router.close()
+})
+
+test('without HTPASSWD_FILE the login passes through to hosted, and its challenge comes back', async () => {
+  const router = await between(answer(404), answer(401, { 'WWW-Authenticate': 'Basic realm="hosted"' }))
+  const reply = await send(router.url, 'GET', '/v2/_catalog', { headers: ann })
+  assert.deepEqual([reply.status, reply.headers['www-authenticate']], [401, 'Basic realm="hosted"'])
+  assert.equal(router.hosted.requests[0]?.headers.authorization, ann.Authorization)
+  await router.close()
+})
+
+test("with HOSTED_USERNAME hosted gets the router's login: real pushes and pulls by users hosted does not know", async () => {
+  const launch = await findRegistry(say)
+  const path = join(folder, 'hosted-users')
+  writeFileSync(path, `router:${hashSync('canary-of-router', 4)}\n`)
+  const hosted: Registry = await launch({ name: 'hosted', folder, auth: { htpasswd: { realm: 'hosted', path } } })
+  const cache = await launch({ name: 'cache', folder })
+  const settings = { HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: cache.host, HTPASSWD_FILE: file, LOOKUP_TTL: '0' }
+  const login = { HOSTED_USERNAME: 'router', HOSTED_PASSWORD: 'canary-of-router' }
+  const router = await startRouter(way, { ...settings, ...login })
+  const image = makeImage({ 'a.txt': 'a' })
+  for (const { digest, content } of image.blobs) {
+    const session = await send(router.url, 'POST', '/v2/team/app/blobs/uploads/', { headers: ann })
+    const target = withDigest(session.headers.location as string, digest)
+    assert.equal((await send(router.url, 'PUT', target, { headers: ann, body: content })).status, 201)
+  }
+  const headers = { ...ann, 'Content-Type': image.mediaType }
+  const put = await send(router.url, 'PUT', '/v2/team/app/manifests/v1', { headers, body: image.manifest })
+  assert.equal(put.status, 201)
+  const got = await send(router.url, 'GET', `/v2/team/app/manifests/v1`, {
+    headers: { ...bob, Accept: image.mediaType },
+  })
+  assert.equal(digestOf(got.body), image.digest)
+  // Another replica sees the middle of an upload first, whose body cannot be sent twice.
+  const other = await startRouter(way, { ...settings, ...login })
+  const session = await send(router.url, 'POST', '/v2/team/app/blobs/uploads/', { headers: ann })
+  const patched = await send(other.url, 'PATCH', session.headers.location as string, {
+    headers: ann,
+    body: noise(100_000, 1),
+  })
+  assert.equal(patched.status, 202)
+  if (skopeo) {
+    const creds = ['--src-tls-verify=false', '--src-creds', `bob:${passwords.bob}`]
+    const source = `docker://${router.host}/team/app:v1`
+    await run(['skopeo', 'copy', '-q', '--insecure-policy', ...creds, source, `dir:${join(folder, 'pulled')}`])
+    const bad = ['--src-tls-verify=false', '--src-creds', 'bob:canary-wrong']
+    await assert.rejects(
+      run(['skopeo', 'copy', '-q', '--insecure-policy', ...bad, source, `dir:${join(folder, 'no')}`]),
+    )
+  }
+  const refused = await startRouter(way, { ...settings, HOSTED_USERNAME: 'router', HOSTED_PASSWORD: 'canary-wrong' })
+  assert.equal((await send(refused.url, 'GET', '/v2/team/app/manifests/v1', { headers: ann })).status, 502)
+  for (const one of [router, other, refused]) {
+    assert.ok(!one.child.lines.join('\n').includes('canary'))
+    await one.stop()
+  }
+  for (const one of [hosted, cache]) await one.stop()
+})
+
+test('a flood of wrong logins: a remembered login answers at once, a right one from elsewhere soon, the flood gets 429', async () => {
+  const slow = join(folder, 'slow')
+  writeFileSync(slow, users(10, 'ann', 'bob'))
+  const router = await between(answer(404), found, { HTPASSWD_FILE: slow })
+  assert.equal((await send(router.url, 'GET', '/v2/_catalog', { headers: ann })).status, 200)
+  assert.equal((await send(router.url, 'GET', '/v2/_catalog', { headers: wrong })).status, 401)
+  const statuses = new Set<number>()
+  let over = false
+  const flood = Array.from({ length: 50 }, async (_, i) => {
+    for (let n = 0; !over; n++) {
+      const headers = basic('ann', `canary-${i}-${n}`)
+      statuses.add((await send(router.url, 'GET', '/v2/_catalog', { headers })).status)
+    }
+  })
+  await until('the flood to be refused', () => statuses.has(429))
+  const slowest = { milliseconds: 0 }
+  for (let i = 0; i < 20; i++) {
+    const started = performance.now()
+    assert.equal((await send(router.url, 'GET', '/v2/_catalog', { headers: ann })).status, 200)
+    slowest.milliseconds = Math.max(slowest.milliseconds, performance.now() - started)
+  }
+  assert.ok(slowest.milliseconds < 500, `a remembered login took ${slowest.milliseconds} ms`)
+  const started = performance.now()
+  const [hostname, port] = router.router.host.split(':')
+  const status = await new Promise((resolve, reject) => {
+    const options = { hostname, port, path: '/v2/_catalog', headers: bob, localAddress: '127.0.0.2' }
+    http.get(options, (reply) => resolve(reply.resume().statusCode)).on('error', reject)
+  })
+  assert.equal(status, 200)
+  assert.ok(performance.now() - started < 5000, 'a right login from another address takes longer than 5 s')
+  over = true
+  await Promise.all(flood)
+  assert.deepEqual([...statuses].sort(), [401, 429])
+  const metrics = (await send(router.url, 'GET', '/metrics')).body.toString()
+  assert.match(metrics, /^registry_router_logins_total\{outcome="busy"\} \d+$/m)
+  await router.close()
+})
