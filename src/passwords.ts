@@ -15,6 +15,8 @@ type Users = ReadonlyMap<string, string>
 const minute = 60_000
 const threads = 2
 const mostWaiting = 20
+/** Checks of one source that may wait before it counts as one that failed. */
+const mostOfOne = 4
 /** What a check takes is what one of a source that failed lately has to wait, so many times over. */
 const restFactor = 5
 /** For users there are none of, so that they take as long: bcrypt of nothing anybody knows, cost 10. */
@@ -46,6 +48,7 @@ export function createPasswords(path: string, now: () => number, log: Log): Pass
   const known = new LRUCache<string, Check>({ ...time, max: 10_000 })
   const failures = new LRUCache<string, number>({ ...time, max: 10_000 })
   const under = new Map<string, Promise<Check>>()
+  const waiting = new Map<string, number>()
   // A login is remembered as a hash under a key that dies with the process.
   const key = randomBytes(32)
   let users = readUsers(path)
@@ -81,12 +84,19 @@ export function createPasswords(path: string, now: () => number, log: Log): Pass
       .digest('base64')
     const remembered = known.get(name)
     if (remembered) return remembered
-    const suspect = failures.has(source)
+    const ofThis = waiting.get(source) ?? 0
+    const suspect = failures.has(source) || ofThis >= mostOfOne
     const checking = under.get(name) ?? verify(password, users.get(user) ?? nobody, suspect)
     if (!checking) return 'busy'
     under.set(name, checking)
+    waiting.set(source, ofThis + 1)
     const current = users
-    const check = await checking.finally(() => under.delete(name))
+    const check = await checking.finally(() => {
+      under.delete(name)
+      const left = (waiting.get(source) ?? 1) - 1
+      if (left > 0) waiting.set(source, left)
+      else waiting.delete(source)
+    })
     if (current === users) known.set(name, check)
     if (check === 'wrong') {
       failures.set(source, (failures.get(source) ?? 0) + 1)

@@ -193,7 +193,6 @@ test('a flood of wrong logins: a remembered login answers at once, a right one f
   writeFileSync(slow, users(10, 'ann', 'bob'))
   const router = await between(answer(404), found, { HTPASSWD_FILE: slow })
   assert.equal((await send(router.url, 'GET', '/v2/_catalog', { headers: ann })).status, 200)
-  assert.equal((await send(router.url, 'GET', '/v2/_catalog', { headers: wrong })).status, 401)
   const statuses = new Set<number>()
   let over = false
   const flood = Array.from({ length: 50 }, async (_, i) => {
