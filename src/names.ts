@@ -41,7 +41,7 @@ export function planOf(config: Config, method: string, { route, name }: Match, q
 
 /** The registry that `ns` names, where that is not this one. */
 function namespaceOf(query: string, { aggregate }: Config): string | undefined {
-  if (!query.includes('ns=')) return undefined
+  if (query === '') return undefined
   const own = [aggregate.host, aggregate.hostname]
   return new URLSearchParams(query).getAll('ns').find((one) => one !== '' && !own.includes(one))
 }

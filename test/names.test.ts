@@ -113,6 +113,8 @@ test('?ns= of a public registry: the proxy alone is asked, whatever is read; not
     assert.deepEqual([status, who], [200, 'proxy'], `${method} ${path}`)
   }
   assert.equal((await ns('GET', 'library/app/manifests/1.0', 'ghcr%2Eio'))[1], 'proxy')
+  assert.equal((await send(router.url, 'GET', '/v2/acme/app/manifests/1.0?%6Es=docker.io')).status, 404)
+  assert.equal(asked(router), '', 'however it is written')
   for (const [method, path] of writes) {
     const [{ status, headers }, who] = await ns(method, `library/app/${path}`)
     assert.deepEqual([status, headers.allow, who], [405, 'GET, HEAD', ''], `${method} ${path}`)
