@@ -25,13 +25,13 @@ async function serve(config: Config): Promise<void> {
   const { fetch, name: runtimeName } = runtime
   const now = () => performance.now()
   const service = createService(config, { fetch, now, log, version, runtime: runtimeName })
+  const server = await runtime.listen(service.handle, config).catch((error: Error) => {
+    fail([`cannot listen on ${config.host}:${config.port}: ${error.message}`])
+  })
   if (runtime.warning) log('warn', runtime.warning)
   if (config.lookupOrder === 'proxy-first' && config.hostedNames.source === '(?!)') {
     log('warn', 'any name of the public registry shadows the same name in hosted: list your own in HOSTED_NAMES')
   }
-  const server = await runtime.listen(service.handle, config).catch((error: Error) => {
-    fail([`cannot listen on ${config.host}:${config.port}: ${error.message}`])
-  })
   const { port } = server
   const name = config.aggregate.origin
   log('info', 'listening', { host: config.host, port, pid: process.pid, runtime: runtime.name, version, name })

@@ -48,7 +48,8 @@ before(async () => {
   for (const image of [hello, helloArm]) await push(hub.url, 'library/hello', image.digest, image)
   await push(hub.url, 'library/hello', 'latest', helloIndex)
   for (const name of depths) await push(hub.url, `public/${name}`, 'v1', hello)
-  router = await startRouter(way, { HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: cache.host })
+  const hosts = { HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: cache.host }
+  router = await startRouter(way, { ...hosts, HOSTED_NAMES: 'acme/**' })
 })
 
 after(async () => {
