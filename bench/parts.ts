@@ -3,6 +3,7 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
 import { join } from 'node:path'
 import { adopt, run, start, until } from '../test/parts/children.ts'
+import { freePort } from '../test/parts/registries.ts'
 import { root, type Way, ways } from '../test/parts/router.ts'
 
 /** Something that answers for images: a registry itself, nginx, or a router. */
@@ -12,15 +13,6 @@ export interface Target {
   /** Its processes, where it is one that is measured. */
   pids: () => number[]
   stop: () => Promise<unknown>
-}
-
-export function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = net.createServer().listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as net.AddressInfo
-      server.close(() => resolve(port))
-    })
-  })
 }
 
 /** The router as an operator runs it, its log in a file; `answered`: milliseconds from its start to its first answer. */

@@ -1,6 +1,10 @@
-/** Real registries (CNCF distribution), one process each: a hosted one, or a pull-through cache of another. */
+/**
+ * Real registries, one process each: CNCF distribution, as a hosted one or as a pull-through cache of another; olareg, a
+ * hosted one with the referrers API.
+ */
 import { randomBytes } from 'node:crypto'
 import { mkdirSync, writeFileSync } from 'node:fs'
+import net from 'node:net'
 import { join } from 'node:path'
 import { atEnd, type Child, run, start, until } from './children.ts'
 import { program } from './packages.ts'
@@ -33,7 +37,7 @@ export type Launch = (options: RegistryOptions) => Promise<Registry>
 export async function findRegistry(say: (line: string) => void): Promise<Launch> {
   const binary = await program(['docker-registry', 'registry'], 'docker-registry', say)
   if (binary) {
-    say(`registries run from the program ${binary}`)
+    say(`registries run from the program ${await run([binary, '--version'])}`)
     return fromProgram(binary)
   }
   const engine = await run(['docker', 'version', '--format', '{{.Server.Version}}']).catch(() => undefined)
@@ -50,28 +54,57 @@ function fromProgram(binary: string): Launch {
   return async ({ name, folder, proxyOf, auth }) => {
     const root = join(folder, name)
     mkdirSync(root, { recursive: true })
-    let child: Child
-    let port = '0'
-    const launch = async () => {
+    return asRegistry(name, async (port = '0') => {
       const config = join(folder, `${name}.yml`)
       writeFileSync(config, configuration({ root, address: `127.0.0.1:${port}`, proxyOf, auth }))
-      child = start([binary, 'serve', config], { env: registryEnvironment() })
-      port = (await child.line(/listening on [^\s"]*:(\d+)/))[1] as string
-    }
-    await launch()
-    return {
-      name,
-      url: `http://127.0.0.1:${port}`,
-      host: `127.0.0.1:${port}`,
-      lines: () => child.lines,
-      stop: async (signal = 'SIGKILL') => {
-        await child.stop(signal)
-      },
-      start: async () => {
-        await child.stop('SIGKILL')
-        await launch()
-      },
-    }
+      const child = start([binary, 'serve', config], { env: registryEnvironment() })
+      return { child, port: (await child.line(/listening on [^\s"]*:(\d+)/))[1] as string }
+    })
+  }
+}
+
+/** `olareg`: the program, as `goTools` gives it. It keeps all in memory, and says nothing of the port it listens on. */
+export function fromOlareg(olareg: string): Launch {
+  return async ({ name, proxyOf, auth }) => {
+    if (proxyOf || auth) throw new Error('olareg is no cache, and has no logins')
+    return asRegistry(name, async (given) => {
+      const port = given ?? `${await freePort()}`
+      const options = [
+        '--addr',
+        '127.0.0.1',
+        '--port',
+        port,
+        '--store-type',
+        'mem',
+        '--api-delete',
+        '--api-blob-delete',
+      ]
+      const child = start([olareg, 'serve', ...options])
+      await until(`${name} to answer`, () => fetch(`http://127.0.0.1:${port}/v2/`).catch(() => undefined))
+      return { child, port }
+    })
+  }
+}
+
+/** `launch` starts it, the next time on the port it had. */
+async function asRegistry(
+  name: string,
+  launch: (port?: string) => Promise<{ child: Child; port: string }>,
+): Promise<Registry> {
+  let running = await launch()
+  const host = `127.0.0.1:${running.port}`
+  return {
+    name,
+    url: `http://${host}`,
+    host,
+    lines: () => running.child.lines,
+    stop: async (signal = 'SIGKILL') => {
+      await running.child.stop(signal)
+    },
+    start: async () => {
+      await running.child.stop('SIGKILL')
+      running = await launch(running.port)
+    },
   }
 }
 
@@ -131,4 +164,13 @@ function inContainers(): Launch {
       start: () => Promise.reject(new Error('a container is not started again')),
     }
   }
+}
+
+export function freePort(): Promise<number> {
+  return new Promise((resolve) => {
+    const server = net.createServer().listen(0, '127.0.0.1', () => {
+      const { port } = server.address() as net.AddressInfo
+      server.close(() => resolve(port))
+    })
+  })
 }
