@@ -1,5 +1,6 @@
 /** `npm test`: format, lint, types, the unit tests on three runtimes, the rest on four ways to run. */
 import { run, start } from './parts/children.ts'
+import { goTools } from './parts/go.ts'
 import { program } from './parts/packages.ts'
 import { findRegistry } from './parts/registries.ts'
 import { root, ways } from './parts/router.ts'
@@ -87,6 +88,10 @@ const suites: Suite[][] = [
 const print: Print = (line) => console.log(line)
 await findRegistry(print)
 if (!(await program(['skopeo'], 'skopeo', print))) print('SKOPEO IS MISSING: its tests are skipped')
+// The one part that a machine may lack: it needs another language. What else is wrong with it, it says itself.
+if (await goTools(print).catch(() => true)) {
+  suites.push([['conformance', check(['node', '--import', 'tsx', 'test/conformance.ts'])]])
+}
 await run(['node', '--version'], { onLine: (line) => print(`node ${line}`) })
 
 const results: [string, Count][] = []
