@@ -24,7 +24,7 @@ const rows: [string, string, string, string, string?, string?][] = [
   ['HEAD', '/v2/', 'base', 'proxy hosted'],
   ['GET', '/v2/_catalog', 'catalog', 'hosted'],
   ['GET', '/v2/a/b/tags/list', 'tags', 'hosted', 'a/b'],
-  ['GET', `/v2/a/b/referrers/${sha256}`, 'referrers', 'hosted', 'a/b', sha256],
+  ['GET', `/v2/a/b/referrers/${sha256}`, 'referrers', 'hosted proxy', 'a/b', sha256],
   ['GET', '/v2/a/b/manifests/1.0', 'manifest', 'proxy hosted', 'a/b', '1.0'],
   ['HEAD', '/v2/a/b/manifests/1.0', 'manifest', 'proxy hosted', 'a/b', '1.0'],
   ['GET', `/v2/a/b/manifests/${sha256}`, 'manifest', 'proxy hosted', 'a/b', sha256],

@@ -57,7 +57,8 @@ export const routes: readonly Route[] = [
   row('base', 'GET HEAD', '/v2/', 'proxy hosted'),
   row('catalog', 'GET', '/v2/_catalog', 'hosted'),
   row('tags', 'GET', '/v2/NAME/tags/list', 'hosted'),
-  row('referrers', 'GET', '/v2/NAME/referrers/DIGEST', 'hosted'),
+  // Both at once, their lists joined.
+  row('referrers', 'GET', '/v2/NAME/referrers/DIGEST', 'hosted proxy'),
   row('manifest', 'GET HEAD', '/v2/NAME/manifests/REFERRERS_TAG', 'hosted proxy'),
   row('manifest', 'GET HEAD', '/v2/NAME/manifests/REFERENCE', 'proxy hosted'),
   row('manifest', 'PUT DELETE', '/v2/NAME/manifests/REFERENCE', 'hosted'),

@@ -28,6 +28,18 @@ const table = {
   hostedNames: row('HOSTED_NAMES', '', globs, 'globs of names only hosted may serve: acme/**,tools/*'),
   proxyNames: row('PROXY_NAMES', '**', globs, 'globs of names the proxy may be asked for'),
   proxyNs: row('PROXY_NS', 'docker.io', list, 'registries whose ?ns= (containerd mirrors) the proxy answers for'),
+  tags: row(
+    'TAGS',
+    'hosted',
+    oneOf('hosted', 'lookup'),
+    "whose tags are listed: hosted's, or looked up like a manifest",
+  ),
+  copyLimit: row(
+    'COPY_LIMIT',
+    '2',
+    gibibytes,
+    'GiB of the largest layer copied from the proxy for a push (0: none is)',
+  ),
   htpasswdFile: row('HTPASSWD_FILE', '', usersFile, 'bcrypt user file: a login is required here'),
   anonymousPull: row('ANONYMOUS_PULL', 'false', yesOrNo, 'with HTPASSWD_FILE: reading needs no login'),
   pushUsers: row('PUSH_USERS', '', list, 'with HTPASSWD_FILE: who may write (none named: all)'),
@@ -166,6 +178,11 @@ function seconds(text: string): number {
 
 function secondsOrNever(text: string): number {
   return /^0+(\.0+)?$/.test(text) ? 0 : seconds(text)
+}
+
+function gibibytes(text: string): number {
+  if (!/^\d+(\.\d+)?$/.test(text)) throw new Error(`must be a number of GiB, not "${text}"`)
+  return Number(text) * 1024 ** 3
 }
 
 function fileContent(path: string): string {

@@ -18,28 +18,38 @@ export function ociError(method: string, status: number, error: OciError, fields
   return new Response(method === 'HEAD' ? null : body, { status, headers })
 }
 
-/** Reads at most 64 KiB of an error answer's body and frees the rest; undefined where it is not an OCI error. */
+/** Reads an error answer's body and frees its connection; undefined where it is not an OCI error. */
 export async function readOciError(response: Pick<Response, 'body'>): Promise<OciError | undefined> {
-  if (!response.body) return undefined
-  const reader: ReadableStreamDefaultReader<Uint8Array> = response.body.getReader()
+  return firstError(json(await readText(response, maxErrorBody)))
+}
+
+/** A body as text; undefined where it is longer than `most` bytes or breaks. Its connection is free afterwards. */
+export async function readText({ body }: Pick<Response, 'body'>, most: number): Promise<string | undefined> {
+  if (!body) return ''
+  const reader: ReadableStreamDefaultReader<Uint8Array> = body.getReader()
   const decoder = new TextDecoder()
   let text = ''
   let size = 0
   try {
     for (;;) {
       const { done, value } = await reader.read()
-      if (done) break
+      if (done) return text
       size += value.byteLength
-      if (size > maxErrorBody) {
-        await reader.cancel()
-        break
-      }
+      if (size > most) break
       text += decoder.decode(value, { stream: true })
     }
-    return firstError(JSON.parse(text))
   } catch {
-    // Cut short, or not JSON: the status alone has to do.
-    reader.cancel().catch(() => {})
+    // Cut short: what came of it says nothing.
+  }
+  reader.cancel().catch(() => {})
+  return undefined
+}
+
+/** What the text says; undefined where it is no JSON. */
+export function json(text: string | undefined): unknown {
+  try {
+    return text === undefined ? undefined : JSON.parse(text)
+  } catch {
     return undefined
   }
 }

@@ -50,7 +50,7 @@ export function responseHeaders(upstream: UpstreamName, status: number, from: He
 }
 
 /** An address whose path is of the route table goes out as that path: TLS, ports and replicas then do not matter. */
-function ownPath(location: string): string {
+export function ownPath(location: string): string {
   const [, path, query = ''] = /^(?:https?:)?\/\/[^/?#]*(\/[^?#]*)(\?[^#]*)?/i.exec(location) ?? []
   if (!path) return location
   const matched = match('GET', path)

@@ -24,7 +24,7 @@ export interface Reading {
   accept: string
   /** All that the question is made of, its login aside. */
   question: string
-  /** Whether the answer depends on more (RFC 9110, sections 13 and 14). */
+  /** Whether the answer depends on more. */
   partial: boolean
   /** What tells one client from another, never in clear; empty where nothing does. */
   login: string
@@ -49,6 +49,8 @@ const most = 20_000
 /** A client may send 64 KB of Accept. */
 const longestKey = 2048
 const pingTime = 1000
+/** Milliseconds that a push of many layers may take. */
+const writeTime = 3_600_000
 /** What an entry takes beside its manifest, about, in bytes. */
 const overhead = 1024
 
@@ -59,6 +61,10 @@ export function createMemory({ lookupTtl, manifestMemory, now, onUse }: MemoryOp
   const lacks = new LRUCache<string, true>({ ...time, max: most })
   /** Who last served a name. */
   const served = new LRUCache<string, UpstreamName>({ ...time, max: most })
+  /** The names of which the proxy served a manifest. */
+  const proxied = new LRUCache<string, true>({ ...time, max: most })
+  /** The names that were written in. */
+  const written = new LRUCache<string, true>({ ...time, ttl: writeTime, max: most })
   const kept =
     remembers && manifestMemory > 0
       ? new LRUCache<string, Kept>({
@@ -91,10 +97,11 @@ export function createMemory({ lookupTtl, manifestMemory, now, onUse }: MemoryOp
       return known
     },
 
-    learn: ({ name, question }: Reading, { upstream, verdict }: Answer): void => {
+    learn: ({ matched, name, question }: Reading, { upstream, verdict }: Answer): void => {
       if (!remembers) return
       if (verdict === 'found') served.set(name, upstream)
       if (upstream !== 'proxy') return
+      if (verdict === 'found' && matched.route.entity === 'manifest') proxied.set(name, true)
       if (verdict === 'found') lacks.delete(question)
       else if (verdict === 'absent' && question.length <= longestKey) lacks.set(question, true)
     },
@@ -106,6 +113,7 @@ export function createMemory({ lookupTtl, manifestMemory, now, onUse }: MemoryOp
       const entry = kept.get(keptKey(reading))
       const usable = entry && accepts(reading, entry.type) && mayShare(entry.upstream, reading)
       onUse('manifest', usable ? 'hit' : 'miss')
+      if (usable && entry.upstream === 'proxy') proxied.set(reading.name, true)
       return usable ? entry : undefined
     },
 
@@ -146,9 +154,13 @@ export function createMemory({ lookupTtl, manifestMemory, now, onUse }: MemoryOp
       })
     },
 
+    /** Whether a name is read from the proxy lately and nobody pushes into it, so that a HEAD of its blobs is a reader's. */
+    readsProxy: (name: string): boolean => proxied.has(name) && !written.has(name),
+
     /** To be told when a write in a name was answered, before its client is. */
     wrote: (name: string): void => {
       generations.set(name, ++writes)
+      written.set(name, true)
     },
   }
 
@@ -219,7 +231,8 @@ function isShareable({ verdict, content, response }: Answer): boolean {
   return verdict !== 'found' || content !== undefined || !response?.body
 }
 
-const conditions = ['Range', 'If-Match', 'If-None-Match', 'If-Modified-Since', 'If-Unmodified-Since', 'If-Range']
+/** Fields that make an answer depend on more (RFC 9110, sections 13 and 14). */
+export const conditions = ['Range', 'If-Match', 'If-None-Match', 'If-Modified-Since', 'If-Unmodified-Since', 'If-Range']
 
 /** `told`: whether upstreams are told the client's login; one this router has checked itself changes no answer. */
 export function readingOf(request: Request, matched: Match, query: string, told: boolean): Reading {

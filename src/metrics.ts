@@ -1,6 +1,7 @@
 /** Counters and histograms in Prometheus' text format; every label has few values, and no client controls one. */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import type { UpstreamName } from '../routing.ts'
+import type { CopyOutcome } from './copy.ts'
 import type { Answer } from './upstream.ts'
 
 export interface RequestFacts {
@@ -42,6 +43,10 @@ export function createMetrics(version: string, runtime: string) {
   })
   const up = new Gauge(metric('upstream_up', 'Whether the last answer was none of the verdict failed.', 'upstream'))
   const memory = new Counter(metric('memory_total', 'Uses of what was learned, by what was found.', 'kind', 'outcome'))
+  const copies = new Counter(
+    metric('copies_total', 'Layers copied from proxy to hosted for a push, by outcome.', 'outcome'),
+  )
+  const copied = new Counter(metric('copied_bytes_total', 'Bytes of layers that clients had not to upload.'))
   const logins = new Counter(metric('logins_total', 'Logins here, by what came of them.', 'outcome'))
   new Gauge(metric('build_info', 'Always 1.', 'version', 'runtime')).set({ version, runtime }, 1)
 
@@ -56,6 +61,10 @@ export function createMetrics(version: string, runtime: string) {
       duration.observe({ entity, method: known }, seconds)
       if (by && bytesIn) transferred.inc({ direction: 'push', upstream: by }, bytesIn)
       if (by && bytesOut) transferred.inc({ direction: 'pull', upstream: by }, bytesOut)
+    },
+    copied: (outcome: CopyOutcome, bytes: number) => {
+      copies.inc({ outcome })
+      if (outcome === 'mounted') copied.inc(bytes)
     },
     loggedIn: (outcome: string) => logins.inc({ outcome }),
     remembered: (kind: string, outcome: string) => memory.inc({ kind, outcome }),

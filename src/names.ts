@@ -17,12 +17,7 @@ export type Denial = Omit<Refusal, 'code'> & { code: Refusal['code'] | 'NAME_UNK
  * are (github.com/containerd/containerd, docs/hosts.md). It is compared, never dialled.
  */
 export function planOf(config: Config, method: string, { route, name }: Match, query: string): Plan | Denial {
-  const isHosted = name !== undefined && config.hostedNames.test(name)
-  const reason = isHosted
-    ? 'HOSTED_NAMES claims this name'
-    : name !== undefined && !config.proxyNames.test(name)
-      ? 'PROXY_NAMES does not list this name'
-      : undefined
+  const reason = name === undefined ? undefined : barred(config, name)
   const namespace = namespaceOf(query, config)
   if (namespace !== undefined && route.entity !== 'base') {
     const reads = ['GET', 'HEAD'].includes(method)
@@ -34,9 +29,16 @@ export function planOf(config: Config, method: string, { route, name }: Match, q
     if (unlisted ?? reason) return { refused: 404, code: 'NAME_UNKNOWN', message: (unlisted ?? reason) as string }
     return { order: ['proxy'], unasked: { upstream: 'hosted', reason: 'ns names a public registry' } }
   }
-  if (route.ask.length < 2 || route.entity === 'base') return { order: route.ask }
+  const row: Plan['order'] = route.entity === 'tags' && config.tags === 'lookup' ? ['proxy', 'hosted'] : route.ask
+  if (row.length < 2 || route.entity === 'base') return { order: row }
   if (reason) return { order: ['hosted'], unasked: { upstream: 'proxy', reason } }
-  return { order: config.lookupOrder === 'hosted-first' ? ['hosted', 'proxy'] : route.ask }
+  return { order: config.lookupOrder === 'hosted-first' ? ['hosted', 'proxy'] : row }
+}
+
+/** Why the proxy may not be asked for a name; undefined where it may. */
+export function barred({ hostedNames, proxyNames }: Config, name: string): string | undefined {
+  if (hostedNames.test(name)) return 'HOSTED_NAMES claims this name'
+  return proxyNames.test(name) ? undefined : 'PROXY_NAMES does not list this name'
 }
 
 /** The registry that `ns` names, where that is not this one. */

@@ -44,7 +44,7 @@ export async function nodeFetch(): Promise<Fetch> {
       method: method as 'GET',
       headers: headers as Iterable<[string, string]>,
       // Whatever becomes of this request, the client's connection is still to carry the answer.
-      body: upload ? (upload.iterator({ destroyOnReturn: false }) as unknown as Readable) : null,
+      body: (upload?.iterator({ destroyOnReturn: false }) ?? body ?? null) as Readable | null,
       signal,
       dispatcher: fresh ? unkept : kept,
     })

@@ -1,12 +1,15 @@
 /** Carries out a match: asks the upstreams in order, streams the winner, words the combined failure. */
 import type { Entity, Match, UpstreamName } from '../routing.ts'
 import type { Config } from './config.ts'
+import type { AskFor, Copier } from './copy.ts'
 import { type OciError, ociError } from './errors.ts'
 import { bearerFirst, hasBody, requestHeaders, responseHeaders } from './headers.ts'
-import { type Kept, type Memory, readingOf } from './memory.ts'
+import { conditions, type Kept, type Memory, readingOf } from './memory.ts'
+import { createMends } from './mend.ts'
 import { type Plan, planOf } from './names.ts'
+import { indexType, joined, longestPage, readList, referrersTag } from './referrers.ts'
 import type { Body, Connection, Reply } from './runtime.ts'
-import { type Answer, type Ask, clientLeft, discard, leaving, type Question } from './upstream.ts'
+import { type Answer, type Ask, clientLeft, discard, leaving, left, type Question } from './upstream.ts'
 
 /** What came of one request, as the client, the log and the metrics need it. */
 export interface Outcome {
@@ -29,9 +32,13 @@ export interface Target {
   query: string
 }
 
-export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memory: Memory): Relay {
+/** Bytes; registries take no longer ones (distribution-spec 1.1, "Pushing Manifests"). */
+const longestManifest = 4 * 1024 * 1024
+
+export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memory: Memory, copy: Copier): Relay {
+  const mends = createMends(config, memory, copy)
   return async (request, target, connection) => {
-    const { entity, ask: row } = target.matched.route
+    const { entity } = target.matched.route
     if (entity === 'base') return base(request, target, connection)
     const plan = planOf(config, request.method, target.matched, target.query)
     if ('refused' in plan) {
@@ -41,8 +48,9 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
         answers: [],
       }
     }
+    if (entity === 'referrers' && plan.order.length > 1) return referrers(request, target, connection)
     // What a row asks of hosted alone passes as it came; all else is looked up, and hosted's name has its 404 explained.
-    if (row.length === 1 && plan.order[0] === 'hosted') return pass(request, target, connection)
+    if (plan.order[0] === 'hosted' && plan.order.length === 1 && !plan.unasked) return pass(request, target, connection)
     return lookup(request, target, plan, connection)
   }
 
@@ -52,26 +60,41 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     return { method: request.method, target: matched.path + query, headers }
   }
 
-  /** A row that asks one registry: its answer passes as it came, whatever its verdict. */
+  /** What hosted alone is asked: its answer passes as it came, whatever its verdict, unless the proxy can mend it. */
   async function pass(request: Request, target: Target, connection: Connection): Promise<Outcome> {
-    const upstream = 'hosted'
-    const asked: Question = { ...question(upstream, request, target, connection), abort: leaving(request.signal) }
+    const { method } = request
+    const { name, route } = target.matched
     const body = hasBody(request) ? (connection.upload ?? request.body) : null
     const length = request.headers.get('Content-Length')
-    if (body) {
-      // The request's own stream, never a wrapper: on Deno that would lose the length, and four fifths of the speed.
-      asked.body = body
-      asked.bodyRead = connection.bodyRead
-      if (length !== null) asked.headers.set('Content-Length', length)
+    // The request's own stream, never a wrapper: on Deno that would lose the length, and four fifths of the speed.
+    const sent: Partial<Question> = { body, bodyRead: connection.bodyRead }
+    let manifest: Uint8Array<ArrayBuffer> | undefined
+    if (body && route.entity === 'manifest' && Number(length ?? Number.NaN) <= longestManifest) {
+      // Whole, so that it can be sent once more when what it lacks is there.
+      manifest = await new Response(body).arrayBuffer().then(
+        (bytes) => new Uint8Array(bytes),
+        () => undefined,
+      )
+      if (!manifest) return { response: new Response(null, { status: 499 }), answers: [left('hosted')] }
+      Object.assign(sent, { body: manifest, bodyRead: Promise.resolve() })
     }
-    const answer = await ask[upstream](asked)
-    const { name } = target.matched
-    if (name && !['GET', 'HEAD'].includes(request.method)) memory.wrote(name)
-    if (!answer.response) {
-      return { response: failure(request.method, target.matched.route.entity, [answer]), answers: [answer] }
-    }
-    const bytesIn = body ? Number(length ?? stored(answer.response)) : 0
-    return deliver(answer, [answer], request.method, bytesIn)
+    const fields: Record<string, string> = body && length !== null ? { 'Content-Length': length } : {}
+    const askFor =
+      (to: UpstreamName): AskFor =>
+      (asked, fields = {}) => {
+        const usual = question(to, request, target, connection)
+        for (const [field, value] of Object.entries(fields)) usual.headers.set(field, value)
+        return ask[to]({ ...usual, abort: leaving(request.signal), ...asked })
+      }
+    const mending = { ...target, ask: { proxy: askFor('proxy'), hosted: askFor('hosted') }, manifest }
+    const answer = await mending.ask.hosted(sent, fields)
+    if (name && !['GET', 'HEAD'].includes(method)) memory.wrote(name)
+    const mended = answer.response ? ((await mends[`${method} ${route.entity}`]?.(mending, answer)) ?? []) : []
+    const answers = [answer, ...mended]
+    const last = answers.at(-1) as Answer
+    for (const one of mended.length > 0 ? answers.slice(0, -1) : []) discard(one)
+    if (!last.response) return { response: failure(method, route.entity, [last]), answers }
+    return deliver(last, answers, method, body ? Number(length ?? stored(last.response)) : 0)
   }
 
   /** A row that asks both: the first answer that is `found` wins; with none, the failure names what each said. */
@@ -122,6 +145,39 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     // Told in the table's order, whoever was asked first.
     answers.sort((a, b) => order.indexOf(a.upstream) - order.indexOf(b.upstream))
     return { response: failure(request.method, matched.route.entity, answers, unasked), answers }
+  }
+
+  /** Both registries' lists as one. Hosted's lack of the API passes: clients then keep referrers under a tag. */
+  async function referrers(request: Request, target: Target, connection: Connection): Promise<Outcome> {
+    const { path, name, digest = '' } = target.matched
+    const decided = leaving(request.signal)
+    const list = (to: UpstreamName, at: string, query: string) =>
+      readList((page) => {
+        const { method, headers } = question(to, request, target, connection)
+        for (const field of conditions) headers.delete(field)
+        headers.set('Accept', indexType)
+        const abort = leaving(decided.signal)
+        return ask[to]({ method, target: at + page, headers, abort, readError: true, text: longestPage })
+      }, query)
+    const listOfProxy = list('proxy', path, target.query).then((listing) => {
+      if (listing.answer.verdict !== 'absent') return listing
+      return list('proxy', `/v2/${name}/manifests/${referrersTag(digest)}`, '')
+    })
+    const hosted = await list('hosted', path, target.query)
+    if (hosted.answer.verdict !== 'found') {
+      decided.abort()
+      return { response: failure(request.method, 'referrers', [hosted.answer]), answers: [hosted.answer] }
+    }
+    const proxy = await listOfProxy
+    const answers = [proxy.answer, hosted.answer]
+    if (proxy.answer.verdict === 'failed' || proxy.answer.verdict === 'limited') {
+      return { response: failure(request.method, 'referrers', answers), answers }
+    }
+    const artifactType = new URLSearchParams(target.query).get('artifactType')
+    const body = new TextEncoder().encode(joined([hosted, proxy], artifactType))
+    const headers = new Headers({ 'Content-Type': indexType, 'Content-Length': `${body.byteLength}` })
+    if (artifactType !== null) headers.set('OCI-Filters-Applied', 'artifactType')
+    return { response: new Response(body, { headers }), body, answers, bytesOut: body.byteLength }
   }
 
   /** The registries that must be up are pinged; hosted's challenge goes to the client, so that it logs in there. */
@@ -195,7 +251,8 @@ function failure(method: string, entity: Entity, answers: readonly Answer[], una
     const code = hosted.status === 403 ? 'DENIED' : 'UNSUPPORTED'
     return answer(hosted.status, hosted.error ?? { code, message: 'hosted refuses this request' })
   }
-  const code = { blob: 'BLOB_UNKNOWN', manifest: 'MANIFEST_UNKNOWN' }[entity as string] ?? 'NAME_UNKNOWN'
+  const code =
+    { blob: 'BLOB_UNKNOWN', manifest: 'MANIFEST_UNKNOWN', referrers: 'UNSUPPORTED' }[entity as string] ?? 'NAME_UNKNOWN'
   return answer(404, hosted?.error ?? { code, message: `${entity} unknown` })
 }
 

@@ -3,6 +3,7 @@ import { Hono } from 'hono'
 import { match, type UpstreamName } from '../routing.ts'
 import { createAccess } from './access.ts'
 import type { Config } from './config.ts'
+import { createCopier } from './copy.ts'
 import { ociError } from './errors.ts'
 import { hasBody } from './headers.ts'
 import type { Log } from './log.ts'
@@ -36,7 +37,7 @@ export function createService(config: Config, { fetch, now, log, version, runtim
   const ask = { proxy: upstream('proxy'), hosted: upstream('hosted') }
   const memory = createMemory({ ...config, now, onUse: metrics.remembered })
   const access = createAccess(config, now, log, metrics.loggedIn)
-  const relay = createRelay(config, ask, memory)
+  const relay = createRelay(config, ask, memory, createCopier(config, metrics.copied))
   let inFlight = 0
   let draining = false
   let onIdle = () => {}

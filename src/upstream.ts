@@ -1,7 +1,7 @@
 /** One registry: asks it within a deadline and gives its answer a verdict. */
 import type { UpstreamName } from '../routing.ts'
 import { createBreaker, type Report } from './breaker.ts'
-import { nestedCode, type OciError, readOciError } from './errors.ts'
+import { nestedCode, type OciError, readOciError, readText } from './errors.ts'
 import { LoginRefused } from './login.ts'
 import type { Fetch, Reply } from './runtime.ts'
 
@@ -22,6 +22,8 @@ export interface Answer {
   error?: OciError
   /** The whole body, where `whole` was asked for and it is small. */
   content?: Uint8Array<ArrayBuffer>
+  /** The whole body, where `text` was asked for. */
+  text?: string
   /** The answer that is still on its way, where `aside` was asked for: to be waited for, or thrown away. */
   later?: Promise<Answer>
 }
@@ -31,7 +33,7 @@ export interface Question {
   /** Path and query, as they go out. */
   target: string
   headers: Headers
-  body?: ReadableStream<Uint8Array> | null
+  body?: Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array> | null
   /** Settles when the body's last byte was taken; a write's deadline starts there. */
   bodyRead?: Promise<void>
   /** Aborted when nobody waits for the answer any more; a deadline aborts it too. */
@@ -40,6 +42,8 @@ export interface Question {
   readError?: boolean
   /** Read the body of an answer that is `found` too, if it is small: then the deadline is for all of it. */
   whole?: boolean
+  /** Read the body of an answer that is `found` as text, of so many bytes at most: more, or a broken one, is `failed`. */
+  text?: number
   /** Do not wait for a registry that failed lately, if it is asked at all. */
   aside?: boolean
   /** Ask even while the breaker is open: a ping proves nothing of lookups, and a write is always tried. */
@@ -144,6 +148,11 @@ export function createUpstream(options: UpstreamOptions): Ask {
       }
       return answered(answer)
     }
+    if (answer.verdict === 'found' && question.text) {
+      answer.text = await readText(response, question.text)
+      if (answer.text === undefined) return noAnswer(new Error('its answer breaks, or is too long'))
+      return answered(answer)
+    }
     if (answer.verdict === 'found' || !question.readError) return answered(answer)
     answer.error = await readOciError(response)
     if (name === 'proxy' && status === 500) answer.verdict = verdictOfNested(nestedCode(answer.error))
@@ -197,10 +206,21 @@ export function discard({ verdict, response, content }: Answer): void {
 /** Aborts when the client leaves. */
 export function leaving(client: AbortSignal): AbortController {
   const abort = new AbortController()
+  const others = following.get(client)
   if (client.aborted) abort.abort()
-  else client.addEventListener('abort', () => abort.abort(), { once: true })
+  else if (others) others.push(abort)
+  else {
+    // One listener for all: Node warns where there are many.
+    const all = [abort]
+    following.set(client, all)
+    const leave = () => {
+      for (const one of all) one.abort()
+    }
+    client.addEventListener('abort', leave, { once: true })
+  }
   return abort
 }
+const following = new WeakMap<AbortSignal, AbortController[]>()
 
 /** Aborts `seconds` after `from` (after now where there is none), unless it is cleared before. */
 function startDeadline(seconds: number, abort: AbortController, from: Promise<void> | undefined) {

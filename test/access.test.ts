@@ -50,7 +50,8 @@ const guarded: [method: string, path: string][] = [
   ['PATCH', '/v2/team/app/blobs/uploads/1'],
   ['DELETE', `/v2/team/app/manifests/${digest}`],
 ]
-const found = answer(200, { 'Content-Length': 2 }, 'ok')
+/** Also a list of referrers. */
+const found = answer(200, { 'Content-Length': 16 }, '{"manifests":[]}')
 
 test('a login is required for everything under /v2/, with a challenge that clients follow; upstreams see none', async () => {
   const router = await between(answer(404), found, { HTPASSWD_FILE: file, LOOKUP_TTL: '0', V2_REQUIRES: 'hosted' })

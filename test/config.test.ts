@@ -34,6 +34,8 @@ test('three variables are enough; the rest has the defaults of the README', () =
     hostedNames: /(?!)/,
     proxyNames: /^(?:.*)$/,
     proxyNs: ['docker.io'],
+    tags: 'hosted',
+    copyLimit: 2 * 1024 ** 3,
     htpasswdFile: '',
     anonymousPull: false,
     pushUsers: [],

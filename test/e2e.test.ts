@@ -130,8 +130,8 @@ test('what nobody has is a 404 in JSON, by tag and by digest, GET and HEAD, mani
 
 test('HEAD of a blob says what hosted has, not what the cache has', async () => {
   const [layer] = hello.blobs
-  await pull(router.url, 'public/one', 'v1')
-  assert.equal((await send(router.url, 'HEAD', `/v2/public/one/blobs/${layer?.digest}`)).status, 404)
+  await push(hub.url, 'public/unread', 'v1', hello)
+  assert.equal((await send(router.url, 'HEAD', `/v2/public/unread/blobs/${layer?.digest}`)).status, 404)
   await push(router.url, 'team/headed', 'v1', hello)
   const head = await send(router.url, 'HEAD', `/v2/team/headed/blobs/${layer?.digest}`)
   assert.deepEqual([head.status, head.headers['content-length']], [200, `${layer?.content.length}`])
@@ -171,6 +171,16 @@ test('tags of a private name and the catalog, with pages whose Link comes back h
   const whole = await send(router.url, 'GET', '/v2/_catalog?n=1000')
   assert.deepEqual(seen, whole.json().repositories)
   assert.ok(seen.includes('team/tagged') && seen.length > 3)
+})
+
+test('TAGS=lookup: an update bot sees the tags of public images and of private ones', async () => {
+  const { url, stop } = await another({ TAGS: 'lookup' })
+  const tags = async (name: string) => (await send(url, 'GET', `/v2/${name}/tags/list`)).json().tags
+  await push(url, 'team/listed', 'a', hello)
+  assert.deepEqual(await tags('library/hello'), (await send(hub.url, 'GET', '/v2/library/hello/tags/list')).json().tags)
+  assert.deepEqual(await tags('team/listed'), ['a'])
+  assert.equal(code(await send(url, 'GET', '/v2/team/nothing/tags/list')), 'NAME_UNKNOWN')
+  await stop()
 })
 
 test('a deleted manifest is gone at once, a deleted blob too', async () => {

@@ -89,6 +89,23 @@ test("a hosted name's outage is 502, and the proxy is not asked for it", async (
   await router.close()
 })
 
+test("TAGS: hosted's alone are listed, or they are looked up like a manifest; a name in HOSTED_NAMES is hosted's in both", async () => {
+  const list = (url: string, name: string) => send(url, 'GET', `/v2/${name}/tags/list?n=2`)
+  const plain = await between(found, absent)
+  assert.deepEqual([(await list(plain.url, 'library/app')).status, asked(plain)], [404, 'hosted'])
+  await plain.close()
+  const router = await between(found, absent, { TAGS: 'lookup', HOSTED_NAMES: 'acme/**' })
+  assert.deepEqual([(await list(router.url, 'library/app')).status, asked(router)], [200, 'proxy'])
+  assert.deepEqual([(await list(router.url, 'acme/app')).status, asked(router)], [404, 'hosted'])
+  await router.close()
+  const own = await between(absent, found, { TAGS: 'lookup' })
+  assert.deepEqual([(await list(own.url, 'team/app')).status, asked(own)], [200, 'proxy hosted'])
+  await own.close()
+  const limited = await between(answer(429), absent, { TAGS: 'lookup' })
+  assert.equal((await list(limited.url, 'team/app')).status, 429)
+  await limited.close()
+})
+
 test('hosted-first asks hosted, and the proxy for what hosted lacks', async () => {
   const router = await between(found, absent, { LOOKUP_ORDER: 'hosted-first' })
   await send(router.url, 'GET', '/v2/team/app/manifests/1.0')

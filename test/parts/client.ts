@@ -160,6 +160,21 @@ export function makeIndex(images: Record<string, Image>): Image {
   return { manifest, digest: digestOf(manifest), mediaType: types.index, blobs: [] }
 }
 
+/** An artifact about an image, as cosign and ORAS attach them (OCI image-spec 1.1, "Guidelines for Artifact Usage"). */
+export function makeReferrer(about: Image, artifactType: string, content: string): Image {
+  const empty = blob(Buffer.from('{}'))
+  const payload = blob(Buffer.from(content))
+  const manifest = JSON.stringify({
+    schemaVersion: 2,
+    mediaType: types.manifest,
+    artifactType,
+    config: descriptor('application/vnd.oci.empty.v1+json', empty),
+    layers: [descriptor(artifactType, payload)],
+    subject: descriptor(about.mediaType, blob(Buffer.from(about.manifest))),
+  })
+  return { manifest, digest: digestOf(manifest), mediaType: types.manifest, blobs: [empty, payload] }
+}
+
 /** Pushes as docker does: a session, the blob in one chunked PATCH, an empty PUT, then the manifest. */
 export async function push(base: string, name: string, reference: string, image: Image): Promise<Reply> {
   for (const { digest, content } of image.blobs) {

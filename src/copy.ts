@@ -1,0 +1,140 @@
+/** Copies a blob from the proxy into hosted, so that a push need not upload what the cache already has. */
+import { createHash } from 'node:crypto'
+import { match, type UpstreamName } from '../routing.ts'
+import type { Config } from './config.ts'
+import { ownPath } from './headers.ts'
+import { barred } from './names.ts'
+import { type Answer, discard, leaving, type Question } from './upstream.ts'
+
+/** Asks a registry on behalf of a client, with further header fields. */
+export type AskFor = (asked: Partial<Question>, fields?: Record<string, string>) => Promise<Answer>
+
+export interface Copy {
+  digest: string
+  /** Path of the blob at the proxy. */
+  source: string
+  /** Path and query of an upload session of hosted. */
+  session: string
+}
+
+export interface Copied {
+  /** `unused`: nothing has begun, and the session is as it was; `begun`: it is used up. */
+  state: 'unused' | 'begun' | 'stored'
+  /** What the registries said so far; hosted's 201 is the last. */
+  answers: Answer[]
+}
+
+export type Copier = (copy: Copy, ask: Record<UpstreamName, AskFor>) => Promise<Copied>
+
+/** `mounted`: stored while its client waited; `late`: stored after that. */
+export type CopyOutcome = 'mounted' | 'late' | 'failed'
+
+/** Copies at a time; a further one is the client's to upload. */
+const most = 8
+/** Seconds that a client waits for a copy, which goes on without it. */
+const patience = 20
+
+/** The copy of a blob of the name `from` into the session that hosted opened; nothing where there must be none. */
+export function copyOf(config: Config, from: string | null, blob: string | null, opened: Answer): Copy | undefined {
+  const source = match('GET', `/v2/${from}/blobs/${blob}`)
+  const session = ownPath(opened.response?.headers.get('Location') ?? '')
+  const upload = match('PUT', session.replace(/\?.*/, ''))
+  if ('refused' in source || 'refused' in upload || upload.route.entity !== 'upload') return undefined
+  const { name, digest, path, route } = source
+  if (route.entity !== 'blob' || !name || !digest || barred(config, name)) return undefined
+  return config.copyLimit > 0 && /^sha(256|512):/.test(digest) ? { digest, source: path, session } : undefined
+}
+
+/** `onCopy` is told what came of each copy, and its bytes. */
+export function createCopier(config: Config, onCopy: (outcome: CopyOutcome, bytes: number) => void): Copier {
+  const { copyLimit, writeTimeout, idleTimeout } = config
+  const under = new Set<string>()
+
+  return async (copy, ask) => {
+    const { digest } = copy
+    const answers: Answer[] = []
+    if (under.has(digest) || under.size >= most) return { state: 'unused', answers }
+    under.add(digest)
+    const client = { waits: true }
+    const copying = perform(copy, ask, answers, client).finally(() => under.delete(digest))
+    let timer: ReturnType<typeof setTimeout> | undefined
+    const late = new Promise<Copied>((resolve) => {
+      const leave = () => resolve({ state: 'begun', answers: [...answers] })
+      timer = setTimeout(leave, Math.min(patience, writeTimeout) * 1000)
+    })
+    return Promise.race([copying, late]).finally(() => {
+      client.waits = false
+      clearTimeout(timer)
+    })
+  }
+
+  async function perform(
+    { digest, source, session }: Copy,
+    ask: Record<UpstreamName, AskFor>,
+    answers: Answer[],
+    client: { waits: boolean },
+  ): Promise<Copied> {
+    // Not the client's signal: a copy that is doing well goes on without it.
+    const abort = new AbortController()
+    const blob = await ask.proxy({ method: 'GET', target: source, abort, aside: true })
+    answers.push(blob)
+    const length = Number(blob.response?.headers.get('Content-Length') ?? Number.NaN)
+    if (blob.status !== 200 || !blob.response?.body || !(length <= copyLimit)) {
+      abort.abort()
+      return { state: 'unused', answers }
+    }
+    const put = {
+      method: 'PUT',
+      target: `${session}${session.includes('?') ? '&' : '?'}digest=${digest}`,
+      ...checked(blob.response.body, digest, idleTimeout, abort),
+      abort: leaving(abort.signal),
+      readError: true,
+    }
+    const fields = { 'Content-Type': 'application/octet-stream', 'Content-Length': `${length}` }
+    const stored = await ask.hosted(put, fields)
+    answers.push(stored)
+    const well = stored.status === 201
+    onCopy(well ? (client.waits ? 'mounted' : 'late') : 'failed', length)
+    if (well) return { state: 'stored', answers }
+    abort.abort()
+    // Hosted would keep for days what came of it.
+    ask.hosted({ method: 'DELETE', target: session, abort: new AbortController() }).then(discard)
+    return { state: 'begun', answers }
+  }
+}
+
+/** The same bytes, the last of them once all are known to have the digest; ended where nothing moves for `seconds`. */
+function checked(from: ReadableStream<Uint8Array>, digest: string, seconds: number, abort: AbortController) {
+  const [algorithm = '', hex] = digest.split(':')
+  const hash = createHash(algorithm)
+  const reader: ReadableStreamDefaultReader<Uint8Array> = from.getReader()
+  let held: Uint8Array | undefined
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const moved = () => {
+    clearTimeout(timer)
+    timer = setTimeout(() => abort.abort(), seconds * 1000)
+  }
+  let allRead = () => {}
+  const bodyRead = new Promise<void>((resolve) => {
+    allRead = resolve
+  })
+  const pull = async (controller: ReadableStreamDefaultController<Uint8Array>): Promise<void> => {
+    const { done, value } = await reader.read()
+    moved()
+    if (value) hash.update(value)
+    const ready = held
+    held = value
+    if (!done) return ready ? controller.enqueue(ready) : pull(controller)
+    clearTimeout(timer)
+    if (hash.digest('hex') !== hex) throw new Error('another digest')
+    if (ready) controller.enqueue(ready)
+    controller.close()
+    allRead()
+  }
+  const cancel = (reason: unknown) => {
+    clearTimeout(timer)
+    return reader.cancel(reason)
+  }
+  moved()
+  return { body: new ReadableStream<Uint8Array>({ pull, cancel }, { highWaterMark: 0 }), bodyRead }
+}

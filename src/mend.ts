@@ -1,0 +1,70 @@
+/** What the proxy can add where hosted alone was asked: blobs that a push mounts, a reader asks for, or a manifest needs. */
+import { type Match, match, type UpstreamName } from '../routing.ts'
+import type { Config } from './config.ts'
+import { type AskFor, type Copier, copyOf } from './copy.ts'
+import { json, readText } from './errors.ts'
+import type { Memory } from './memory.ts'
+import { barred } from './names.ts'
+import type { Answer } from './upstream.ts'
+
+export interface Mending {
+  matched: Match
+  query: string
+  /** Asks the same as was asked of hosted, except for what is given. */
+  ask: Record<UpstreamName, AskFor>
+  /** The manifest that was put. */
+  manifest?: Uint8Array<ArrayBuffer>
+}
+
+/** Further answers, the last of which takes the place of hosted's. */
+export type Mend = (mending: Mending, hosted: Answer) => Promise<Answer[]>
+
+const longestError = 1024 * 1024
+
+/** By method and entity. */
+export function createMends(config: Config, memory: Memory, copy: Copier): Readonly<Record<string, Mend>> {
+  return { 'POST uploads': mount, 'HEAD blob': tell, 'PUT manifest': complete }
+
+  /** A mount that hosted answered with a session, since it lacks the blob (distribution-spec 1.1, "Mounting a blob"). */
+  async function mount({ matched, query, ask }: Mending, opened: Answer): Promise<Answer[]> {
+    const wanted = new URLSearchParams(query)
+    const wish = opened.status === 202 && copyOf(config, wanted.get('from'), wanted.get('mount'), opened)
+    const { state, answers } = wish ? await copy(wish, ask) : { state: 'unused', answers: [] }
+    if (state === 'unused') return []
+    return state === 'stored' ? answers : [...answers, await ask.hosted({ target: matched.path })]
+  }
+
+  /** A HEAD of a blob that hosted lacks: of a name that is read from the proxy, its 200 is the answer. */
+  async function tell({ matched: { name = '' }, ask }: Mending, { verdict }: Answer): Promise<Answer[]> {
+    if (verdict !== 'absent' || !memory.readsProxy(name) || barred(config, name)) return []
+    const proxy = await ask.proxy({ aside: true })
+    return proxy.status === 200 ? [proxy] : []
+  }
+
+  /** A manifest that hosted refuses for blobs it lacks: those that the proxy has in that name are copied. */
+  async function complete({ matched: { name = '' }, ask, manifest }: Mending, refusal: Answer): Promise<Answer[]> {
+    if (![400, 404].includes(refusal.status) || !refusal.response || !manifest || barred(config, name)) return []
+    const said = await readText(refusal.response, longestError)
+    refusal.content = new TextEncoder().encode(said)
+    if (!/"(MANIFEST_)?BLOB_UNKNOWN"/.test(said ?? '')) return []
+    const answers: Answer[] = []
+    const { config: image, layers = [] } = (json(new TextDecoder().decode(manifest)) ?? {}) as Manifest
+    for (const { digest } of [image ?? {}, ...layers]) {
+      const blob = match('HEAD', `/v2/${name}/blobs/${digest}`)
+      if ('refused' in blob) return []
+      const held = await ask.hosted({ method: 'HEAD', target: blob.path })
+      if (held.verdict !== 'absent') continue
+      const opened = await ask.hosted({ method: 'POST', target: `/v2/${name}/blobs/uploads/`, readError: true })
+      const wish = copyOf(config, name, digest ?? '', opened)
+      const copied = wish && (await copy(wish, ask))
+      if (copied?.state !== 'stored') return []
+      answers.push(...copied.answers)
+    }
+    return [...answers, await ask.hosted({ body: manifest })]
+  }
+}
+
+interface Manifest {
+  config?: { digest?: string }
+  layers?: { digest?: string }[]
+}

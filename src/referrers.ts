@@ -1,0 +1,60 @@
+/** The referrers of an image at both registries, as one list (OCI distribution-spec 1.1, "Listing Referrers"). */
+import { json } from './errors.ts'
+import type { Answer } from './upstream.ts'
+
+/** As much of a descriptor as is looked at; all of it is passed on. */
+interface Descriptor {
+  digest: string
+  artifactType?: string
+}
+
+/** What one registry lists; `descriptors` is empty where the answer is not `found`. */
+export interface Listing {
+  answer: Answer
+  descriptors: Descriptor[]
+}
+
+export const indexType = 'application/vnd.oci.image.index.v1+json'
+/** Bytes of a page: registries stop at 4 MiB (distribution-spec 1.1, "Listing Referrers"). */
+export const longestPage = 4 * 1024 * 1024
+const mostPages = 20
+
+/** Reads all pages, `ask` being given the query of each. What cannot be read to its end is `failed`, never a shorter list. */
+export async function readList(ask: (query: string) => Promise<Answer>, query: string): Promise<Listing> {
+  const descriptors: Descriptor[] = []
+  let next = query
+  for (let page = 1; ; page++) {
+    const answer = await ask(next)
+    if (answer.verdict !== 'found') return { answer, descriptors: [] }
+    const index = json(answer.text) as { manifests?: Descriptor[] | null } | undefined
+    // An empty list of Go's is null.
+    const listed = index?.manifests === null ? [] : index?.manifests
+    const [, following] =
+      /<[^>?]*(\?[^>]*)>\s*;[^,]*rel="?next\b/i.exec(answer.response?.headers.get('Link') ?? '') ?? []
+    const fault = !Array.isArray(listed)
+      ? 'gave no list of referrers'
+      : following && page === mostPages
+        ? `lists more than ${mostPages} pages of referrers`
+        : undefined
+    if (fault) return { answer: { ...answer, verdict: 'failed', status: 502, reason: fault }, descriptors: [] }
+    descriptors.push(...(listed ?? []))
+    if (!following) return { answer, descriptors }
+    next = following
+  }
+}
+
+/** One index of them all, each descriptor once, the first one it is in. */
+export function joined(lists: readonly Listing[], artifactType: string | null): string {
+  const all = new Map<string, Descriptor>()
+  for (const one of lists.flatMap(({ descriptors }) => descriptors)) {
+    if (artifactType !== null && one.artifactType !== artifactType) continue
+    if (!all.has(one.digest)) all.set(one.digest, one)
+  }
+  return JSON.stringify({ schemaVersion: 2, mediaType: indexType, manifests: [...all.values()] })
+}
+
+/** The tag under which clients keep referrers where a registry has no API for them ("Referrers Tag Schema"). */
+export function referrersTag(digest: string): string {
+  const [algorithm = '', encoded = ''] = digest.split(':')
+  return `${algorithm.slice(0, 32)}-${encoded.slice(0, 64)}`
+}

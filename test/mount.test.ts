@@ -1,0 +1,339 @@
+/** A push of what the proxy has: mounts across registries, HEAD of proxied blobs, manifests completed; one way (WAY=…). */
+import assert from 'node:assert/strict'
+import type { ServerResponse } from 'node:http'
+import { Readable } from 'node:stream'
+import { after, before, test } from 'node:test'
+import { between as betweenOn, closeAll } from './parts/between.ts'
+import { temporaryFolder, until } from './parts/children.ts'
+import {
+  accept,
+  type Blob,
+  digestOf,
+  digestOfStream,
+  makeImage,
+  noise,
+  open,
+  pathOf,
+  pull,
+  push,
+  pushBlob,
+  type Reply,
+  send,
+  withDigest,
+} from './parts/client.ts'
+import { findRegistry, type Registry } from './parts/registries.ts'
+import { type Router, startRouter, type Way } from './parts/router.ts'
+import { answer, type Script } from './parts/scripted.ts'
+
+const way = (process.env.WAY ?? 'node') as Way
+const between = betweenOn.bind(undefined, way)
+const say = (line: string) => console.error(line)
+const mebibyte = 1024 * 1024
+
+let hub: Registry
+let cache: Registry
+let hosted: Registry
+let router: Router
+const manifestType = 'application/vnd.oci.image.manifest.v1+json'
+const layerType = 'application/vnd.oci.image.layer.v1.tar+gzip'
+const base = makeImage({ 'base.txt': 'base', 'more.txt': 'more' })
+const layer = base.blobs[1]?.digest as string
+
+before(async () => {
+  const folder = temporaryFolder()
+  const launch = await findRegistry(say)
+  hub = await launch({ name: 'hub', folder })
+  hosted = await launch({ name: 'hosted', folder })
+  cache = await launch({ name: 'cache', folder, proxyOf: hub.url })
+  for (const name of ['library/base', 'acme/base', 'library/both']) await push(hub.url, name, '1', base)
+  router = await another({ HOSTED_NAMES: 'acme/**' })
+})
+after(async () => {
+  await closeAll()
+  await router?.stop()
+  for (const registry of [hub, cache, hosted]) await registry?.stop()
+})
+
+const another = (environment: Record<string, string> = {}) =>
+  startRouter(way, { HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: cache.host, ...environment })
+const mount = (name: string, digest = layer, from = 'library/base', url = router.url) =>
+  send(url, 'POST', `/v2/${name}/blobs/uploads/?mount=${digest}&from=${from}`)
+const holds = async (name: string, digest = layer, url = hosted.url) =>
+  (await send(url, 'HEAD', `/v2/${name}/blobs/${digest}`)).status === 200
+
+test('a blob that the proxy has and hosted lacks is mounted: the client uploads nothing', async () => {
+  for (const name of ['team/app', 'acme/app']) {
+    const reply = await mount(name)
+    assert.equal(reply.status, 201)
+    assert.equal(reply.headers.location, `/v2/${name}/blobs/${layer}`)
+    assert.equal(reply.headers['docker-content-digest'], layer)
+    assert.ok(await holds(name))
+  }
+  const metrics = (await send(router.url, 'GET', '/metrics')).body.toString()
+  assert.match(metrics, /^registry_router_copies_total\{outcome="mounted"\} 2$/m)
+  assert.match(metrics, /^registry_router_copied_bytes_total [1-9]/m)
+})
+
+test('what hosted can mount itself, it does: the proxy is not asked', async () => {
+  await push(hosted.url, 'own/base', '1', base)
+  const asked = cache.lines().length
+  assert.equal((await mount('own/app', layer, 'own/base')).status, 201)
+  assert.equal(cache.lines().length, asked)
+})
+
+test('a push of an image on a base of 200 MiB: the client sends under 1 MiB, and hosted holds all of it', async () => {
+  const bytes = 200 * mebibyte
+  const big = await digestOfStream(noise(bytes, 1))
+  assert.equal((await pushBlob(hub.url, 'library/large', big, noise(bytes, 1))).status, 201)
+  const { blobs } = makeImage({ 'mine.txt': 'mine' })
+  const [config, mine] = blobs as [Blob, Blob]
+  const manifest = JSON.stringify({
+    schemaVersion: 2,
+    mediaType: manifestType,
+    config: {
+      mediaType: 'application/vnd.oci.image.config.v1+json',
+      digest: config.digest,
+      size: config.content.length,
+    },
+    layers: [
+      { mediaType: layerType, digest: big, size: bytes },
+      { mediaType: layerType, digest: mine.digest, size: mine.content.length },
+    ],
+  })
+  const alone = await another()
+  assert.equal((await mount('team/large', big, 'library/large', alone.url)).status, 201)
+  for (const { digest, content } of blobs) {
+    assert.equal((await pushBlob(alone.url, 'team/large', digest, Readable.from([content]))).status, 201)
+  }
+  const headers = { 'Content-Type': manifestType }
+  assert.equal((await send(alone.url, 'PUT', '/v2/team/large/manifests/1', { headers, body: manifest })).status, 201)
+  await cache.stop()
+  assert.equal(await pull(alone.url, 'team/large', digestOf(manifest)), digestOf(manifest))
+  await cache.start()
+  assert.ok((alone.peakMemory() ?? 0) < 200, `${alone.peakMemory()} MiB`)
+  await alone.stop()
+})
+
+/** What a mount must not ask the proxy for, or not copy: the client gets hosted's session, and goes on as usual. */
+const declined: [why: string, from: string, environment: Record<string, string>][] = [
+  ['from is in HOSTED_NAMES', 'acme/base', { HOSTED_NAMES: 'acme/**' }],
+  ['from is not in PROXY_NAMES', 'library/base', { PROXY_NAMES: 'mirror/**' }],
+  ['COPY_LIMIT is 0', 'library/base', { COPY_LIMIT: '0' }],
+  ['the blob is larger than COPY_LIMIT', 'library/base', { COPY_LIMIT: '0.00000001' }],
+  ['the proxy lacks it', 'library/nothing', {}],
+  ['from is no name', '../base', {}],
+  ['from is no name', 'library%2F..%2Fbase', {}],
+]
+for (const [i, [why, from, environment]] of declined.entries()) {
+  test(`${why} (${from}): the client gets a session of hosted's, and uploads`, async () => {
+    const some = await another(environment)
+    const name = `declined/${i}`
+    const asked = cache.lines().length
+    const opened = await mount(name, layer, from, some.url)
+    assert.equal(opened.status, 202)
+    assert.ok(!(await holds(name)))
+    if (!/larger|lacks/.test(why)) assert.equal(cache.lines().length, asked, 'the proxy was asked')
+    const body = base.blobs[1]?.content as Buffer
+    assert.equal((await send(some.url, 'PUT', withDigest(pathOf(opened), layer), { body })).status, 201)
+    assert.ok(await holds(name))
+    await some.stop()
+  })
+}
+
+const content = Buffer.from('x'.repeat(100_000))
+const digest = digestOf(content)
+/** Gives a blob in two halves, the second when it is let, or never. */
+const halves = () => {
+  const waiting: ServerResponse[] = []
+  const script: Script = (_, response) => {
+    response.writeHead(200, { 'Content-Length': content.length })
+    response.write(content.subarray(0, 50_000), () => waiting.push(response))
+  }
+  return { waiting, script }
+}
+/** A router between a scripted proxy and the real hosted. */
+const halfReal = async (proxy: Script, environment: Record<string, string> = {}) => {
+  const scripts = await between(proxy, answer(500), { HOSTED_HOSTNAME: hosted.host, ...environment })
+  return { ...scripts, mount: (name: string) => mount(name, digest, 'library/base', scripts.url) }
+}
+const upload = async (url: string, opened: Reply) => {
+  assert.equal(opened.status, 202)
+  assert.equal((await send(url, 'PUT', withDigest(pathOf(opened), digest), { body: content })).status, 201)
+}
+
+test('a copy that takes long goes on without its client, which gets a fresh session; the next HEAD finds the blob', async () => {
+  const slow = halves()
+  const router = await halfReal(slow.script, { WRITE_TIMEOUT: '0.5' })
+  assert.equal((await router.mount('slow/app')).status, 202)
+  assert.ok(!(await holds('slow/app', digest)))
+  for (const response of slow.waiting) response.end(content.subarray(50_000))
+  await until('the copy', () => holds('slow/app', digest))
+  const metrics = (await send(router.url, 'GET', '/metrics')).body.toString()
+  assert.match(metrics, /^registry_router_copies_total\{outcome="late"\} 1$/m)
+  await router.close()
+})
+
+test('while a blob is copied, another mount of it is not: its client gets a session at once', async () => {
+  const slow = halves()
+  const router = await halfReal(slow.script)
+  const first = router.mount('twice/app')
+  await until('the copy', () => slow.waiting.length === 1)
+  await upload(router.url, await router.mount('twice/other'))
+  slow.waiting[0]?.end(content.subarray(50_000))
+  assert.equal((await first).status, 201)
+  assert.equal(router.proxy.requests.length, 1)
+  await router.close()
+})
+
+const troubles: [what: string, script: Script][] = [
+  ['sends other bytes', answer(200, { 'Content-Length': content.length }, 'y'.repeat(content.length))],
+  [
+    'breaks in the middle',
+    (_, response) => {
+      response.writeHead(200, { 'Content-Length': content.length })
+      response.write(content.subarray(0, 50_000), () => response.destroy())
+    },
+  ],
+  ['stands still in the middle', halves().script],
+]
+for (const [what, script] of troubles) {
+  test(`a proxy that ${what}: nothing is stored, the client gets a fresh session and uploads`, async () => {
+    const router = await halfReal(script, { IDLE_TIMEOUT: '0.5' })
+    const name = `trouble/${what.replaceAll(' ', '-')}`
+    const opened = await router.mount(name)
+    assert.ok(!(await holds(name, digest)))
+    await upload(router.url, opened)
+    assert.ok(await holds(name, digest))
+    const metrics = (await send(router.url, 'GET', '/metrics')).body.toString()
+    assert.match(metrics, /^registry_router_copies_total\{outcome="failed"\} 1$/m)
+    await router.close()
+  })
+}
+
+test('bytes of another digest never reach hosted whole, whether or not it checks them', async () => {
+  const router = await between(
+    answer(200, { 'Content-Length': content.length }, 'y'.repeat(content.length)),
+    (request, response, recorded) => {
+      const script = request.method === 'POST' ? answer(202, { Location: '/v2/a/blobs/uploads/1' }) : answer(201)
+      script(request, response, recorded)
+    },
+  )
+  assert.equal((await mount('a', digest, 'library/base', router.url)).status, 202)
+  const [put] = router.hosted.requests.filter(({ method }) => method === 'PUT')
+  assert.ok(!put?.complete)
+  await router.close()
+})
+
+test('a hosted that is killed during a copy: a plain error, nothing half-stored, and the push succeeds when repeated', async () => {
+  const slow = halves()
+  const router = await halfReal(slow.script)
+  const first = router.mount('killed/app')
+  await until('the copy', () => slow.waiting.length === 1)
+  await hosted.stop()
+  assert.equal((await first).status, 502)
+  await hosted.start()
+  assert.ok(!(await holds('killed/app', digest)))
+  const second = router.mount('killed/app')
+  await until('the copy', () => slow.waiting.length === 2)
+  slow.waiting[1]?.end(content.subarray(50_000))
+  assert.equal((await second).status, 201)
+  await router.close()
+})
+
+test('a client that leaves does not end a copy that is doing well', async () => {
+  const slow = halves()
+  const router = await halfReal(slow.script, { WRITE_TIMEOUT: '0.5' })
+  const request = open(router.url, 'POST', `/v2/left/app/blobs/uploads/?mount=${digest}&from=library/base`)
+  request.on('error', () => {})
+  request.end()
+  await until('the copy', () => slow.waiting.length === 1)
+  request.destroy()
+  await until('the client to be gone', () => router.router.log().some(({ status }) => status === 499 || status === 201))
+  slow.waiting[0]?.end(content.subarray(50_000))
+  await until('the copy', () => holds('left/app', digest))
+  await router.close()
+})
+
+test("the client's login goes to hosted with a copy, and never to the proxy", async () => {
+  const router = await between(
+    answer(200, { 'Content-Length': content.length }, content.toString()),
+    (request, response, recorded) => {
+      const script = request.method === 'POST' ? answer(202, { Location: '/v2/a/blobs/uploads/1?x=1' }) : answer(201)
+      script(request, response, recorded)
+    },
+  )
+  const headers = { Authorization: 'Basic canary', Cookie: 'canary' }
+  const path = `/v2/a/blobs/uploads/?mount=${digest}&from=library/base`
+  assert.equal((await send(router.url, 'POST', path, { headers })).status, 201)
+  assert.deepEqual(
+    router.hosted.requests.map(({ method, target, headers }) => [method, target, headers.authorization]),
+    [
+      ['POST', path, 'Basic canary'],
+      ['PUT', `/v2/a/blobs/uploads/1?x=1&digest=${digest}`, 'Basic canary'],
+    ],
+  )
+  const [asked] = router.proxy.requests
+  assert.deepEqual([asked?.target, asked?.headers.authorization], [`/v2/library/base/blobs/${digest}`, undefined])
+  assert.ok(!JSON.stringify(router.proxy.requests).includes('canary'))
+  await router.close()
+})
+
+const head = (url: string, name: string, blob = layer) => send(url, 'HEAD', `/v2/${name}/blobs/${blob}`)
+const read = (url: string, name: string, reference = '1') =>
+  send(url, 'GET', `/v2/${name}/manifests/${reference}`, { headers: { Accept: accept } })
+
+test('HEAD of a blob that hosted lacks: where the proxy lately served a manifest of the name, its 200 counts', async () => {
+  const some = await another()
+  assert.equal((await head(some.url, 'library/base')).status, 404)
+  assert.equal((await read(some.url, 'library/base')).status, 200)
+  const { status, headers } = await head(some.url, 'library/base')
+  assert.deepEqual([status, headers['content-length']], [200, `${base.blobs[1]?.content.length}`])
+  assert.equal((await head(some.url, 'library/base', digestOf('nothing'))).status, 404)
+  assert.equal((await head(some.url, 'library/both')).status, 404, 'another name')
+  await some.stop()
+})
+
+test('after a write in a name, HEAD of its blobs is about hosted alone', async () => {
+  const some = await another()
+  await read(some.url, 'library/both')
+  await send(some.url, 'POST', '/v2/library/both/blobs/uploads/')
+  assert.equal((await head(some.url, 'library/both')).status, 404)
+  await read(some.url, 'library/both')
+  assert.equal((await head(some.url, 'library/both')).status, 404)
+  await some.stop()
+})
+
+test('LOOKUP_TTL=0: HEAD of a blob asks hosted alone', async () => {
+  const some = await another({ LOOKUP_TTL: '0' })
+  await read(some.url, 'library/base')
+  assert.equal((await head(some.url, 'library/base')).status, 404)
+  await some.stop()
+})
+
+test('pulled, then pushed under the same name: hosted holds all of the image, whatever HEAD said', async () => {
+  const some = await another()
+  assert.equal(await pull(some.url, 'library/base', '1'), base.digest)
+  const mine = makeImage({ 'base.txt': 'base', 'mine.txt': 'mine' })
+  await push(some.url, 'library/base', '2', mine)
+  await cache.stop()
+  assert.equal(await pull(hosted.url, 'library/base', '2'), mine.digest)
+  await cache.start()
+  await some.stop()
+})
+
+test('a manifest that hosted refuses for a blob nobody has: its refusal passes as it came', async () => {
+  const lost = makeImage({ 'lost.txt': 'lost' })
+  const put = (url: string) =>
+    send(url, 'PUT', '/v2/team/lost/manifests/1', { headers: { 'Content-Type': lost.mediaType }, body: lost.manifest })
+  const [direct, through] = [await put(hosted.url), await put(router.url)]
+  assert.equal(through.status, direct.status)
+  assert.equal(through.body.toString(), direct.body.toString())
+})
+
+test('a name in HOSTED_NAMES has no manifest completed from the proxy', async () => {
+  const asked = cache.lines().length
+  const headers = { 'Content-Type': base.mediaType }
+  const reply = await send(router.url, 'PUT', '/v2/acme/refused/manifests/1', { headers, body: base.manifest })
+  assert.equal(reply.json().errors[0].code, 'MANIFEST_BLOB_UNKNOWN')
+  assert.equal(cache.lines().length, asked)
+})

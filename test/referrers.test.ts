@@ -1,0 +1,241 @@
+/** Signatures, SBOMs and the like: both registries' lists as one, and the tags that stand in for them; one way (WAY=…). */
+import assert from 'node:assert/strict'
+import { after, before, test } from 'node:test'
+import { between as betweenOn, closeAll } from './parts/between.ts'
+import { temporaryFolder } from './parts/children.ts'
+import { accept, digestOf, makeImage, makeReferrer, push, type Reply, send } from './parts/client.ts'
+import { type Referring, referring } from './parts/referrers.ts'
+import { findRegistry, type Launch, type Registry } from './parts/registries.ts'
+import { startRouter, type Way } from './parts/router.ts'
+import { answer, type Script } from './parts/scripted.ts'
+
+const way = (process.env.WAY ?? 'node') as Way
+const between = betweenOn.bind(undefined, way)
+const say = (line: string) => console.error(line)
+
+const name = 'library/app'
+const image = makeImage({ 'app.txt': 'app' })
+const path = `/v2/${name}/referrers/${image.digest}`
+const tag = image.digest.replace(':', '-')
+const indexType = 'application/vnd.oci.image.index.v1+json'
+const signature = 'application/vnd.dev.sigstore.bundle.v0.3+json'
+const sbom = 'application/spdx+json'
+/** As cosign and ORAS attach: a manifest with a subject. */
+const attached = {
+  publicSignature: makeReferrer(image, signature, 'public signature'),
+  publicSbom: makeReferrer(image, sbom, 'public sbom'),
+  ownSignature: makeReferrer(image, signature, 'own signature'),
+  ownSbom: makeReferrer(image, sbom, 'own sbom'),
+}
+type Attached = keyof typeof attached
+
+const launch: Launch = await findRegistry(say)
+const kinds = await referring(launch, say)
+let hub: Registry
+let cache: Registry
+let plain: Registry
+
+const attach = async (url: string, ...which: Attached[]) => {
+  for (const one of which) await push(url, name, attached[one].digest, attached[one])
+}
+/** As clients do where a registry has no API: an index under the referrers tag. */
+const attachByTag = async (url: string, ...which: Attached[]) => {
+  await attach(url, ...which)
+  const manifests = which.map((one) => {
+    const { mediaType, digest, manifest } = attached[one]
+    return { mediaType, digest, size: manifest.length, artifactType: JSON.parse(manifest).artifactType }
+  })
+  const body = JSON.stringify({ schemaVersion: 2, mediaType: indexType, manifests })
+  const reply = await send(url, 'PUT', `/v2/${name}/manifests/${tag}`, { headers: { 'Content-Type': indexType }, body })
+  assert.equal(reply.status, 201)
+}
+const list = ({ status, headers, json }: Reply) => {
+  assert.deepEqual([status, headers['content-type']], [200, indexType])
+  const { schemaVersion, mediaType, manifests } = json()
+  assert.deepEqual([schemaVersion, mediaType], [2, indexType])
+  return manifests.map(({ digest }: { digest: string }) => nameOf(digest)).sort()
+}
+const nameOf = (digest: string) => Object.entries(attached).find(([, one]) => one.digest === digest)?.[0]
+
+before(async () => {
+  const folder = temporaryFolder()
+  hub = await launch({ name: 'hub', folder })
+  plain = await launch({ name: 'plain', folder })
+  cache = await launch({ name: 'cache', folder, proxyOf: hub.url })
+  for (const { url } of [hub, plain]) await push(url, name, '1', image)
+  await attachByTag(hub.url, 'publicSignature', 'publicSbom')
+})
+/** What a failed test leaves open. */
+const open = new Set<() => Promise<void>>()
+after(async () => {
+  await closeAll()
+  for (const close of open) await close()
+  for (const registry of [hub, plain, cache]) await registry?.stop()
+})
+
+for (const [kind, begin] of Object.entries(kinds)) {
+  /** A router whose hosted has the API. */
+  const withApi = async (proxy: Pick<Referring, 'host'>, environment: Record<string, string> = {}) => {
+    const hosted = await begin()
+    await push(hosted.url, name, '1', image)
+    const router = await startRouter(way, { HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: proxy.host, ...environment })
+    const close = async () => {
+      open.delete(close)
+      await router.stop()
+      await hosted.stop()
+    }
+    open.add(close)
+    return { hosted, router, url: router.url, close }
+  }
+
+  test(`${kind}: hosted's referrers and those under the cache's referrers tag are one list`, async () => {
+    const { hosted, url, close } = await withApi(cache)
+    await attach(hosted.url, 'ownSignature', 'ownSbom')
+    const all = await send(url, 'GET', path)
+    assert.deepEqual(list(all), ['ownSbom', 'ownSignature', 'publicSbom', 'publicSignature'])
+    assert.equal(all.headers['oci-filters-applied'], undefined)
+    const some = await send(url, 'GET', `${path}?artifactType=${encodeURIComponent(sbom)}`)
+    assert.deepEqual(list(some), ['ownSbom', 'publicSbom'])
+    assert.equal(some.headers['oci-filters-applied'], 'artifactType')
+    for (const { digest } of all.json().manifests) {
+      const got = await send(url, 'GET', `/v2/${name}/manifests/${digest}`, { headers: { Accept: accept } })
+      assert.equal(digestOf(got.body), digest)
+    }
+    await close()
+  })
+
+  test(`${kind} as the proxy: its pages are followed, and what both have is listed once`, async () => {
+    const proxy = await begin()
+    await push(proxy.url, name, '1', image)
+    await attach(proxy.url, 'publicSignature', 'publicSbom', 'ownSbom')
+    const { hosted, url, close } = await withApi(proxy)
+    await attach(hosted.url, 'ownSignature', 'ownSbom')
+    assert.deepEqual(list(await send(url, 'GET', path)), ['ownSbom', 'ownSignature', 'publicSbom', 'publicSignature'])
+    await close()
+    await proxy.stop()
+  })
+
+  test(`${kind}: an image that the proxy lacks has hosted's referrers; one that nobody has, none`, async () => {
+    const { hosted, url, close } = await withApi(cache)
+    const mine = makeImage({ 'mine.txt': 'mine' })
+    await push(hosted.url, 'team/mine', '1', mine)
+    const referrer = makeReferrer(mine, sbom, 'mine')
+    await push(hosted.url, 'team/mine', referrer.digest, referrer)
+    const { manifests } = (await send(url, 'GET', `/v2/team/mine/referrers/${mine.digest}`)).json()
+    assert.deepEqual([manifests.length, manifests[0].digest], [1, referrer.digest])
+    assert.deepEqual((await send(url, 'GET', `/v2/team/mine/referrers/${digestOf('no')}`)).json().manifests, [])
+    await close()
+  })
+
+  test(`${kind}: a name in HOSTED_NAMES has hosted's referrers alone, and the proxy is not asked`, async () => {
+    const { hosted, url, close } = await withApi({ host: '127.0.0.1:1' }, { HOSTED_NAMES: 'library/**' })
+    await attach(hosted.url, 'ownSbom')
+    assert.deepEqual(list(await send(url, 'GET', path)), ['ownSbom'])
+    await close()
+  })
+
+  test(`${kind}: a proxy that cannot be asked makes the list 502, with the reason, never shorter`, async () => {
+    const { hosted, url, close } = await withApi({ host: '127.0.0.1:1' })
+    await attach(hosted.url, 'ownSbom')
+    const { status, json } = await send(url, 'GET', path)
+    const [{ code, detail }] = json().errors
+    assert.deepEqual([status, code], [502, 'UNAVAILABLE'])
+    assert.deepEqual(
+      detail.map((one: Record<string, unknown>) => [one.upstream, one.verdict]),
+      [
+        ['proxy', 'failed'],
+        ['hosted', 'found'],
+      ],
+    )
+    await close()
+  })
+}
+
+test("hosted has no API: its 404 passes, so that clients go on to keep referrers under hosted's tag, where they are found", async () => {
+  const router = await startRouter(way, { HOSTED_HOSTNAME: plain.host, PROXY_HOSTNAME: cache.host })
+  const { status, json } = await send(router.url, 'GET', path)
+  assert.equal(status, 404)
+  // ORAS takes these for "no such repository", and would not go on.
+  assert.ok(!['NAME_UNKNOWN', 'MANIFEST_UNKNOWN'].includes(json().errors[0].code))
+  const byTag = (reference: string) =>
+    send(router.url, 'GET', `/v2/${name}/manifests/${reference}`, { headers: { Accept: accept } })
+  assert.deepEqual(list(await byTag(tag)), ['publicSbom', 'publicSignature'], "the proxy's, where hosted has none")
+  await attachByTag(router.url, 'ownSignature')
+  assert.deepEqual(list(await byTag(tag)), ['ownSignature'])
+  const cosign = makeImage({ 'payload.json': '{}' })
+  await push(router.url, name, `${tag}.sig`, cosign)
+  assert.equal(digestOf((await byTag(`${tag}.sig`)).body), cosign.digest)
+  await router.stop()
+})
+
+const index = (...manifests: object[]) => JSON.stringify({ schemaVersion: 2, mediaType: indexType, manifests })
+const listing = (body: string, headers = {}) => answer(200, { 'Content-Type': indexType, ...headers }, body)
+const empty = listing(index())
+const loop = listing(index({ digest: image.digest }), { Link: `<${path}?page=1>; rel="next"` })
+const unasked = answer(500)
+
+/** proxy, hosted, what the client gets: status, code. */
+const troubles: [what: string, proxy: Script, hosted: Script, status: number, code: string][] = [
+  ['the proxy fails', answer(503), empty, 502, 'UNAVAILABLE'],
+  ['the proxy limits the rate', answer(429, { 'Retry-After': '7' }), empty, 429, 'TOOMANYREQUESTS'],
+  [
+    'the proxy has no API, and its tag cannot be read',
+    (request, response, recorded) => {
+      const script = request.url?.includes('/referrers/') ? answer(404) : answer(503)
+      script(request, response, recorded)
+    },
+    empty,
+    502,
+    'UNAVAILABLE',
+  ],
+  ['the proxy says what is no list', listing('{}'), empty, 502, 'UNAVAILABLE'],
+  [
+    'the proxy breaks in the middle',
+    (_, response) => {
+      response.writeHead(200, { 'Content-Length': 100 })
+      response.write('{', () => response.destroy())
+    },
+    empty,
+    502,
+    'UNAVAILABLE',
+  ],
+  ['the proxy lists page after page without end', loop, empty, 502, 'UNAVAILABLE'],
+  ['the proxy lists more than 4 MiB in a page', listing(' '.repeat(5 * 1024 * 1024)), empty, 502, 'UNAVAILABLE'],
+  ['hosted fails', empty, answer(503), 502, 'UNAVAILABLE'],
+  ['hosted limits the rate', empty, answer(429), 429, 'TOOMANYREQUESTS'],
+  ['hosted wants a login', unasked, answer(401, { 'WWW-Authenticate': 'Basic realm="team"' }), 401, 'UNAUTHORIZED'],
+  ['hosted refuses', unasked, answer(403), 403, 'DENIED'],
+  ['hosted lists page after page without end', empty, loop, 502, 'UNAVAILABLE'],
+]
+for (const [what, proxy, hosted, status, code] of troubles) {
+  test(`${what}: ${status} ${code}, never a shorter list`, async () => {
+    const router = await between(proxy, hosted)
+    const reply = await send(router.url, 'GET', path)
+    assert.deepEqual([reply.status, reply.json().errors[0].code], [status, code])
+    assert.equal(reply.headers['www-authenticate'], status === 401 ? 'Basic realm="team"' : undefined)
+    await router.close()
+  })
+}
+
+test('what the proxy denies or lacks is no referrer: public registries deny what does not exist', async () => {
+  for (const proxy of [answer(401), answer(403), answer(404)]) {
+    const router = await between(proxy, listing(index({ digest: image.digest })))
+    assert.equal((await send(router.url, 'GET', path)).json().manifests.length, 1)
+    await router.close()
+  }
+})
+
+test("a page's Link leads nowhere but to the same list of the same registry", async () => {
+  const pages: Script = (request, response, recorded) => {
+    const more = { Link: `<http://127.0.0.1:1/v2/other/referrers/${image.digest}?page=2>; rel="next"` }
+    const script = request.url?.includes('page=2') ? empty : listing(index({ digest: image.digest }), more)
+    script(request, response, recorded)
+  }
+  const router = await between(answer(404), pages)
+  assert.equal((await send(router.url, 'GET', path)).status, 200)
+  assert.deepEqual(
+    router.hosted.requests.map(({ target }) => target),
+    [path, `${path}?page=2`],
+  )
+  await router.close()
+})
