@@ -6,7 +6,11 @@ export interface Balancer {
   close: () => void
 }
 
-export async function balance(ports: () => number[]): Promise<Balancer> {
+/** `onBytes` is told which replica a connection leads to, and how much it has carried so far, both ways. */
+export async function balance(
+  ports: () => number[],
+  onBytes: (port: number, carried: number) => void = () => {},
+): Promise<Balancer> {
   let turn = 0
   const open = new Set<Socket>()
   const server = createServer((client) => {
@@ -16,7 +20,8 @@ export async function balance(ports: () => number[]): Promise<Balancer> {
     const start = turn++
     const dial = (tried: number) => {
       if (tried === choices.length) return client.destroy()
-      const upstream = connect(choices[(start + tried) % choices.length] as number, '127.0.0.1')
+      const port = choices[(start + tried) % choices.length] as number
+      const upstream = connect(port, '127.0.0.1')
       const next = () => dial(tried + 1)
       upstream.once('error', next)
       upstream.once('connect', () => {
@@ -24,6 +29,13 @@ export async function balance(ports: () => number[]): Promise<Balancer> {
         client.on('close', () => upstream.destroy())
         // Not `end`, which half a transfer would look whole by: a chunked or sized body has its own.
         upstream.on('close', () => client.destroy())
+        let carried = 0
+        for (const side of [client, upstream]) {
+          side.on('data', (chunk) => {
+            carried += chunk.length
+            onBytes(port, carried)
+          })
+        }
         client.pipe(upstream, { end: false })
         upstream.pipe(client, { end: false })
       })
