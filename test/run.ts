@@ -19,6 +19,7 @@ const units = [
   './test/breaker.test.ts',
   './test/config.test.ts',
   './test/service.test.ts',
+  './test/deploy.test.ts',
 ]
 
 /** What a runner calls its counts, whichever it is. */

@@ -1,0 +1,312 @@
+/** What an operator copies fits the router: every metric, label, value and setting that deploy/ and compose.yaml name. */
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { parser } from '@prometheus-io/lezer-promql'
+import { hashSync } from 'bcryptjs'
+import { parse } from 'yaml'
+import { type Config, configHelp, readConfig } from '../src/config.ts'
+import type { Fetch } from '../src/runtime.ts'
+import { createService } from '../src/service.ts'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const read = (path: string) => readFileSync(join(root, path), 'utf8')
+
+/** The metrics there are, their labels, and the values those have. */
+type Known = Map<string, Map<string, Set<string>>>
+const known = knownFrom(await withUsers(metricsAfterTraffic))
+
+/** Does something in a folder that is there for this alone. */
+async function inFolder<T>(parent: string, act: (folder: string) => T | Promise<T>): Promise<T> {
+  const folder = mkdtempSync(join(parent, '.combined-registry-'))
+  try {
+    return await act(folder)
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}
+
+function withUsers<T>(act: (file: string) => T | Promise<T>): Promise<T> {
+  return inFolder(tmpdir(), (folder) => {
+    const file = join(folder, 'users')
+    writeFileSync(file, `ann:${hashSync('right', 4)}\n`)
+    return act(file)
+  })
+}
+
+/** What /metrics says after some of everything. */
+async function metricsAfterTraffic(users: string): Promise<string> {
+  const hosts = { AGGREGATE_HOSTNAME: 'registry.example', HOSTED_HOSTNAME: 'hosted:1', PROXY_HOSTNAME: 'proxy:2' }
+  const config = readConfig({ ...hosts, HTPASSWD_FILE: users }) as Config
+  const type = 'application/vnd.oci.image.manifest.v1+json'
+  const content = JSON.stringify({ schemaVersion: 2, mediaType: type })
+  const digest = `sha256:${createHash('sha256').update(content).digest('hex')}`
+  /** A name says what each registry answers. */
+  const fetch: Fetch = async (url) => {
+    const { hostname, pathname } = new URL(url)
+    const [, proxy, hosted] = /proxy-(\d+)-hosted-(\d+)/.exec(pathname) ?? []
+    const headers = { 'Content-Type': type, 'Content-Length': `${content.length}` }
+    return new Response(content, { status: Number((hostname === 'proxy' ? proxy : hosted) ?? 200), headers })
+  }
+  const now = () => performance.now()
+  const service = createService(config, { fetch, now, log: () => {}, version: '0', runtime: 'test' })
+  const ask = async (method: string, path: string, body?: string, password = 'right') => {
+    const headers = new Headers({ Accept: type, Authorization: `Basic ${btoa(`ann:${password}`)}` })
+    if (body) headers.set('Content-Length', `${body.length}`)
+    const request = new Request(`http://registry.example${path}`, { method, headers, body })
+    return (await service.handle(request, {})).text()
+  }
+  const name = '/v2/proxy-404-hosted-200'
+  await Promise.all([ask('GET', `${name}/manifests/v1`), ask('GET', `${name}/manifests/v1`)])
+  for (const path of [`${name}/manifests/v1`, '/v2/', '/v2/', '/healthcheck', '/livez', '/metrics', '/elsewhere']) {
+    await ask('GET', path)
+  }
+  for (const answers of ['proxy-200-hosted-200', 'proxy-429-hosted-429', 'proxy-403-hosted-403']) {
+    for (const reference of ['v1', digest, digest]) await ask('GET', `/v2/${answers}/manifests/${reference}`)
+  }
+  await ask('HEAD', '/v2/proxy-503-hosted-404/manifests/v1')
+  await ask('GET', '/v2/proxy-404-hosted-503/manifests/v1')
+  await ask('POST', `${name}/blobs/uploads/`)
+  await ask('PATCH', `${name}/blobs/uploads/session`, 'chunk')
+  const wrong = Array.from({ length: 40 }, (_, i) => ask('GET', `${name}/tags/list`, undefined, `wrong${i}`))
+  await Promise.all(wrong)
+  return ask('GET', '/metrics')
+}
+
+function knownFrom(exposition: string): Known {
+  const known: Known = new Map()
+  const add = (name: string, label: string, value: string) => {
+    const labels = known.get(name) ?? new Map<string, Set<string>>()
+    known.set(name, labels.set(label, (labels.get(label) ?? new Set()).add(value)))
+  }
+  for (const line of exposition.split('\n')) {
+    const [, name, labels = ''] = /^([a-z_]\w*)(?:\{(.*)\})? /.exec(line) ?? []
+    if (!name) continue
+    // The name of the job is this repository's to choose, those of the replicas are not.
+    add(name, 'job', 'combined-registry')
+    known.get(name)?.set('instance', new Set())
+    for (const [, label = '', value = ''] of labels.matchAll(/(\w+)="([^"]*)"/g)) add(name, label, value)
+  }
+  // What Prometheus says itself.
+  add('up', 'job', 'combined-registry')
+  known.get('up')?.set('instance', new Set())
+  add('ALERTS', 'alertstate', 'firing')
+  for (const { alert } of alerts()) add('ALERTS', 'alertname', alert)
+  return known
+}
+
+/** What is wrong with a query, and the labels that its result has. */
+function look(query: string): { faults: string[]; labels: Set<string> } {
+  const promql = query.replaceAll('$__rate_interval', '5m')
+  const faults: string[] = []
+  const ofMetrics = new Set<string>()
+  const grouped = new Set<string>()
+  const textOf = ({ from, to }: { from: number; to: number }) => promql.slice(from, to)
+  parser.parse(promql).iterate({
+    enter: ({ type, node }) => {
+      if (type.isError) faults.push(`does not parse at "${promql.slice(node.from)}"`)
+      if (type.name === 'GroupingLabels') for (const label of node.getChildren('LabelName')) grouped.add(textOf(label))
+      if (type.name !== 'VectorSelector') return
+      const metric = node.getChild('Identifier')
+      const labels = metric && known.get(textOf(metric))
+      if (!labels) {
+        faults.push(`no metric ${textOf(metric ?? node)}`)
+        return
+      }
+      for (const label of labels.keys()) ofMetrics.add(label)
+      for (const matcher of node.getChild('LabelMatchers')?.getChildren('UnquotedLabelMatcher') ?? []) {
+        const [, name = '', wanted = ''] = /^(\w+)\W+"(.*)"$/.exec(textOf(matcher)) ?? []
+        const values = labels.get(name)
+        if (!values) faults.push(`no label ${name} of ${textOf(metric)}`)
+        for (const one of values?.size ? wanted.split('|') : []) {
+          const exact = new RegExp(`^(?:${one})$`)
+          if (![...(values ?? [])].some((value) => exact.test(value))) faults.push(`${name} is never ${one}`)
+        }
+      }
+    },
+  })
+  for (const label of grouped) if (!ofMetrics.has(label)) faults.push(`no label ${label} to group by`)
+  return { faults, labels: grouped.size > 0 ? grouped : ofMetrics }
+}
+
+interface Panel {
+  id: number
+  title: string
+  description: string
+  targets: { expr: string; legendFormat: string }[]
+}
+const dashboard = JSON.parse(read('deploy/grafana/combined-registry.json'))
+const panels: Panel[] = dashboard.panels
+const queries = panels.flatMap(({ targets }) => targets)
+
+interface Alert {
+  alert: string
+  expr: string
+  labels: { severity: string }
+  annotations: { summary: string; description: string }
+}
+function alerts(): Alert[] {
+  return parse(read('deploy/prometheus/alerts.yml')).groups.flatMap(({ rules }: { rules: Alert[] }) => rules)
+}
+
+test('a metric, a label, a value or a grouping that does not exist is a fault', () => {
+  const good = 'sum by (upstream) (rate(registry_router_upstream_requests_total{verdict=~"failed|limited"}[5m])) > 1'
+  assert.deepEqual(look(good).faults, [])
+  for (const [from, to] of [
+    ['requests_total', 'request_total'],
+    ['verdict=', 'verdicts='],
+    ['failed', 'fail'],
+    ['(upstream)', '(upstreams)'],
+    ['5m])', '5m]'],
+  ] as const) {
+    assert.equal(look(good.replace(from, to)).faults.length > 0, true, to)
+  }
+})
+
+for (const { title, targets } of panels) {
+  test(`the panel "${title}" asks for what there is`, () => {
+    for (const { expr, legendFormat } of targets) {
+      const { faults, labels } = look(expr)
+      const unknown = [...legendFormat.matchAll(/\{\{(\w+)\}\}/g)].filter(([, label = '']) => !labels.has(label))
+      assert.deepEqual([faults, unknown.map(([label]) => label)], [[], []], expr)
+    }
+  })
+}
+
+test('every metric of the router has a panel, every panel a number of its own and a description', () => {
+  const ofRouter = [...known.keys()].map((name) => name.replace(/_(bucket|sum|count)$/, ''))
+  const unseen = ofRouter.filter(
+    (name) => name.startsWith('registry_router_') && !queries.some(({ expr }) => expr.includes(name)),
+  )
+  assert.deepEqual(unseen, [])
+  assert.equal(new Set(panels.map(({ id }) => id)).size, panels.length)
+  assert.ok(panels.every(({ description }) => description))
+  const [, metric, label] = /^label_values\((\w+), (\w+)\)$/.exec(dashboard.templating.list[1].query) ?? []
+  assert.ok(known.get(`${metric}`)?.has(`${label}`))
+})
+
+const stories = read('deploy/prometheus/alerts.test.yml')
+for (const { alert, expr, labels, annotations } of alerts()) {
+  test(`the alert ${alert} asks for what there is, says what it means, and has a story in which it fires`, () => {
+    const { faults, labels: given } = look(expr)
+    const unknown = [...annotations.summary.matchAll(/\$labels\.(\w+)/g)].filter(([, label = '']) => !given.has(label))
+    assert.deepEqual([faults, unknown.map(([label]) => label)], [[], []], expr)
+    assert.ok(['critical', 'warning'].includes(labels.severity) && annotations.description.length > 80)
+    assert.ok(stories.includes(`{ labels: '{alertname="${alert}"`))
+  })
+}
+
+/** The names of all settings, as `--help` has them. */
+const settings = new Set([...configHelp().matchAll(/^ {2}([A-Z][A-Z0-9_]+)/gm)].map(([, name]) => name))
+
+test('every setting that a file here names, in whatever place, is one', () => {
+  for (const entry of readdirSync(join(root, 'deploy'), { recursive: true, withFileTypes: true })) {
+    if (!entry.isFile()) continue
+    const names = readFileSync(join(entry.parentPath, entry.name), 'utf8').match(/\b[A-Z][A-Z0-9]*_[A-Z_]+\b/g) ?? []
+    assert.deepEqual([entry.name, names.filter((name) => !settings.has(name))], [entry.name, []])
+  }
+})
+
+/** What the router makes of them; fails where there is a fault. */
+function configured(environment: Record<string, string>): Config {
+  assert.deepEqual(
+    Object.keys(environment).filter((name) => !settings.has(name)),
+    [],
+  )
+  const config = readConfig(environment)
+  assert.ok(!('faults' in config), JSON.stringify(config))
+  return config
+}
+
+const compose = parse(read('compose.yaml')).services
+
+test("the compose stack's router starts, gets as long as DRAIN_TIMEOUT to end, and what is mounted exists", () => {
+  const { environment, stop_grace_period } = compose.router
+  const { drainTimeout } = configured(JSON.parse(JSON.stringify(environment).replace(/\$\{\w+:-(\w*)\}/g, '$1')))
+  assert.equal(stop_grace_period, `${drainTimeout / 60}m`)
+  for (const { volumes = [] } of Object.values<{ volumes?: string[] }>(compose)) {
+    for (const [from = ''] of volumes.map((one) => one.split(':'))) {
+      assert.ok(!from.startsWith('.') || existsSync(join(root, from)), from)
+    }
+  }
+})
+
+const lines = read('deploy/kubernetes/router.env').match(/^#?[A-Z]\w+=.*$/gm) ?? []
+/** What router.env sets, and what it would set without its `#`s. */
+const [set, all] = [lines.filter((line) => !line.startsWith('#')), lines].map((some) =>
+  Object.fromEntries(some.map((line) => line.replace('#', '').split('=') as [string, string])),
+) as [Record<string, string>, Record<string, string>]
+
+test('router.env is a configuration, with and without what is commented out in it', async () => {
+  configured(set)
+  await withUsers((file) => {
+    const files = Object.keys(all).filter((name) => name.endsWith('_FILE'))
+    const config = configured({ ...all, ...Object.fromEntries(files.map((name) => [name, file])) })
+    assert.ok(config.htpasswdFile && config.hostedLogin && config.proxyLogin)
+  })
+})
+
+const kubernetes = join(root, 'deploy/kubernetes')
+const { resources } = parse(read('deploy/kubernetes/kustomization.yaml'))
+// biome-ignore lint/suspicious/noExplicitAny: whatever the files say; another test checks it.
+const objects: any[] = resources.map((file: string) => parse(readFileSync(join(kubernetes, file), 'utf8')))
+const [deployment, service, budget] = objects
+
+test('the Kubernetes objects are what its API takes', async () => {
+  const files = readdirSync(kubernetes).filter((file) => file.endsWith('.yaml') && file !== 'kustomization.yaml')
+  assert.deepEqual(files.sort(), resources.toSorted())
+  const typed = objects.map((object, i) => {
+    const group = object.apiVersion.includes('/') ? object.apiVersion : `core/${object.apiVersion}`
+    return `export const _${i}: import('kubernetes-types/${group}').${object.kind} = ${JSON.stringify(object, null, 1)}`
+  })
+  // Among the packages, so that the types are found.
+  await inFolder(join(root, 'node_modules'), (folder) => {
+    writeFileSync(join(folder, 'objects.ts'), typed.join('\n'))
+    const options = '--ignoreConfig --noEmit --strict --module esnext --moduleResolution bundler'.split(' ')
+    const { status, stdout } = spawnSync('node_modules/.bin/tsc', [...options, `${folder}/objects.ts`], { cwd: root })
+    assert.equal(status, 0, `${stdout}`)
+  })
+})
+
+test('the Kubernetes objects fit each other and the router', () => {
+  const { selector, replicas, template } = deployment.spec
+  const { containers, terminationGracePeriodSeconds, topologySpreadConstraints, volumes, securityContext } =
+    template.spec
+  const [{ ports, lifecycle, readinessProbe, livenessProbe, resources, volumeMounts }] = containers
+  const { labels } = template.metadata
+  const spread = topologySpreadConstraints.map(({ labelSelector }: { labelSelector: object }) => labelSelector)
+  for (const { matchLabels } of [selector, budget.spec.selector, ...spread]) assert.deepEqual(matchLabels, labels)
+  assert.deepEqual(service.spec.selector, labels)
+  assert.ok(replicas > budget.spec.maxUnavailable)
+  const { port, drainTimeout } = configured(set)
+  assert.deepEqual(ports, [{ name: service.spec.ports[0].targetPort, containerPort: port }])
+  assert.ok(terminationGracePeriodSeconds > lifecycle.preStop.sleep.seconds + drainTimeout)
+  for (const probe of [readinessProbe, livenessProbe]) assert.equal(probe.httpGet.path, '/livez')
+  assert.ok(read('Dockerfile').includes(`\nUSER ${securityContext.runAsUser}:${securityContext.runAsGroup}\n`))
+  assert.equal(volumes[0].name, volumeMounts[0].name)
+  for (const [name, value] of Object.entries(all)) {
+    assert.ok(!name.endsWith('_FILE') || value.startsWith(`${volumeMounts[0].mountPath}/`), name)
+  }
+  const high = alerts().find(({ alert }) => alert === 'RegistryRouterMemoryHigh')
+  assert.ok(high?.expr.endsWith('0.9 * 2 ^ 30') && resources.limits.memory === '1Gi')
+})
+
+// Not worth installing for this alone: its package brings a whole Prometheus.
+if (spawnSync('promtool', ['--version']).error)
+  console.error('PROMTOOL IS MISSING: the stories of alerts.test.yml are not told')
+else {
+  test('the alerts fire where they should, and only there', () => {
+    for (const args of [
+      ['check', 'config', 'prometheus.yml'],
+      ['test', 'rules', 'alerts.test.yml'],
+    ]) {
+      const { status, stdout, stderr } = spawnSync('promtool', args, { cwd: join(root, 'deploy/prometheus') })
+      assert.equal(status, 0, `${stdout}${stderr}`)
+    }
+  })
+}
