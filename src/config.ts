@@ -143,7 +143,7 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
 export function configHelp(): string {
   const lines = Object.values(table).map(([name, fallback = 'required', parse, meaning]) => {
     const choice = 'allowed' in parse ? `${(parse.allowed as string[]).join(' or ')}: ` : ''
-    return `  ${name.padEnd(20)}${(fallback || 'none').padEnd(13)}${choice}${meaning}`
+    return `  ${name.padEnd(22)}${(fallback || 'none').padEnd(13)}${choice}${meaning}`
   })
   return lines.join('\n')
 }

@@ -38,10 +38,14 @@ export function createMetrics(version: string, runtime: string) {
   const askedHelp = 'Requests to a registry, by the verdict of its answer.'
   const asked = new Counter(metric('upstream_requests_total', askedHelp, 'upstream', 'verdict'))
   const firstByte = new Histogram({
-    ...metric('upstream_first_byte_seconds', "From asking a registry to its answer's head.", 'upstream'),
+    ...metric(
+      'upstream_first_byte_seconds',
+      "From asking a registry to its answer's head, GET and HEAD alone.",
+      'upstream',
+    ),
     buckets: firstByteBuckets,
   })
-  const up = new Gauge(metric('upstream_up', 'Whether the last answer was none of the verdict failed.', 'upstream'))
+  const up = new Gauge(metric('upstream_up', 'Whether the last answer came, and was not 502, 503 or 504.', 'upstream'))
   const memory = new Counter(metric('memory_total', 'Uses of what was learned, by what was found.', 'kind', 'outcome'))
   const copies = new Counter(
     metric('copies_total', 'Layers copied from proxy to hosted for a push, by outcome.', 'outcome'),
@@ -68,10 +72,11 @@ export function createMetrics(version: string, runtime: string) {
     },
     loggedIn: (outcome: string) => logins.inc({ outcome }),
     remembered: (kind: string, outcome: string) => memory.inc({ kind, outcome }),
-    answered: ({ upstream, verdict, milliseconds }: Answer) => {
+    answered: ({ upstream, verdict, status, milliseconds }: Answer, read: boolean) => {
       asked.inc({ upstream, verdict })
-      firstByte.observe({ upstream }, milliseconds / 1000)
-      up.set({ upstream }, verdict === 'failed' ? 0 : 1)
+      // A write's answer waits for its body, as long as the client sends.
+      if (read) firstByte.observe({ upstream }, milliseconds / 1000)
+      up.set({ upstream }, status < 502 || status > 504 ? 1 : 0)
     },
   }
 }

@@ -55,8 +55,8 @@ export function createService(config: Config, { fetch, now, log, version, runtim
       clientsLogIn: name === 'proxy' || config.passLogin,
       fetch: name === 'proxy' || login ? withLogin(fetch, login, now) : fetch,
       now,
-      onAnswer: (answer, cause) => {
-        metrics.answered(answer)
+      onAnswer: (answer, read, cause) => {
+        metrics.answered(answer, read)
         if (cause) log('warn', 'no usable answer', { upstream: name, reason: answer.reason, cause })
       },
       onBreaker: (open) => log('warn', open ? 'skipped until it is well again' : 'well again', { upstream: name }),

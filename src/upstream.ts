@@ -62,8 +62,8 @@ export interface UpstreamOptions {
   writeTimeout: number
   fetch: Fetch
   now: () => number
-  /** Told of every answer, with what a log may know and a client may not. */
-  onAnswer: (answer: Answer, cause?: string) => void
+  /** Told of every answer, to a read or a write, with what a log may know and a client may not. */
+  onAnswer: (answer: Answer, read: boolean, cause?: string) => void
   onBreaker: (open: boolean) => void
 }
 
@@ -93,7 +93,7 @@ export function createUpstream(options: UpstreamOptions): Ask {
     const answered = (answer: Answer, cause?: string, well = answer.status < 502 || answer.status > 504): Answer => {
       deadline.clear()
       report(well)
-      onAnswer(answer, cause)
+      onAnswer(answer, isRead(question), cause)
       return answer
     }
     const noAnswer = (error: unknown): Answer => {

@@ -47,11 +47,13 @@ async function metricsAfterTraffic(users: string): Promise<string> {
   const content = JSON.stringify({ schemaVersion: 2, mediaType: type })
   const digest = `sha256:${createHash('sha256').update(content).digest('hex')}`
   /** A name says what each registry answers. */
-  const fetch: Fetch = async (url) => {
+  const fetch: Fetch = async (url, { method }) => {
     const { hostname, pathname } = new URL(url)
     const [, proxy, hosted] = /proxy-(\d+)-hosted-(\d+)/.exec(pathname) ?? []
-    const headers = { 'Content-Type': type, 'Content-Length': `${content.length}` }
-    return new Response(content, { status: Number((hostname === 'proxy' ? proxy : hosted) ?? 200), headers })
+    const session = '/v2/a/blobs/uploads/session'
+    const headers = { 'Content-Type': type, 'Content-Length': `${content.length}`, Location: session }
+    const usual = method === 'POST' ? 202 : 200
+    return new Response(content, { status: Number((hostname === 'proxy' ? proxy : hosted) ?? usual), headers })
   }
   const now = () => performance.now()
   const service = createService(config, { fetch, now, log: () => {}, version: '0', runtime: 'test' })
@@ -71,7 +73,7 @@ async function metricsAfterTraffic(users: string): Promise<string> {
   }
   await ask('HEAD', '/v2/proxy-503-hosted-404/manifests/v1')
   await ask('GET', '/v2/proxy-404-hosted-503/manifests/v1')
-  await ask('POST', `${name}/blobs/uploads/`)
+  await ask('POST', `/v2/hosted/blobs/uploads/?mount=${digest}&from=library/base`)
   await ask('PATCH', `${name}/blobs/uploads/session`, 'chunk')
   const wrong = Array.from({ length: 40 }, (_, i) => ask('GET', `${name}/tags/list`, undefined, `wrong${i}`))
   await Promise.all(wrong)
