@@ -2,6 +2,7 @@
 import process from 'node:process'
 import manifest from './package.json' with { type: 'json' }
 import { type Config, configHelp, readConfig } from './src/config.ts'
+import { toText } from './src/explain.ts'
 import { createLog, inBatches } from './src/log.ts'
 import { detectRuntime } from './src/runtime.ts'
 import { createService } from './src/service.ts'
@@ -10,6 +11,7 @@ const help = `combined-registry ${manifest.version}: one address for a private r
 
   --help         this text
   --version      the version
+  explain IMAGE  why an image comes from where it comes: the rule, what each registry says now, who wins
   --healthcheck  exit 0 if the router on PORT of this machine is live, 1 if not
 
 Everything else comes from the environment:
@@ -57,6 +59,16 @@ async function healthcheck({ port, host }: Config): Promise<never> {
   process.exit(answer?.ok ? 0 : 1)
 }
 
+async function explain(config: Config, image: string): Promise<never> {
+  const { fetch, name } = await detectRuntime()
+  const now = () => performance.now()
+  const service = createService(config, { fetch, now, log: () => {}, version: manifest.version, runtime: name })
+  const explanation = await service.explain(image)
+  if ('refused' in explanation) fail([`${image}: ${explanation.message}`])
+  console.log(toText(explanation))
+  process.exit(0)
+}
+
 /** Says what is wrong, one line a fault, and ends with 1. */
 function fail(faults: readonly string[]): never {
   for (const fault of faults) console.error(`combined-registry: ${fault}`)
@@ -64,13 +76,16 @@ function fail(faults: readonly string[]): never {
 }
 
 const [command, ...rest] = process.argv.slice(2)
-const known = [undefined, '--help', '--version', '--healthcheck']
-if (rest.length > 0 || !known.includes(command)) fail([`unknown argument ${rest[0] ?? command}: see --help`])
+const known = [undefined, '--help', '--version', '--healthcheck', 'explain']
+const wanted = command === 'explain' ? 1 : 0
+if (rest.length !== wanted || !known.includes(command))
+  fail([`unknown argument ${rest[wanted] ?? command}: see --help`])
 if (command === '--help') console.log(help)
 else if (command === '--version') console.log(manifest.version)
 else {
   const config = readConfig(process.env)
   if ('faults' in config) fail(config.faults)
   if (command === '--healthcheck') await healthcheck(config)
+  if (command === 'explain') await explain(config, rest[0] as string)
   await serve(config)
 }

@@ -5,13 +5,15 @@ import { ociError } from './errors.ts'
 import type { Log } from './log.ts'
 import { type Check, createPasswords } from './passwords.ts'
 
-export type Access = (
-  request: Request,
-  matched: Match,
-  source: string,
-) => Promise<{ user?: string; refusal?: Response }>
+/** What a request needs: to read what ANONYMOUS_PULL opens, any login, or one that may write. */
+export type Right = 'read' | 'login' | 'write'
 
-const open = new Set(['manifest', 'blob', 'tags', 'referrers'])
+export type Access = (request: Request, right: Right, source: string) => Promise<{ user?: string; refusal?: Response }>
+
+export function rightOf(method: string, { route: { entity } }: Match): Right {
+  if (!['GET', 'HEAD'].includes(method) || entity === 'upload') return 'write'
+  return ['manifest', 'blob', 'tags', 'referrers'].includes(entity) ? 'read' : 'login'
+}
 
 /** `onLogin` is told what came of each login: `right`, `wrong` or `busy`. */
 export function createAccess(config: Config, now: () => number, log: Log, onLogin: (outcome: Check) => void): Access {
@@ -19,16 +21,15 @@ export function createAccess(config: Config, now: () => number, log: Log, onLogi
   if (!htpasswdFile) return async () => ({})
   const check = createPasswords(htpasswdFile, now, log)
 
-  return async (request, { route }, source) => {
+  return async (request, right, source) => {
     const { method, headers } = request
     const refuse = (status: number, code: string, message: string, fields = {}) => {
       return { refusal: ociError(method, status, { code, message }, fields) }
     }
     const challenge = { 'WWW-Authenticate': `Basic realm="${aggregate.host}"` }
     const login = loginOf(headers.get('Authorization'))
-    const reads = ['GET', 'HEAD'].includes(method)
     if (login === 'none') {
-      if (anonymousPull && reads && open.has(route.entity)) return {}
+      if (anonymousPull && right === 'read') return {}
       return refuse(401, 'UNAUTHORIZED', 'a login is required', challenge)
     }
     if (login === 'other') return refuse(401, 'UNAUTHORIZED', 'a login with user and password is required', challenge)
@@ -39,8 +40,7 @@ export function createAccess(config: Config, now: () => number, log: Log, onLogi
     }
     if (found === 'wrong') return refuse(401, 'UNAUTHORIZED', 'wrong user or password', challenge)
     const { user } = login
-    const writes = !reads || route.entity === 'upload'
-    if (writes && pushUsers.length > 0 && !pushUsers.includes(user)) {
+    if (right === 'write' && pushUsers.length > 0 && !pushUsers.includes(user)) {
       return { user, ...refuse(403, 'DENIED', 'this user may not write') }
     }
     return { user }

@@ -83,15 +83,17 @@ export function createCopier(config: Config, onCopy: (outcome: CopyOutcome, byte
       abort.abort()
       return { state: 'unused', answers }
     }
+    const { end, ...content } = checked(blob.response.body, digest, idleTimeout, abort)
     const put = {
       method: 'PUT',
       target: `${session}${session.includes('?') ? '&' : '?'}digest=${digest}`,
-      ...checked(blob.response.body, digest, idleTimeout, abort),
+      ...content,
       abort: leaving(abort.signal),
       readError: true,
     }
     const fields = { 'Content-Type': 'application/octet-stream', 'Content-Length': `${length}` }
     const stored = await ask.hosted(put, fields)
+    end()
     answers.push(stored)
     const well = stored.status === 201
     onCopy(well ? (client.waits ? 'mounted' : 'late') : 'failed', length)
@@ -131,10 +133,8 @@ function checked(from: ReadableStream<Uint8Array>, digest: string, seconds: numb
     controller.close()
     allRead()
   }
-  const cancel = (reason: unknown) => {
-    clearTimeout(timer)
-    return reader.cancel(reason)
-  }
   moved()
-  return { body: new ReadableStream<Uint8Array>({ pull, cancel }, { highWaterMark: 0 }), bodyRead }
+  const cancel = (reason: unknown) => reader.cancel(reason)
+  const body = new ReadableStream<Uint8Array>({ pull, cancel }, { highWaterMark: 0 })
+  return { body, bodyRead, end: () => clearTimeout(timer) }
 }

@@ -1,11 +1,13 @@
 /** Which header fields cross, in both directions, and as what: the trust rules. */
 import { match, type UpstreamName } from '../routing.ts'
 import type { Config } from './config.ts'
+import type { Connection } from './runtime.ts'
 
 /** Fields of one connection, not of the message (RFC 9110, section 7.6.1), and the older names for the same. */
 const hopByHop = /^(connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade)$/
 /** What a client claims about its way here, and what belongs to this hop's own connection or body. */
-const replaced = /^(forwarded|x-forwarded-(?!for$).*|x-real-ip|host|expect|content-length|accept-encoding)$/
+const replaced =
+  /^(forwarded|x-forwarded-(?!for$).*|x-real-ip|host|expect|content-length|accept-encoding|x-request-id)$/
 /** What says who the client is. */
 const secret = /^(authorization|cookie)$/
 
@@ -24,7 +26,7 @@ function endToEnd(from: Headers): Fields {
  * The fields an upstream gets. The client's login and cookies go to hosted alone, and there only if this router has not
  * asked for them itself; all addresses are ours to tell.
  */
-export function requestHeaders(upstream: UpstreamName, from: Headers, config: Config, client?: string): Headers {
+export function requestHeaders(upstream: UpstreamName, from: Headers, config: Config, client: Connection): Headers {
   const { aggregate } = config
   const keepsSecrets = upstream === 'hosted' && config.passLogin
   const fields = endToEnd(from).filter(([name]) => !replaced.test(name) && (keepsSecrets || !secret.test(name)))
@@ -33,7 +35,8 @@ export function requestHeaders(upstream: UpstreamName, from: Headers, config: Co
   fields.push(['x-forwarded-host', aggregate.host])
   fields.push(['x-forwarded-proto', aggregate.protocol.slice(0, -1)])
   // Joined to what came, if anything did.
-  if (client) fields.push(['x-forwarded-for', client])
+  if (client.address) fields.push(['x-forwarded-for', client.address])
+  if (client.id) fields.push(['x-request-id', client.id])
   return new Headers(fields)
 }
 

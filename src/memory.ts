@@ -89,13 +89,18 @@ export function createMemory({ lookupTtl, manifestMemory, now, onUse }: MemoryOp
 
   return {
     /** Whom to ask first, where that is known better than the table does. */
-    first: ({ matched, name, question }: Reading): UpstreamName | undefined => {
+    first: (reading: Reading): UpstreamName | undefined => {
       if (!remembers) return undefined
-      // Content is the same wherever it lies; what a tag means is for the table to say, and for a 404 of the proxy.
-      const known = (matched.digest && served.get(name)) || (lacks.has(question) ? 'hosted' : undefined)
+      const known = hint(reading)
       onUse('hint', known ? 'hit' : 'miss')
       return known
     },
+
+    /** What is held for it, untouched: whom it would ask first, and whose manifest it would give. */
+    holds: (reading: Reading): { first?: UpstreamName; manifest?: UpstreamName } => ({
+      first: hint(reading),
+      manifest: reading.matched.digest ? kept?.peek(keptKey(reading))?.upstream : undefined,
+    }),
 
     learn: ({ matched, name, question }: Reading, { upstream, verdict }: Answer): void => {
       if (!remembers) return
@@ -162,6 +167,11 @@ export function createMemory({ lookupTtl, manifestMemory, now, onUse }: MemoryOp
       generations.set(name, ++writes)
       written.set(name, true)
     },
+  }
+
+  function hint({ matched, name, question }: Reading): UpstreamName | undefined {
+    // Content is the same wherever it lies; what a tag means is for the table to say, and for a 404 of the proxy.
+    return (matched.digest && served.get(name)) || (lacks.has(question) ? 'hosted' : undefined)
   }
 
   function keptKey({ name, matched, query }: Reading): string {

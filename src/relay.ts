@@ -55,8 +55,8 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
   }
 
   /** What an upstream is asked on behalf of a client. */
-  function question(to: UpstreamName, request: Request, { matched, query }: Target, { address }: Connection) {
-    const headers = requestHeaders(to, request.headers, config, address)
+  function question(to: UpstreamName, request: Request, { matched, query }: Target, connection: Connection) {
+    const headers = requestHeaders(to, request.headers, config, connection)
     return { method: request.method, target: matched.path + query, headers }
   }
 
@@ -224,7 +224,12 @@ export function isUp({ status }: Answer): boolean {
 }
 
 /** Nothing was found: the first line that applies (the table is in the README, "When nothing is found"). */
-function failure(method: string, entity: Entity, answers: readonly Answer[], unasked?: Plan['unasked']): Response {
+export function failure(
+  method: string,
+  entity: Entity,
+  answers: readonly Answer[],
+  unasked?: Plan['unasked'],
+): Response {
   const hosted = answers.find(({ upstream }) => upstream === 'hosted')
   const proxy = answers.find(({ upstream }) => upstream === 'proxy')
   const notAsked = unasked ? [{ verdict: 'not asked', ...unasked }] : []

@@ -7,6 +7,8 @@ import { listenOnNode, nodeFetch } from './node.ts'
 export interface Connection {
   /** The client's address. */
   address?: string
+  /** The request's id, set by the handler. */
+  id?: string
   /** Settles when the request's body was read to its end; absent where the runtime cannot tell. */
   bodyRead?: Promise<void>
   /** Settles when the answer was sent: true for all of it, false where the connection broke before. */

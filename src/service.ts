@@ -1,16 +1,17 @@
-/** The whole service as one Hono app: observe -> match -> relay. Importing this starts nothing. */
-import { Hono } from 'hono'
-import { match, type UpstreamName } from '../routing.ts'
-import { createAccess } from './access.ts'
+/** The whole service as one Hono app: observe -> match -> access -> relay. Importing this starts nothing. */
+import { type Context, Hono } from 'hono'
+import { type Match, match, type UpstreamName } from '../routing.ts'
+import { createAccess, type Right, rightOf } from './access.ts'
 import type { Config } from './config.ts'
 import { createCopier } from './copy.ts'
 import { ociError } from './errors.ts'
-import { hasBody } from './headers.ts'
+import { createExplain, type Explain } from './explain.ts'
+import { hasBody, requestHeaders } from './headers.ts'
 import type { Log } from './log.ts'
 import { withLogin } from './login.ts'
 import { createMemory } from './memory.ts'
 import { createMetrics } from './metrics.ts'
-import { createRelay, isUp, type Outcome, told } from './relay.ts'
+import { createRelay, failure, isUp, type Outcome, told } from './relay.ts'
 import type { Connection, Fetch, Handler } from './runtime.ts'
 import { type Ask, createUpstream, discard, leaving } from './upstream.ts'
 
@@ -28,9 +29,11 @@ export interface Service {
   handle: Handler
   /** From now on `/livez` says 503, so that a balancer sends nothing more. Settles when the last answer is sent. */
   drain: () => Promise<void>
+  /** Why an image comes from where it comes, without a login. */
+  explain: (image: string) => ReturnType<Explain>
 }
 
-type Env = { Bindings: Connection; Variables: { entity: string; outcome?: Outcome; user?: string } }
+type Env = { Bindings: Connection; Variables: { entity: string; matched?: Match; outcome?: Outcome; user?: string } }
 
 export function createService(config: Config, { fetch, now, log, version, runtime }: Dependencies): Service {
   const metrics = createMetrics(version, runtime)
@@ -38,6 +41,7 @@ export function createService(config: Config, { fetch, now, log, version, runtim
   const memory = createMemory({ ...config, now, onUse: metrics.remembered })
   const access = createAccess(config, now, log, metrics.loggedIn)
   const relay = createRelay(config, ask, memory, createCopier(config, metrics.copied))
+  const explain = createExplain(config, ask, memory, relay)
   let inFlight = 0
   let draining = false
   let onIdle = () => {}
@@ -67,11 +71,15 @@ export function createService(config: Config, { fetch, now, log, version, runtim
 
   app.use(async (c, next) => {
     const started = now()
-    const { method } = c.req.raw
+    const { method, headers } = c.req.raw
+    const given = headers.get('X-Request-Id') ?? ''
+    const id = /^[\w.:=+/-]{1,128}$/.test(given) ? given : crypto.randomUUID()
     inFlight++
     metrics.started()
     c.set('entity', 'other')
+    c.env.id = id
     await next()
+    c.res.headers.set('X-Request-Id', id)
     const finish = (sent: boolean) => {
       inFlight--
       if (inFlight === 0) onIdle()
@@ -82,10 +90,14 @@ export function createService(config: Config, { fetch, now, log, version, runtim
       const complete = sent && status !== 499
       const bytes = complete ? { bytesIn, bytesOut } : {}
       metrics.finished({ entity, method, status, seconds: milliseconds / 1000, by, ...bytes })
+      const { name, reference, digest } = c.get('matched') ?? {}
       log(entity === 'livez' || entity === 'metrics' ? 'debug' : 'info', 'request', {
+        id,
         method,
         path: pathOf(c.req.url).path,
         entity,
+        name,
+        reference: reference ?? digest,
         status,
         by,
         asked: answers && told(answers),
@@ -122,6 +134,17 @@ export function createService(config: Config, { fetch, now, log, version, runtim
     return c.body(await metrics.text(), 200, { 'Content-Type': metrics.contentType })
   })
 
+  app.get('/explain', async (c) => {
+    c.set('entity', 'explain')
+    const refusal = await admit(c, 'write')
+    if (refusal) return refusal
+    const { image = '', ns = null } = c.req.query()
+    const explanation = await explain(image, ns, c.req.raw, c.env)
+    if (!('refused' in explanation)) return c.json(explanation)
+    const { refused, code, message } = explanation
+    return ociError('GET', refused, { code, message })
+  })
+
   app.all('*', async (c) => {
     const { path, query } = pathOf(c.req.url)
     const { method } = c.req.raw
@@ -131,8 +154,9 @@ export function createService(config: Config, { fetch, now, log, version, runtim
       const { refused, code, message, allow } = matched
       return asRegistry(ociError(method, refused, { code, message }, allow ? { Allow: allow } : {}), c.req.raw)
     }
+    c.set('matched', matched)
     c.set('entity', matched.route.entity)
-    const { user, refusal } = await access(c.req.raw, matched, c.env.address ?? '')
+    const { user, refusal } = await access(c.req.raw, rightOf(method, matched), c.env.address ?? '')
     c.set('user', user)
     if (refusal) return asRegistry(refusal, c.req.raw)
     const outcome = await relay(c.req.raw, { matched, query }, c.env)
@@ -146,7 +170,21 @@ export function createService(config: Config, { fetch, now, log, version, runtim
     return asRegistry(ociError(c.req.raw.method, 500, { code: 'UNKNOWN', message: 'internal error' }), c.req.raw)
   })
 
+  /** Refuses who may not know what this router knows: where the login is hosted's, hosted is asked. */
+  async function admit(c: Context<Env>, right: Right): Promise<Response | undefined> {
+    const { raw } = c.req
+    const { user, refusal } = await access(raw, right, c.env.address ?? '')
+    c.set('user', user)
+    if (refusal || !config.passLogin) return refusal
+    const headers = requestHeaders('hosted', raw.headers, config, c.env)
+    const abort = leaving(raw.signal)
+    const ping = await ask.hosted({ method: 'GET', target: '/v2/', headers, abort, readError: true, always: true })
+    discard(ping)
+    return ping.status === 401 ? failure('GET', 'base', [ping]) : undefined
+  }
+
   return {
+    explain: (image) => explain(image, null, new Request(config.aggregate), {}),
     handle: (request, connection) => app.fetch(request, connection),
     drain: () => {
       draining = true

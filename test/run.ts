@@ -80,7 +80,7 @@ const suites: Suite[][] = [
     [tests('e2e', way), tests('memory', way), tests('mount', way), tests('referrers', way)],
     [tests('faults', way), tests('faults', way, forgetful), tests('e2e', way, forgetful)],
     [tests('hostile', way), tests('names', way), tests('login', way), tests('access', way)],
-    [tests('scale', way)],
+    [tests('scale', way), tests('explain', way)],
     [tests('kills', way)],
   ]),
   [['demo', suite([...nodeTest, './test/demo.test.ts'])]],

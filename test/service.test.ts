@@ -536,8 +536,8 @@ test('the log has one line a request, with every verdict and no secret', async (
   const { ask, lines } = between(status(404), status(200))
   await ask(`${byTag}?_state=canary`, { headers: client }, { address: '192.0.2.1' })
   assert.equal(lines.length, 1)
-  const { time, milliseconds, asked, ...line } = JSON.parse(lines[0] as string)
-  assert.ok(time && milliseconds >= 0)
+  const { time, id, milliseconds, asked, ...line } = JSON.parse(lines[0] as string)
+  assert.ok(time && id && milliseconds >= 0)
   assert.deepEqual(
     asked.map(({ upstream, verdict, status }: Record<string, unknown>) => [upstream, verdict, status]),
     [
@@ -551,6 +551,8 @@ test('the log has one line a request, with every verdict and no secret', async (
     method: 'GET',
     path: byTag,
     entity: 'manifest',
+    name: 'team/app',
+    reference: '1.0',
     status: 200,
     by: 'hosted',
     bytesOut: 0,
@@ -558,6 +560,34 @@ test('the log has one line a request, with every verdict and no secret', async (
     client: '192.0.2.1',
   })
   assert.ok(!lines.join().includes('canary'))
+})
+
+test('a request has an id, its own or a new one: the log, both registries and the answer have it; a trace is passed on', async () => {
+  const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
+  for (const given of ['abc-123', undefined, 'a b', 'x'.repeat(200), '<script>']) {
+    const { ask, lines, sent } = between(status(404), status(404))
+    const { headers } = await ask(byTag, { headers: { traceparent, ...(given ? { 'X-Request-Id': given } : {}) } })
+    const id = headers.get('X-Request-Id') ?? ''
+    assert.ok(given === 'abc-123' ? id === given : /^[0-9a-f-]{36}$/.test(id), id)
+    assert.deepEqual(
+      [JSON.parse(lines[0] as string).id, ...sent.map((one) => one.headers.get('X-Request-Id'))],
+      [id, id, id],
+    )
+    assert.ok(sent.every((one) => one.headers.get('traceparent') === traceparent))
+  }
+})
+
+test('no client can start a log line of its own, or pass for another field, in either format', async () => {
+  for (const LOG_FORMAT of ['json', 'text'] as const) {
+    const lines: string[] = []
+    const log = createLog({ logFormat: LOG_FORMAT, logLevel: 'info' }, (line) => lines.push(line))
+    const evil = 'x\n{"level":"error"}\r\u2028 status=200 "\u001b[31m'
+    log('info', 'request', { path: evil, user: evil, id: 'a' })
+    assert.equal(lines.length, 1)
+    for (const control of ['\n', '\r', '\u001b']) assert.ok(!lines[0]?.includes(control))
+    if (LOG_FORMAT === 'json') assert.equal(JSON.parse(lines[0] as string).path, evil)
+    else assert.equal((lines[0] as string).match(/ status=/g)?.length, 2, 'within its quotes alone')
+  }
 })
 
 test('LOG_FORMAT=text writes one line a fact, whatever a client put into it', () => {

@@ -1,0 +1,171 @@
+/** Why an image comes from where it comes: GET /explain and `explain` on the command line, one way (WAY=…). */
+import assert from 'node:assert/strict'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { hashSync } from 'bcryptjs'
+import { between as betweenOn, closeAll } from './parts/between.ts'
+import { start, temporaryFolder } from './parts/children.ts'
+import { accept, digestOf, makeImage, pull, push, send } from './parts/client.ts'
+import { findRegistry, type Registry } from './parts/registries.ts'
+import { root, startRouter, type Way, ways } from './parts/router.ts'
+import { answer } from './parts/scripted.ts'
+
+const way = (process.env.WAY ?? 'node') as Way
+const between = betweenOn.bind(undefined, way)
+const say = (line: string) => console.error(line)
+
+let hub: Registry
+let cache: Registry
+let hosted: Registry
+const publicImage = makeImage({ 'a.txt': 'public' })
+const ownImage = makeImage({ 'a.txt': 'own' })
+const folder = temporaryFolder()
+
+before(async () => {
+  const launch = await findRegistry(say)
+  hub = await launch({ name: 'hub', folder })
+  hosted = await launch({ name: 'hosted', folder })
+  cache = await launch({ name: 'cache', folder, proxyOf: hub.url })
+  for (const name of ['library/app', 'acme/app']) {
+    await push(hub.url, name, 'latest', publicImage)
+    await push(hosted.url, name, 'latest', ownImage)
+  }
+  await push(hosted.url, 'team/app', '1.0', ownImage)
+})
+after(async () => {
+  await closeAll()
+  for (const registry of [hub, cache, hosted]) await registry?.stop()
+})
+
+const real = (environment: Record<string, string> = {}) =>
+  startRouter(way, { HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: cache.host, ...environment })
+const explain = async (url: string, image: string, more = '') =>
+  (await send(url, 'GET', `/explain?image=${encodeURIComponent(image)}${more}`)).json()
+const says = ({ registries }: { registries: Record<string, unknown>[] }) =>
+  registries.map(({ upstream, verdict, status, digest }) => [upstream, verdict, status, digest])
+
+test('a private image: the rule, who is asked in which order, what each says, what memory held, who wins', async () => {
+  const { url, stop } = await real()
+  const first = await explain(url, 'team/app:1.0')
+  assert.deepEqual([first.rule, first.order], ['LOOKUP_ORDER=proxy-first', ['proxy', 'hosted']])
+  assert.deepEqual(says(first), [
+    ['proxy', 'absent', 404, undefined],
+    ['hosted', 'found', 200, ownImage.digest],
+  ])
+  assert.ok(first.registries.every(({ milliseconds }: { milliseconds: unknown }) => Number.isInteger(milliseconds)))
+  assert.deepEqual(first.answer, { status: 200, by: 'hosted', digest: ownImage.digest })
+  assert.deepEqual([first.memory, first.shadowed], [{}, undefined])
+  const again = await explain(url, 'registry.example/team/app:1.0')
+  assert.deepEqual(again.memory, { first: 'hosted' }, 'what the proxy lacked is remembered')
+  await pull(url, 'team/app', ownImage.digest)
+  assert.equal((await explain(url, `team/app@${ownImage.digest}`)).memory.first, 'hosted')
+  await stop()
+})
+
+test('a manifest that is kept: whose it is', async () => {
+  const { url, stop } = await real()
+  const path = `/v2/team/app/manifests/${ownImage.digest}`
+  await send(url, 'GET', path, { headers: { Accept: accept } })
+  const { memory, answer } = await explain(url, `team/app@${ownImage.digest}`)
+  assert.deepEqual([memory.manifest, answer.by], ['hosted', 'hosted'])
+  await stop()
+})
+
+test('both have the tag with other content: which one shadows the other, and the setting that decides it', async () => {
+  const proxyFirst = await real()
+  const image = await explain(proxyFirst.url, 'library/app')
+  assert.equal(image.answer.by, 'proxy')
+  assert.deepEqual(image.shadowed, {
+    upstream: 'hosted',
+    digest: ownImage.digest,
+    because: "LOOKUP_ORDER=proxy-first; HOSTED_NAMES=library/app makes it hosted's alone",
+  })
+  await proxyFirst.stop()
+  const hostedFirst = await real({ LOOKUP_ORDER: 'hosted-first' })
+  const { answer, shadowed } = await explain(hostedFirst.url, 'library/app:latest')
+  assert.deepEqual([answer.by, shadowed.upstream, shadowed.digest], ['hosted', 'proxy', publicImage.digest])
+  assert.equal(shadowed.because, 'LOOKUP_ORDER=hosted-first')
+  await hostedFirst.stop()
+})
+
+test('a name that HOSTED_NAMES claims: the proxy is not asked, and that is told', async () => {
+  const router = await between(answer(500), answer(404), { HOSTED_NAMES: 'acme/**' })
+  const { rule, order, notAsked, answer: given } = await explain(router.url, 'acme/app')
+  assert.deepEqual([rule, order, notAsked.upstream], ['HOSTED_NAMES claims this name', ['hosted'], 'proxy'])
+  assert.deepEqual([given.status, given.error.code], [404, 'MANIFEST_UNKNOWN'])
+  assert.equal(router.proxy.requests.length, 0)
+  await router.close()
+})
+
+test('is the cache down, or limited: the verdicts say it, and what a client gets', async () => {
+  for (const [status, verdict, wanted] of [
+    [503, 'failed', 502],
+    [429, 'limited', 429],
+  ] as const) {
+    const router = await between(answer(status), answer(404))
+    const { registries, answer: given } = await explain(router.url, 'library/app')
+    assert.deepEqual([registries[0].verdict, given.status, given.by], [verdict, wanted, undefined])
+    await router.close()
+  }
+})
+
+test('?ns= is explained like the rest', async () => {
+  const { url, stop } = await real()
+  const { order, notAsked } = await explain(url, 'library/app', '&ns=docker.io')
+  assert.deepEqual([order, notAsked.reason], [['proxy'], 'ns names a public registry'])
+  await stop()
+})
+
+test('what is no image is 400', async () => {
+  const { url, stop } = await real()
+  for (const image of ['', 'UPPER/app', 'team/app@sha256:1', 'team/app:bad tag', '../x']) {
+    assert.equal((await send(url, 'GET', `/explain?image=${encodeURIComponent(image)}`)).status, 400, image)
+  }
+  await stop()
+})
+
+test('with HTPASSWD_FILE it needs the login of one who may push', async () => {
+  const file = join(folder, 'users')
+  writeFileSync(file, ['ann', 'bob'].map((user) => `${user}:${hashSync(user, 4)}\n`).join(''))
+  const { url, stop } = await real({ HTPASSWD_FILE: file, ANONYMOUS_PULL: 'true', PUSH_USERS: 'ann' })
+  const status = async (login?: string) => {
+    const headers = login ? { Authorization: `Basic ${Buffer.from(login).toString('base64')}` } : {}
+    return (await send(url, 'GET', '/explain?image=team/app:1.0', { headers })).status
+  }
+  assert.deepEqual([await status(), await status('bob:bob'), await status('ann:ann')], [401, 403, 200])
+  await stop()
+})
+
+test("where the login is hosted's, hosted's challenge comes, and the login goes to hosted alone", async () => {
+  const found = answer(200, { 'Content-Length': 2 }, '{}')
+  const router = await between(found, (request, response, recorded) => {
+    const script = request.headers.authorization ? found : answer(401, { 'WWW-Authenticate': 'Basic realm="team"' })
+    script(request, response, recorded)
+  })
+  const refused = await send(router.url, 'GET', '/explain?image=team/app')
+  assert.deepEqual([refused.status, refused.headers['www-authenticate']], [401, 'Basic realm="team"'])
+  assert.equal(router.proxy.requests.length, 0)
+  const headers = { Authorization: 'Basic canary' }
+  assert.equal((await send(router.url, 'GET', '/explain?image=team/app', { headers })).status, 200)
+  assert.ok(!JSON.stringify(router.proxy.requests).includes('canary'))
+  await router.close()
+})
+
+test('on the command line: a line a fact, exit code 0; what is no image, 1', async () => {
+  const hosts = { AGGREGATE_HOSTNAME: 'registry.example', HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: cache.host }
+  const run = async (...words: string[]) => {
+    const child = start([...ways[way], 'explain', ...words], { cwd: root, env: hosts })
+    return { code: await child.ended, text: child.lines.join('\n') }
+  }
+  const { code, text } = await run('library/app:latest')
+  assert.equal(code, 0, text)
+  assert.match(text, /^library\/app:latest$/m)
+  assert.match(text, /^ {2}rule +LOOKUP_ORDER=proxy-first: proxy, then hosted$/m)
+  assert.match(text, new RegExp(`^  hosted +found  200  ${ownImage.digest}  \\d+ ms$`, 'm'))
+  assert.match(text, new RegExp(`^  answer +200 from proxy  ${publicImage.digest}$`, 'm'))
+  assert.match(text, new RegExp(`^  shadowed +hosted's ${ownImage.digest}, because LOOKUP_ORDER`, 'm'))
+  assert.equal((await run('UPPER')).code, 1)
+  assert.equal((await run()).code, 1)
+  assert.match((await run(`team/nothing@${digestOf('no')}`)).text, /^ {2}answer +404 /m)
+})
