@@ -49,7 +49,7 @@ before(async () => {
   await push(hub.url, 'library/hello', 'latest', helloIndex)
   for (const name of depths) await push(hub.url, `public/${name}`, 'v1', hello)
   const hosts = { HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: cache.host }
-  router = await startRouter(way, { ...hosts, HOSTED_NAMES: 'acme/**' })
+  router = await startRouter(way, { ...hosts, HOSTED_NAMES: 'kanarie/**' })
 })
 
 after(async () => {
@@ -126,6 +126,35 @@ test('what nobody has is a 404 in JSON, by tag and by digest, GET and HEAD, mani
   const blob = await send(router.url, 'GET', `/v2/no/such/blobs/${missing}`)
   assert.deepEqual([blob.status, code(blob)], [404, 'BLOB_UNKNOWN'])
   assert.equal((await send(router.url, 'HEAD', `/v2/no/such/blobs/${missing}`)).status, 404)
+})
+
+test('a name in HOSTED_NAMES: the real cache hears of it in no request whatsoever', async () => {
+  const name = 'kanarie/app'
+  const image = makeImage({ 'private.txt': 'private' })
+  const { digest } = image.blobs[1] as client.Blob
+  const missing = digestOf('missing')
+  await push(router.url, name, 'v1', image)
+  assert.equal(await pull(router.url, name, 'v1'), image.digest)
+  const tries: [method: string, path: string, status: number][] = [
+    ['HEAD', `${name}/manifests/v1`, 200],
+    ['GET', `${name}/manifests/none`, 404],
+    ['GET', `${name}/manifests/${missing}`, 404],
+    ['HEAD', `${name}/blobs/${digest}`, 200],
+    ['HEAD', `${name}/blobs/${missing}`, 404],
+    ['GET', `${name}/blobs/${missing}`, 404],
+    ['GET', `${name}/tags/list`, 200],
+    ['GET', `${name}/referrers/${image.digest}`, 404],
+    ['POST', `team/other/blobs/uploads/?mount=${missing}&from=${name}`, 202],
+    ['POST', `${name}/blobs/uploads/?mount=${missing}&from=team/other`, 202],
+    ['DELETE', `${name}/manifests/${image.digest}`, 202],
+  ]
+  for (const [method, path, status] of tries) {
+    const headers = { Accept: accept }
+    assert.equal((await send(router.url, method, `/v2/${path}`, { headers })).status, status, `${method} ${path}`)
+  }
+  const { order } = (await send(router.url, 'GET', `/explain?image=${name}:v1`)).json()
+  assert.deepEqual(order, ['hosted'])
+  assert.ok(cache.lines().length > 0 && !cache.lines().join('\n').includes(name))
 })
 
 test('HEAD of a blob says what hosted has, not what the cache has', async () => {

@@ -154,10 +154,10 @@ for (const [p, row] of doings) {
 
 for (const [h, , column] of doings) {
   if (!column) continue
-  test(`HEAD of a blob asks hosted alone: ${h}`, async () => {
+  test(`HEAD of a blob asks hosted alone, of a name that was not read from the proxy: ${h}`, async () => {
     await becalm()
     const asked = proxy.requests.length
-    const { status } = await send(router.url, 'HEAD', `/v2/proxy-200/hosted-${h}/blobs/${digestOf('x')}`)
+    const { status } = await send(router.url, 'HEAD', `/v2/unread/proxy-200/hosted-${h}/blobs/${digestOf('x')}`)
     const none = { failed: 502, late: 504 }[column]
     assert.equal(status, /^[2-5]\d\d/.test(h) && h !== '301-itself' ? Number(h.slice(0, 3)) : none)
     assert.equal(proxy.requests.length, asked)

@@ -45,8 +45,8 @@ before(async () => {
   hub = await launch({ name: 'hub', folder })
   hosted = await launch({ name: 'hosted', folder })
   cache = await launch({ name: 'cache', folder, proxyOf: hub.url })
-  for (const name of ['library/base', 'acme/base', 'library/both']) await push(hub.url, name, '1', base)
-  router = await another({ HOSTED_NAMES: 'acme/**' })
+  for (const name of ['library/base', 'kanarie/base', 'library/both']) await push(hub.url, name, '1', base)
+  router = await another({ HOSTED_NAMES: 'kanarie/**' })
 })
 after(async () => {
   await closeAll()
@@ -62,7 +62,7 @@ const holds = async (name: string, digest = layer, url = hosted.url) =>
   (await send(url, 'HEAD', `/v2/${name}/blobs/${digest}`)).status === 200
 
 test('a blob that the proxy has and hosted lacks is mounted: the client uploads nothing', async () => {
-  for (const name of ['team/app', 'acme/app']) {
+  for (const name of ['team/app', 'kanarie/app']) {
     const reply = await mount(name)
     assert.equal(reply.status, 201)
     assert.equal(reply.headers.location, `/v2/${name}/blobs/${layer}`)
@@ -116,7 +116,7 @@ test('a push of an image on a base of 200 MiB: the client sends under 1 MiB, and
 
 /** What a mount must not ask the proxy for, or not copy: the client gets hosted's session, and goes on as usual. */
 const declined: [why: string, from: string, environment: Record<string, string>][] = [
-  ['from is in HOSTED_NAMES', 'acme/base', { HOSTED_NAMES: 'acme/**' }],
+  ['from is in HOSTED_NAMES', 'kanarie/base', { HOSTED_NAMES: 'kanarie/**' }],
   ['from is not in PROXY_NAMES', 'library/base', { PROXY_NAMES: 'mirror/**' }],
   ['COPY_LIMIT is 0', 'library/base', { COPY_LIMIT: '0' }],
   ['the blob is larger than COPY_LIMIT', 'library/base', { COPY_LIMIT: '0.00000001' }],
@@ -333,7 +333,7 @@ test('a manifest that hosted refuses for a blob nobody has: its refusal passes a
 test('a name in HOSTED_NAMES has no manifest completed from the proxy', async () => {
   const asked = cache.lines().length
   const headers = { 'Content-Type': base.mediaType }
-  const reply = await send(router.url, 'PUT', '/v2/acme/refused/manifests/1', { headers, body: base.manifest })
+  const reply = await send(router.url, 'PUT', '/v2/kanarie/refused/manifests/1', { headers, body: base.manifest })
   assert.equal(reply.json().errors[0].code, 'MANIFEST_BLOB_UNKNOWN')
   assert.equal(cache.lines().length, asked)
 })

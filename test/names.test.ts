@@ -41,25 +41,25 @@ const writes: [method: string, path: string][] = [
   ['DELETE', `blobs/${digest}`],
   ['POST', 'blobs/uploads/'],
   ['POST', `blobs/uploads/?mount=${digest}&from=library/base`],
-  ['POST', `blobs/uploads/?mount=${digest}&from=acme/base`],
+  ['POST', `blobs/uploads/?mount=${digest}&from=kanarie/base`],
   ['PATCH', 'blobs/uploads/1'],
   ['PUT', `blobs/uploads/1?digest=${digest}`],
 ]
 
 test('a name in HOSTED_NAMES never reaches the proxy, in any request; a 404 says why', async () => {
-  const router = await between(found, absent, { HOSTED_NAMES: 'acme/**' })
+  const router = await between(found, absent, { HOSTED_NAMES: 'kanarie/**' })
   for (const [method, path] of [...reads, ...writes]) {
-    const reply = await send(router.url, method, `/v2/acme/app/${path}`)
+    const reply = await send(router.url, method, `/v2/kanarie/app/${path}`)
     assert.equal(asked(router), 'hosted', `${method} ${path}`)
     assert.equal(reply.status, 404)
   }
-  const reply = await send(router.url, 'GET', '/v2/acme/app/manifests/1.0')
+  const reply = await send(router.url, 'GET', '/v2/kanarie/app/manifests/1.0')
   const [{ code, detail }] = reply.json().errors
   assert.equal(code, 'MANIFEST_UNKNOWN')
   assert.deepEqual(detail[1], { verdict: 'not asked', upstream: 'proxy', reason: 'HOSTED_NAMES claims this name' })
   asked(router)
-  await send(router.url, 'GET', '/v2/acme/manifests/1.0')
-  assert.equal(asked(router), 'proxy', 'acme itself is not within acme/**')
+  await send(router.url, 'GET', '/v2/kanarie/manifests/1.0')
+  assert.equal(asked(router), 'proxy', 'kanarie itself is not within kanarie/**')
   await router.close()
 })
 
@@ -81,9 +81,9 @@ test('a name outside PROXY_NAMES is asked for at hosted alone; a 404 says so', a
 })
 
 test("a hosted name's outage is 502, and the proxy is not asked for it", async () => {
-  const router = await between(found, answer(503), { HOSTED_NAMES: 'acme/**' })
+  const router = await between(found, answer(503), { HOSTED_NAMES: 'kanarie/**' })
   for (const path of ['manifests/1.0', `manifests/${digest}`, `blobs/${digest}`]) {
-    assert.equal((await send(router.url, 'GET', `/v2/acme/app/${path}`)).status, 502)
+    assert.equal((await send(router.url, 'GET', `/v2/kanarie/app/${path}`)).status, 502)
     assert.equal(asked(router), 'hosted', path)
   }
   await router.close()
@@ -94,9 +94,9 @@ test("TAGS: hosted's alone are listed, or they are looked up like a manifest; a 
   const plain = await between(found, absent)
   assert.deepEqual([(await list(plain.url, 'library/app')).status, asked(plain)], [404, 'hosted'])
   await plain.close()
-  const router = await between(found, absent, { TAGS: 'lookup', HOSTED_NAMES: 'acme/**' })
+  const router = await between(found, absent, { TAGS: 'lookup', HOSTED_NAMES: 'kanarie/**' })
   assert.deepEqual([(await list(router.url, 'library/app')).status, asked(router)], [200, 'proxy'])
-  assert.deepEqual([(await list(router.url, 'acme/app')).status, asked(router)], [404, 'hosted'])
+  assert.deepEqual([(await list(router.url, 'kanarie/app')).status, asked(router)], [404, 'hosted'])
   await router.close()
   const own = await between(absent, found, { TAGS: 'lookup' })
   assert.deepEqual([(await list(own.url, 'team/app')).status, asked(own)], [200, 'proxy hosted'])
@@ -120,7 +120,7 @@ test('hosted-first asks hosted, and the proxy for what hosted lacks', async () =
 const why = (reply: Reply) => reply.json().errors[0].message
 
 test('?ns= of a public registry: the proxy alone is asked, whatever is read; nothing can be written', async () => {
-  const router = await between(found, found, { HOSTED_NAMES: 'acme/**', PROXY_NS: 'docker.io,ghcr.io' })
+  const router = await between(found, found, { HOSTED_NAMES: 'kanarie/**', PROXY_NS: 'docker.io,ghcr.io' })
   const ns = async (method: string, path: string, value = 'docker.io') => {
     const reply = await send(router.url, method, `/v2/${path}${path.includes('?') ? '&' : '?'}ns=${value}`)
     return [reply, asked(router)] as const
@@ -130,7 +130,7 @@ test('?ns= of a public registry: the proxy alone is asked, whatever is read; not
     assert.deepEqual([status, who], [200, 'proxy'], `${method} ${path}`)
   }
   assert.equal((await ns('GET', 'library/app/manifests/1.0', 'ghcr%2Eio'))[1], 'proxy')
-  assert.equal((await send(router.url, 'GET', '/v2/acme/app/manifests/1.0?%6Es=docker.io')).status, 404)
+  assert.equal((await send(router.url, 'GET', '/v2/kanarie/app/manifests/1.0?%6Es=docker.io')).status, 404)
   assert.equal(asked(router), '', 'however it is written')
   for (const [method, path] of writes) {
     const [{ status, headers }, who] = await ns(method, `library/app/${path}`)
@@ -138,7 +138,7 @@ test('?ns= of a public registry: the proxy alone is asked, whatever is read; not
   }
   const [unlisted, nobody] = await ns('GET', 'library/app/manifests/1.0', 'quay.io')
   assert.deepEqual([unlisted.status, why(unlisted), nobody], [404, 'PROXY_NS does not list this registry', ''])
-  const [claimed, neither] = await ns('GET', 'acme/app/manifests/1.0')
+  const [claimed, neither] = await ns('GET', 'kanarie/app/manifests/1.0')
   assert.deepEqual([claimed.status, why(claimed), neither], [404, 'HOSTED_NAMES claims this name', ''])
   assert.equal((await ns('GET', ''))[1], 'proxy hosted', '/v2/ is about this router')
   await router.close()
@@ -190,6 +190,6 @@ test('proxy-first without HOSTED_NAMES starts with one warning that says what co
     return lines.length
   }
   assert.equal(await warnings({}), 1)
-  assert.equal(await warnings({ HOSTED_NAMES: 'acme/**' }), 0)
+  assert.equal(await warnings({ HOSTED_NAMES: 'kanarie/**' }), 0)
   assert.equal(await warnings({ LOOKUP_ORDER: 'hosted-first' }), 0)
 })

@@ -1,5 +1,7 @@
 /** A router of its own between two scripted upstreams. */
 import assert from 'node:assert/strict'
+import { noPrivateName, noSecret } from './canary.ts'
+import { send } from './client.ts'
 import { type Router, startRouter, type Way } from './router.ts'
 import { type Script, type Scripted, scripted } from './scripted.ts'
 
@@ -24,12 +26,22 @@ export async function between(
   hosted: Script,
   environment: Record<string, string> = {},
 ): Promise<Between> {
-  const upstreams = { proxy: await scripted(proxy), hosted: await scripted(hosted) }
+  const guarded: Script = (request, response, recorded) => {
+    const sent = JSON.stringify(recorded)
+    noPrivateName('a request to the proxy', sent)
+    // A login of the router's own at the proxy is meant for it.
+    if (!environment.PROXY_USERNAME) noSecret('a request to the proxy', sent)
+    proxy(request, response, recorded)
+  }
+  const upstreams = { proxy: await scripted(guarded), hosted: await scripted(hosted) }
   const hosts = { PROXY_HOSTNAME: upstreams.proxy.host, HOSTED_HOSTNAME: upstreams.hosted.host }
   const router = await startRouter(way, { ...hosts, ...environment })
   const close = async (meantToEnd = false) => {
     unclosed.delete(close)
     const ended = router.child.exited()
+    const metrics = ended ? '' : await send(router.url, 'GET', '/metrics').then(({ body }) => body.toString(), String)
+    noSecret('the metrics', metrics)
+    noPrivateName('the metrics', metrics)
     await upstreams.proxy.close()
     await upstreams.hosted.close()
     await router.stop('SIGKILL')

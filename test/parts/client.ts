@@ -4,6 +4,7 @@ import http from 'node:http'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { gzipSync } from 'node:zlib'
+import { noSecret } from './canary.ts'
 
 export interface Reply {
   status: number
@@ -44,6 +45,7 @@ export async function send(
   const chunks: Buffer[] = []
   for await (const chunk of answer) chunks.push(chunk)
   const whole = Buffer.concat(chunks)
+  if ((answer.statusCode ?? 0) >= 400) noSecret('an error', `${JSON.stringify(answer.headers)} ${whole}`)
   return {
     status: answer.statusCode as number,
     headers: answer.headers,

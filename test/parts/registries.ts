@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
 import { join } from 'node:path'
+import { noPrivateName, noSecret } from './canary.ts'
 import { atEnd, type Child, run, start, until } from './children.ts'
 import { program } from './packages.ts'
 
@@ -57,7 +58,11 @@ function fromProgram(binary: string): Launch {
     return asRegistry(name, async (port = '0') => {
       const config = join(folder, `${name}.yml`)
       writeFileSync(config, configuration({ root, address: `127.0.0.1:${port}`, proxyOf, auth }))
-      const child = start([binary, 'serve', config], { env: registryEnvironment() })
+      const onLine = (line: string) => {
+        noSecret('the log of a registry', line)
+        if (proxyOf) noPrivateName('the log of a cache', line)
+      }
+      const child = start([binary, 'serve', config], { env: registryEnvironment(), onLine })
       return { child, port: (await child.line(/listening on [^\s"]*:(\d+)/))[1] as string }
     })
   }

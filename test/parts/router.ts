@@ -1,6 +1,7 @@
 /** The router as a child process, in each of the four ways to run it. */
 import { existsSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
+import { noSecret } from './canary.ts'
 import { adopt, type Child, start } from './children.ts'
 
 export const root = fileURLToPath(new URL('../..', import.meta.url))
@@ -38,7 +39,10 @@ export async function startRouter(
   const child = start([...ways[way]], {
     cwd: root,
     env: { HOST: '127.0.0.1', PORT: '0', AGGREGATE_HOSTNAME: 'registry.example', ...env },
-    onLine: (line) => onLine?.(parse(line)),
+    onLine: (line) => {
+      noSecret('the log', line)
+      onLine?.(parse(line))
+    },
   })
   const listening = parse((await child.line(/"message":"listening"/)).input as string)
   const pid = Number(listening.pid)
