@@ -33,6 +33,8 @@ export type CopyOutcome = 'mounted' | 'late' | 'failed'
 const most = 8
 /** Seconds that a client waits for a copy, which goes on without it. */
 const patience = 20
+/** It is this router that copies, so no client is named. */
+const own = { 'User-Agent': '' }
 
 /** The copy of a blob of the name `from` into the session that hosted opened; nothing where there must be none. */
 export function copyOf(config: Config, from: string | null, blob: string | null, opened: Answer): Copy | undefined {
@@ -76,7 +78,7 @@ export function createCopier(config: Config, onCopy: (outcome: CopyOutcome, byte
   ): Promise<Copied> {
     // Not the client's signal: a copy that is doing well goes on without it.
     const abort = new AbortController()
-    const blob = await ask.proxy({ method: 'GET', target: source, abort, aside: true })
+    const blob = await ask.proxy({ method: 'GET', target: source, abort, aside: true }, own)
     answers.push(blob)
     const length = Number(blob.response?.headers.get('Content-Length') ?? Number.NaN)
     if (blob.status !== 200 || !blob.response?.body || !(length <= copyLimit)) {
@@ -91,7 +93,7 @@ export function createCopier(config: Config, onCopy: (outcome: CopyOutcome, byte
       abort: leaving(abort.signal),
       readError: true,
     }
-    const fields = { 'Content-Type': 'application/octet-stream', 'Content-Length': `${length}` }
+    const fields = { ...own, 'Content-Type': 'application/octet-stream', 'Content-Length': `${length}` }
     const stored = await ask.hosted(put, fields)
     end()
     answers.push(stored)
@@ -100,7 +102,7 @@ export function createCopier(config: Config, onCopy: (outcome: CopyOutcome, byte
     if (well) return { state: 'stored', answers }
     abort.abort()
     // Hosted would keep for days what came of it.
-    ask.hosted({ method: 'DELETE', target: session, abort: new AbortController() }).then(discard)
+    ask.hosted({ method: 'DELETE', target: session, abort: new AbortController() }, own).then(discard)
     return { state: 'begun', answers }
   }
 }

@@ -1,7 +1,7 @@
 /** Which header fields cross, in both directions, and as what: the trust rules. */
 import { match, type UpstreamName } from '../routing.ts'
 import type { Config } from './config.ts'
-import type { Connection } from './runtime.ts'
+import type { Connection, Fetch } from './runtime.ts'
 
 /** Fields of one connection, not of the message (RFC 9110, section 7.6.1), and the older names for the same. */
 const hopByHop = /^(connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade)$/
@@ -38,6 +38,18 @@ export function requestHeaders(upstream: UpstreamName, from: Headers, config: Co
   if (client.address) fields.push(['x-forwarded-for', client.address])
   if (client.id) fields.push(['x-request-id', client.id])
   return new Headers(fields)
+}
+
+/** Ends `User-Agent` with this router, after the client; a request of its own names it alone (RFC 9110, section 10.1.5). */
+export function signed(fetch: Fetch, version: string): Fetch {
+  const product = `combined-registry/${version}`
+  return (url, init, fresh) => {
+    const fields = init.headers as Headers
+    const client = fields.get('User-Agent') ?? ''
+    // A second try has it already.
+    if (!client.endsWith(product)) fields.set('User-Agent', `${client} ${product}`.trim())
+    return fetch(url, init, fresh)
+  }
 }
 
 /** The fields a client gets. A login is hosted's to ask for: the proxy's challenges and cookies stop here. */

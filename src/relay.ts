@@ -186,6 +186,8 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     const reading = readingOf(request, target.matched, '', config.passLogin)
     const ping = (to: UpstreamName) => {
       const asked = { ...question(to, request, target, connection), method: 'GET', target: '/v2/' }
+      // Its answer is for all who ask.
+      asked.headers.delete('User-Agent')
       return memory.ping(to, reading, (abort) => ask[to]({ ...asked, abort, readError: true, always: true }))
     }
     const [hosted, proxy] = await Promise.all([ping('hosted'), both ? ping('proxy') : undefined])

@@ -6,7 +6,7 @@ import type { Config } from './config.ts'
 import { createCopier } from './copy.ts'
 import { ociError } from './errors.ts'
 import { createExplain, type Explain } from './explain.ts'
-import { hasBody, requestHeaders } from './headers.ts'
+import { hasBody, requestHeaders, signed } from './headers.ts'
 import type { Log } from './log.ts'
 import { withLogin } from './login.ts'
 import { createMemory } from './memory.ts'
@@ -35,7 +35,8 @@ export interface Service {
 
 type Env = { Bindings: Connection; Variables: { entity: string; matched?: Match; outcome?: Outcome; user?: string } }
 
-export function createService(config: Config, { fetch, now, log, version, runtime }: Dependencies): Service {
+export function createService(config: Config, { now, log, version, runtime, ...deps }: Dependencies): Service {
+  const fetch = signed(deps.fetch, version)
   const metrics = createMetrics(version, runtime)
   const ask = { proxy: upstream('proxy'), hosted: upstream('hosted') }
   const memory = createMemory({ ...config, now, onUse: metrics.remembered })

@@ -4,6 +4,7 @@ import { createSign, randomUUID } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
+import packageManifest from '../package.json' with { type: 'json' }
 import { between as betweenOn, closeAll } from './parts/between.ts'
 import { run, temporaryFolder } from './parts/children.ts'
 import { accept, digestOf, makeImage, pull, push, send } from './parts/client.ts'
@@ -130,6 +131,7 @@ test('a public registry that wants anonymous tokens serves as the proxy; a token
   const pulls = Array.from({ length: 10 }, () => pull(router.url, 'public/app', 'v1'))
   for (const digest of await Promise.all(pulls)) assert.equal(digest, image.digest)
   assert.deepEqual(tokens, [{ authorization: undefined, scope: 'repository:public/app:pull' }])
+  assert.equal(realm.requests.at(-1)?.headers['user-agent'], `combined-registry/${packageManifest.version}`)
   assert.equal((await send(router.url, 'GET', '/v2/')).status, 200)
   await router.stop()
 })

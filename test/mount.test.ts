@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import type { ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
 import { after, before, test } from 'node:test'
+import packageManifest from '../package.json' with { type: 'json' }
 import { between as betweenOn, closeAll } from './parts/between.ts'
 import { temporaryFolder, until } from './parts/children.ts'
 import {
@@ -275,6 +276,33 @@ test("the client's login goes to hosted with a copy, and never to the proxy", as
   const [asked] = router.proxy.requests
   assert.deepEqual([asked?.target, asked?.headers.authorization], [`/v2/library/base/blobs/${digest}`, undefined])
   assert.ok(!JSON.stringify(router.proxy.requests).includes('canary'))
+  await router.close()
+})
+
+test('User-Agent is the client and then this router; pings, copies and what no client is named in, this router alone', async () => {
+  const own = `combined-registry/${packageManifest.version}`
+  const docker = 'docker/28.2 go/1.24 (linux)'
+  const router = await between(
+    answer(200, { 'Content-Length': content.length }, content.toString()),
+    (request, ...rest) => {
+      const opened = request.method === 'POST' ? [202, { Location: '/v2/a/blobs/uploads/1' }] : [201]
+      answer(...(opened as [number]))(request, ...rest)
+    },
+  )
+  for (const [method, path, given, ...wanted] of [
+    ['GET', '/v2/a/manifests/1', docker, [`${docker} ${own}`], []],
+    ['GET', '/v2/b/manifests/1', undefined, [own], []],
+    ['DELETE', '/v2/a/manifests/1', docker, [], [`${docker} ${own}`]],
+    ['GET', '/v2/', docker, [own], [own]],
+    ['GET', '/healthcheck', docker, [own], [own]],
+    ['POST', `/v2/a/blobs/uploads/?mount=${digest}&from=library/base`, docker, [own], [`${docker} ${own}`, own]],
+  ] as const) {
+    await send(router.url, method, path, { headers: given ? { 'User-Agent': given } : {} })
+    const got = [router.proxy, router.hosted].map(({ requests }) =>
+      requests.splice(0).map(({ headers }) => headers['user-agent']),
+    )
+    assert.deepEqual(got, wanted, `${method} ${path}`)
+  }
   await router.close()
 })
 
