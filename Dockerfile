@@ -1,13 +1,15 @@
-# One binary on a base that holds nothing but what a C program needs.
-FROM node:22-slim AS build
+# One binary on a base that holds nothing but what a C program needs. Built here, whatever it is for:
+# `docker buildx build --platform linux/amd64,linux/arm64 .` runs nothing of another architecture.
+FROM --platform=${BUILDPLATFORM:-linux} node:22-slim AS build
 WORKDIR /build
 COPY package.json package-lock.json .npmrc ./
 RUN npm ci
 COPY . .
-RUN npm run build:binary
+ARG TARGETARCH
+RUN npm run build -- ${TARGETARCH:-$(node -p process.arch)}
 
 FROM gcr.io/distroless/base-debian12:nonroot
-COPY --from=build /build/dist/combined-registry /combined-registry
+COPY --from=build /build/dist/combined-registry-linux-* /combined-registry
 # Bun runs 256 upstream requests at a time unless its environment says otherwise before the start.
 ENV BUN_CONFIG_MAX_HTTP_REQUESTS=65336
 USER 65532:65532

@@ -83,7 +83,10 @@ const suites: Suite[][] = [
     [tests('scale', way), tests('explain', way)],
     [tests('kills', way)],
   ]),
-  [['demo', suite([...nodeTest, './test/demo.test.ts'])]],
+  [
+    ['demo', suite([...nodeTest, './test/demo.test.ts'])],
+    ['what is shipped', suite([...nodeTest, './test/ship.test.ts'])],
+  ],
 ]
 
 // Before anything else, so that a machine that lacks a part says so at once.

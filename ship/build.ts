@@ -1,0 +1,64 @@
+/** `npm run build`: what a release is made of, into dist/: two binaries, the npm package, their checksums. */
+import { execFileSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import process from 'node:process'
+import { fileURLToPath } from 'node:url'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const dist = join(root, 'dist')
+/** Bun for each architecture, as npm has it. */
+const runtimes = { x64: '@oven/bun-linux-x64', arm64: '@oven/bun-linux-aarch64' }
+type Architecture = keyof typeof runtimes
+
+const run = (program: string, ...args: string[]) =>
+  execFileSync(program, args, { cwd: root, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] })
+const binary = (architecture: Architecture) => `combined-registry-linux-${architecture}`
+
+/** Gives its file's name. */
+function build(architecture: Architecture): string {
+  const folder = mkdtempSync(join(tmpdir(), 'combined-registry-build-'))
+  try {
+    const options = [`--target=bun-linux-${architecture}`, `--compile-executable-path=${bun(architecture, folder)}`]
+    run('npm', 'run', '--silent', 'build:binary', '--', ...options, '--outfile', join(dist, binary(architecture)))
+    return binary(architecture)
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}
+
+/** The Bun that is to be in the binary: the one installed here, or what package-lock.json pins for that architecture. */
+function bun(architecture: Architecture, folder: string): string {
+  const name = runtimes[architecture]
+  const installed = join(root, 'node_modules', name, 'bin/bun')
+  if (existsSync(installed)) return installed
+  const { version, integrity } = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8')).packages[
+    `node_modules/${name}`
+  ]
+  const packed = ['pack', '--silent', '--prefer-offline', '--pack-destination', folder, `${name}@${version}`]
+  const tarball = join(folder, run('npm', ...packed).trim())
+  const found = `sha512-${createHash('sha512').update(readFileSync(tarball)).digest('base64')}`
+  if (found !== integrity) throw new Error(`${name}@${version} is ${found}, not ${integrity} as in package-lock.json`)
+  run('tar', '-xzf', tarball, '-C', folder, 'package/bin/bun')
+  return join(folder, 'package/bin/bun')
+}
+
+mkdirSync(dist, { recursive: true })
+/** `npm run build -- arm64` is that binary alone, for an image; Docker says amd64 for x64. */
+const [wanted = ''] = process.argv.slice(2).map((one) => one.replace('amd64', 'x64'))
+if (wanted && !(wanted in runtimes)) throw new Error(`no architecture ${wanted}: ${Object.keys(runtimes).join(', ')}`)
+if (wanted) build(wanted as Architecture)
+else {
+  const binaries = (Object.keys(runtimes) as Architecture[]).map(build)
+  const tarball = run('npm', 'pack', '--silent', '--pack-destination', dist).trim()
+  const sums = [...binaries, tarball].map((file) => {
+    const sum = createHash('sha256')
+      .update(readFileSync(join(dist, file)))
+      .digest('hex')
+    return `${sum}  ${file}\n`
+  })
+  writeFileSync(join(dist, 'SHA256SUMS'), sums.join(''))
+  console.log(sums.join('').trimEnd())
+}

@@ -1,0 +1,109 @@
+/** What `npm run build` makes can be shipped: binaries, their checksums, the npm package, the image's context. */
+import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import { cpSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import process from 'node:process'
+import { after, before, test } from 'node:test'
+import { hashSync } from 'bcryptjs'
+import { parse } from 'yaml'
+import manifest from '../package.json' with { type: 'json' }
+import { noSecret } from './parts/canary.ts'
+import { adopt, run, start, temporaryFolder } from './parts/children.ts'
+import { send } from './parts/client.ts'
+import { root } from './parts/router.ts'
+import { answer, type Scripted, scripted } from './parts/scripted.ts'
+
+const { version } = manifest
+const dist = join(root, 'dist')
+const tarball = `combined-registry-${version}.tgz`
+/** ELF's numbers of the machines (`e_machine` in elf.h). */
+const machines = { x64: 0x3e, arm64: 0xb7 }
+const binary = (architecture: string) => join(dist, `combined-registry-linux-${architecture}`)
+
+let folder: string
+let registry: Scripted
+before(async () => {
+  folder = temporaryFolder()
+  registry = await scripted(answer(200, { 'Content-Length': 2 }, '{}'))
+  await run(['npm', 'run', '--silent', 'build'], { cwd: root })
+})
+after(() => registry?.close())
+
+/** It starts, is live, and says which version it is, in the metrics and to a registry. */
+async function serves(command: string[], cwd: string): Promise<void> {
+  const users = join(folder, 'users')
+  writeFileSync(users, `ann:${hashSync('canary', 4)}\n`)
+  const env = {
+    ...{ AGGREGATE_HOSTNAME: 'registry.example', HOSTED_HOSTNAME: registry.host, PROXY_HOSTNAME: registry.host },
+    ...{ HOST: '127.0.0.1', PORT: '0', HTPASSWD_FILE: users },
+  }
+  const child = start(command, { cwd, env })
+  const { pid, port } = JSON.parse((await child.line(/"message":"listening"/)).input as string)
+  adopt(pid)
+  await run([...command, '--healthcheck'], { cwd, env: { ...env, PORT: `${port}` } })
+  const url = `http://127.0.0.1:${port}`
+  assert.match((await send(url, 'GET', '/metrics')).body.toString(), new RegExp(`build_info{version="${version}",`))
+  const headers = { Authorization: `Basic ${btoa('ann:canary')}` }
+  assert.equal((await send(url, 'GET', '/v2/', { headers })).status, 200)
+  assert.equal(registry.requests.at(-1)?.headers['user-agent'], `combined-registry/${version}`)
+  process.kill(pid, 'SIGTERM')
+  assert.equal(await child.ended, 0)
+}
+
+test('SHA256SUMS has the checksum of every file of the release', () => {
+  const sums = readFileSync(join(dist, 'SHA256SUMS'), 'utf8').trimEnd().split('\n')
+  const files = [...Object.keys(machines).map((architecture) => `combined-registry-linux-${architecture}`), tarball]
+  const wanted = files.map((file) => {
+    return `${createHash('sha256')
+      .update(readFileSync(join(dist, file)))
+      .digest('hex')}  ${file}`
+  })
+  assert.deepEqual(sums, wanted)
+})
+
+test('the binaries are of their architectures; the one of this machine says its version and serves', async () => {
+  for (const [architecture, machine] of Object.entries(machines)) {
+    const head = readFileSync(binary(architecture)).subarray(0, 20)
+    assert.deepEqual([head.toString('latin1', 1, 4), head.readUInt16LE(18)], ['ELF', machine], architecture)
+  }
+  if (process.platform !== 'linux') return console.error('NO LINUX: no binary of this release is run here')
+  assert.equal(await run([binary(process.arch), '--version']), version)
+  await serves([binary(process.arch)], folder)
+})
+
+test('the npm package has what it runs with, and nothing else', async () => {
+  const files = (await run(['tar', '-tzf', join(dist, tarball)])).split('\n')
+  const source = readdirSync(join(root, 'src')).map((file) => `src/${file}`)
+  const more = ['LICENSE', 'README.md', 'package.json', 'routing.ts', 'server.ts', 'ship/bin.js']
+  assert.deepEqual(files.toSorted(), [...source, ...more].map((file) => `package/${file}`).toSorted())
+  noSecret('the npm package', await run(['tar', '-xzOf', join(dist, tarball)]))
+})
+
+test('the npm package, installed, says its version and serves, in whatever folder it is started', async () => {
+  const prefix = join(folder, 'prefix')
+  await run(['npm', 'install', '--silent', '--global', '--prefer-offline', '--prefix', prefix, join(dist, tarball)])
+  const elsewhere = join(folder, 'elsewhere')
+  mkdirSync(elsewhere)
+  writeFileSync(join(elsewhere, 'tsconfig.json'), '{ "compilerOptions": { "paths": { "hono": ["./nothing.ts"] } } }')
+  const program = join(prefix, 'bin/combined-registry')
+  assert.equal(await run([program, '--version'], { cwd: elsewhere }), version)
+  await serves([program], elsewhere)
+})
+
+test("the image's context is small, and all that the Dockerfile's build needs", async () => {
+  const context = join(folder, 'context')
+  const taken = readFileSync(join(root, '.dockerignore'), 'utf8').match(/(?<=^!).+$/gm) ?? []
+  for (const entry of taken) cpSync(join(root, entry), join(context, entry), { recursive: true })
+  const sizes = readdirSync(context, { recursive: true }).map((file) => statSync(join(context, `${file}`)).size)
+  assert.ok(sizes.reduce((sum, size) => sum + size) < 512 * 1024)
+  symlinkSync(join(root, 'node_modules'), join(context, 'node_modules'))
+  await run(['npm', 'run', '--silent', 'build', '--', process.arch], { cwd: context })
+  assert.deepEqual(readdirSync(join(context, 'dist')), [`combined-registry-linux-${process.arch}`])
+})
+
+test('the Kubernetes objects name the image of this version', () => {
+  const { images } = parse(readFileSync(join(root, 'deploy/kubernetes/kustomization.yaml'), 'utf8'))
+  const { router } = parse(readFileSync(join(root, 'compose.yaml'), 'utf8')).services
+  assert.deepEqual([images[0].name, images[0].newTag], [router.image, version])
+})
