@@ -1,5 +1,6 @@
 /** `npm test`: format, lint, types, the unit tests on three runtimes, the rest on four ways to run. */
 import { run, start } from './parts/children.ts'
+import { composeCommand } from './parts/docker.ts'
 import { goTools } from './parts/go.ts'
 import { program } from './parts/packages.ts'
 import { findRegistry } from './parts/registries.ts'
@@ -93,10 +94,12 @@ const suites: Suite[][] = [
 const print: Print = (line) => console.log(line)
 await findRegistry(print)
 if (!(await program(['skopeo'], 'skopeo', print))) print('SKOPEO IS MISSING: its tests are skipped')
-// The one part that a machine may lack: it needs another language. What else is wrong with it, it says itself.
+// The parts that a machine may lack: another language, an engine. What else is wrong with them, they say themselves.
 if (await goTools(print).catch(() => true)) {
   suites.push([['conformance', check(['node', '--import', 'tsx', 'test/conformance.ts'])]])
 }
+if (await composeCommand(print))
+  suites.push([['image and compose stack', suite([...nodeTest, './test/image.test.ts'])]])
 await run(['node', '--version'], { onLine: (line) => print(`node ${line}`) })
 
 const results: [string, Count][] = []

@@ -1,0 +1,78 @@
+/** The image and the compose stack, as they are, on a Docker engine: an image of a public registry pulled, one pushed and pulled back. */
+import assert from 'node:assert/strict'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import process from 'node:process'
+import { after, before, test } from 'node:test'
+import { parse } from 'yaml'
+import manifest from '../package.json' with { type: 'json' }
+import { atEnd, run, temporaryFolder, until } from './parts/children.ts'
+import { send } from './parts/client.ts'
+import { composeCommand } from './parts/docker.ts'
+import { freePort } from './parts/registries.ts'
+import { root } from './parts/router.ts'
+
+const compose = await composeCommand(console.error)
+/** Of the registry that the stack's cache is of: Docker Hub, unless PROXY_REMOTEURL names another. */
+const publicImage = process.env.PUBLIC_IMAGE ?? 'library/hello-world:latest'
+const ownImage = 'mycustomproject/mycustomimage:latest'
+
+if (compose) {
+  const project = `combined-registry-test-${process.pid}`
+  const docker = (...args: string[]) => run(['docker', ...args])
+  let stack: (...args: string[]) => Promise<string>
+  let host: string
+  let router: string
+
+  before(async () => {
+    const port = await freePort()
+    host = `127.0.0.1:${port}`
+    // As it is, but for what must not collide with another: its port, and the tag of its image.
+    const file = parse(readFileSync(join(root, 'compose.yaml'), 'utf8'), { merge: true })
+    Object.assign(file.services.router, { image: project, ports: [`${host}:5000`] })
+    const path = join(temporaryFolder(), 'compose.json')
+    writeFileSync(path, JSON.stringify(file))
+    const command = [...compose, '--project-directory', root, '-p', project, '-f', path]
+    stack = (...args) => run([...command, ...args])
+    const remove = [...command, 'down', '--volumes', '--rmi', 'local', '--timeout', '5'].join(' ')
+    atEnd(`${remove}; docker rmi -f ${project} ${host}/${publicImage} ${host}/${ownImage}`)
+    await stack('build', 'router')
+    await stack('up', '--detach')
+    router = await stack('ps', '--quiet', 'router')
+  })
+  after(() => stack('down', '--volumes', '--timeout', '5'))
+
+  test('the image is small, runs as nobody in particular, and says its version', async () => {
+    const [size, user] = (await docker('image', 'inspect', '--format', '{{.Size}} {{.Config.User}}', project)).split(
+      ' ',
+    )
+    assert.ok(Number(size) < 200e6, `${size} bytes`)
+    assert.equal(user, '65532:65532')
+    assert.equal(await docker('run', '--rm', '--read-only', project, '--version'), manifest.version)
+  })
+
+  test('the stack comes up, and its own health checks find it well', async () => {
+    const health = () => docker('inspect', '--format', '{{.State.Health.Status}}', router)
+    await until('the router to be healthy', async () => (await health()) === 'healthy')
+    assert.deepEqual((await send(`http://${host}`, 'GET', '/healthcheck')).json(), { proxy: 200, hosted: 200 })
+  })
+
+  test('a public image is pulled through it; a private one is pushed, and pulled back', async () => {
+    await docker('pull', `${host}/${publicImage}`)
+    await docker('tag', `${host}/${publicImage}`, `${host}/${ownImage}`)
+    await docker('push', `${host}/${ownImage}`)
+    const id = await docker('image', 'inspect', '--format', '{{.Id}}', `${host}/${ownImage}`)
+    await docker('rmi', `${host}/${publicImage}`, `${host}/${ownImage}`)
+    await docker('pull', `${host}/${ownImage}`)
+    assert.equal(await docker('image', 'inspect', '--format', '{{.Id}}', `${host}/${ownImage}`), id)
+    const explained = (image: string) => stack('exec', '-T', 'router', '/combined-registry', 'explain', image)
+    assert.match(await explained(publicImage), /answer +200 from proxy/)
+    assert.match(await explained(ownImage), /answer +200 from hosted/)
+  })
+
+  test('it drains when it is stopped, and ends with 0', async () => {
+    await stack('stop', 'router')
+    assert.equal(await docker('inspect', '--format', '{{.State.ExitCode}}', router), '0')
+    assert.match(await docker('logs', router), /"message":"drained"/)
+  })
+}
