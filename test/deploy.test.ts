@@ -1,4 +1,4 @@
-/** What an operator copies fits the router: every metric, label, value and setting that deploy/ and compose.yaml name. */
+/** What an operator copies and reads fits the router: deploy/ and compose.yaml name what there is, docs/operating.md all of it. */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -11,12 +11,15 @@ import { parser } from '@prometheus-io/lezer-promql'
 import { hashSync } from 'bcryptjs'
 import { parse } from 'yaml'
 import { type Config, configHelp, readConfig } from '../src/config.ts'
+import type { Log } from '../src/log.ts'
 import type { Fetch } from '../src/runtime.ts'
 import { createService } from '../src/service.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const read = (path: string) => readFileSync(join(root, path), 'utf8')
 
+/** Every line that the router writes meanwhile. */
+const logged: Record<string, unknown>[] = []
 /** The metrics there are, their labels, and the values those have. */
 type Known = Map<string, Map<string, Set<string>>>
 const known = knownFrom(await withUsers(metricsAfterTraffic))
@@ -56,7 +59,8 @@ async function metricsAfterTraffic(users: string): Promise<string> {
     return new Response(content, { status: Number((hostname === 'proxy' ? proxy : hosted) ?? usual), headers })
   }
   const now = () => performance.now()
-  const service = createService(config, { fetch, now, log: () => {}, version: '0', runtime: 'test' })
+  const log: Log = (level, message, fields) => logged.push({ time: '', level, message, ...fields })
+  const service = createService(config, { fetch, now, log, version: '0', runtime: 'test' })
   const ask = async (method: string, path: string, body?: string, password = 'right') => {
     const headers = new Headers({ Accept: type, Authorization: `Basic ${btoa(`ann:${password}`)}` })
     if (body) headers.set('Content-Length', `${body.length}`)
@@ -296,6 +300,61 @@ test('the Kubernetes objects fit each other and the router', () => {
   }
   const high = alerts().find(({ alert }) => alert === 'RegistryRouterMemoryHigh')
   assert.ok(high?.expr.endsWith('0.9 * 2 ^ 30') && resources.limits.memory === '1Gi')
+})
+
+const manual = read('docs/operating.md')
+/** Fails where the manual lacks one: a name as `code`, a sentence as it is. */
+function inManual(texts: Iterable<string | undefined>): void {
+  const asWritten = (text: string) => (text.includes(' ') ? text : `\`${text}\``)
+  const lacking = [...new Set(texts)].filter((text = '') => !manual.includes(asWritten(text)))
+  assert.deepEqual(lacking, [], 'docs/operating.md lacks these')
+}
+
+test('the manual has every metric of the router, its labels and their values, and every alert', () => {
+  const ofRouter = [...known].filter(([name]) => name.startsWith('registry_router_'))
+  inManual(ofRouter.map(([name]) => name.replace(/_(bucket|sum|count)$/, '')))
+  const labels = ofRouter.flatMap(([, labels]) => [...labels]).filter(([name]) => !/^(le|job|instance)$/.test(name))
+  inManual(labels.map(([name]) => name))
+  const values = labels.flatMap(([name, values]) => (/method|status|version|runtime/.test(name) ? [] : [...values]))
+  for (const one of [...values, ...alerts().map(({ alert }) => alert)]) assert.match(manual, new RegExp(`\\b${one}\\b`))
+})
+
+const source = ['server.ts', 'routing.ts', ...readdirSync(join(root, 'src')).map((file) => `src/${file}`)]
+
+test('the manual has every message and every field of the log', () => {
+  const calls = source.flatMap((file) => read(file).match(/\blog\('.*/g) ?? [])
+  const messages = calls.map((call) => /^log\('\w+', '([^']+)'/.exec(call)?.[1]).filter(Boolean)
+  const fields = calls.flatMap((call) => /\{ (.*) \}/.exec(call)?.[1]?.split(', ') ?? [])
+  const seen = logged.flatMap((line) => [line, ...((line.asked as object[]) ?? [])].flatMap(Object.keys))
+  assert.ok(messages.includes('listening') && fields.includes('signal') && seen.includes('bytesOut'))
+  inManual([
+    ...messages,
+    ...logged.map(({ message }) => `${message}`),
+    ...fields.map((field) => field.replace(/:.*/, '')),
+    ...seen,
+  ])
+})
+
+test('the manual has every sentence that a log, a client or a start can be given, and every error code', () => {
+  const token = /\/\*[\s\S]*?\*\/|\/\/.*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|`(?:[^`\\\n]|\\.)*`/g
+  const ofRouter = source.filter((file) => !file.endsWith('metrics.ts'))
+  const literals = ofRouter.flatMap((file) => read(file).match(token) ?? []).filter((text) => !text.startsWith('/'))
+  const parts = literals.flatMap((text) => text.slice(1, -1).split(/\$\{.*?\}/)).map((part) => part.trim())
+  const sentences = parts.filter(
+    (part) => /^[\w'.,:?/()=-]+( [\w'.,:?/()=-]+)+$/.test(part) && /[a-z] [a-z]/.test(part),
+  )
+  assert.ok(sentences.includes('gave no usable answer') && sentences.includes('wrong user or password'))
+  const help = configHelp()
+  inManual(sentences.filter((text) => !help.includes(text) && !/^(proxy|hosted) (proxy|hosted)$/.test(text)))
+  const code = /^([A-Z]+_)*(UNKNOWN|INVALID|UNAUTHORIZED|DENIED|UNSUPPORTED|UNAVAILABLE|TOOMANYREQUESTS)$/
+  inManual(parts.filter((part) => code.test(part)))
+})
+
+test('the manual and the README have every setting', () => {
+  for (const setting of settings) {
+    assert.match(manual, new RegExp(`\\b${setting}\\b`))
+    assert.match(read('README.md'), new RegExp(`^\\|.*\\b${setting}\\b.*\\|.*\\|`, 'm'))
+  }
 })
 
 // Not worth installing for this alone: its package brings a whole Prometheus.
