@@ -79,7 +79,7 @@ const suites: Suite[][] = [
   [['unit, deno', suite([bin('deno'), 'test', '-A', '--no-check', ...units])]],
   ...Object.keys(ways).flatMap((way) => [
     [tests('e2e', way), tests('memory', way), tests('mount', way), tests('referrers', way)],
-    [tests('faults', way), tests('faults', way, forgetful), tests('e2e', way, forgetful)],
+    [tests('faults', way), tests('faults', way, forgetful), tests('e2e', way, forgetful), tests('broken', way)],
     [tests('hostile', way), tests('names', way), tests('login', way), tests('access', way)],
     [tests('scale', way), tests('explain', way)],
     [tests('kills', way)],
