@@ -1,6 +1,7 @@
 /** Why an image comes from where it comes: the lookup itself, told, and what the registry that was not needed has. */
 import { type Match, match, type UpstreamName } from '../routing.ts'
 import type { Config } from './config.ts'
+import { type OciError, readOciError } from './errors.ts'
 import { requestHeaders } from './headers.ts'
 import { conditions, type Memory, readingOf } from './memory.ts'
 import { type Denial, type Plan, planOf } from './names.ts'
@@ -19,7 +20,7 @@ export interface Explanation {
   /** What each registry that may be asked says now. */
   registries: Registry[]
   /** What a client gets; `by` nobody where it is an error of this router's. */
-  answer: { status: number; by?: UpstreamName; digest?: string; error?: unknown }
+  answer: { status: number; by?: UpstreamName; digest?: string; error?: OciError }
   /** A registry that has the tag too, with other content, and what keeps it back. */
   shadowed?: { upstream: UpstreamName; digest: string; because: string }
 }
@@ -67,7 +68,7 @@ export function createExplain(config: Config, ask: Record<UpstreamName, Ask>, me
     )
     const answer: Explanation['answer'] = { status: response.status, by, digest: digestOf(response) }
     if (by) await response.body?.cancel()
-    else answer.error = ((await response.json()) as { errors: unknown[] }).errors[0]
+    else answer.error = await readOciError(response)
     const other = registries.find(({ upstream, digest }) => by && upstream !== by && digest && digest !== answer.digest)
     const because =
       held.first === by && held.first !== plan.order[0]
@@ -95,20 +96,26 @@ function ruleOf({ lookupOrder }: Config, { order }: Plan, { route }: Match): str
 const digestOf = (response: Pick<Response, 'headers'> | undefined) =>
   response?.headers.get('Docker-Content-Digest') ?? undefined
 
-/** For people, a line a fact. */
-export function toText({ image, rule, order, notAsked, registries, memory, answer, shadowed }: Explanation): string {
-  const { by, status, digest } = answer
-  const rows = [
-    [image, ''],
+/** For people: of what, and what. */
+export function factsOf({ rule, order, notAsked, registries, memory, answer, shadowed }: Explanation): string[][] {
+  const { by, status, digest, error } = answer
+  const { first, manifest } = memory
+  const held = [first && `${first} is asked first`, manifest && `${manifest}'s manifest is kept`].filter(Boolean)
+  return [
     ['rule', `${rule}: ${order.join(', then ')}`],
     ...(notAsked ? [[notAsked.upstream, `not asked: ${notAsked.reason}`]] : []),
     ...registries.map(({ upstream, verdict, status, milliseconds, digest, reason }) => [
       upstream,
       [verdict, status, digest, `${milliseconds} ms`, reason].filter(Boolean).join('  '),
     ]),
-    ['memory', JSON.stringify(memory)],
-    ['answer', `${status}${by ? ` from ${by}` : ''}  ${digest ?? JSON.stringify(answer.error ?? '')}`],
+    ['memory', held.join(', ') || 'nothing'],
+    ['answer', by ? `${status} from ${by}  ${digest ?? ''}` : `${status} ${error?.code}: ${error?.message}`],
     ...(shadowed ? [['shadowed', `${shadowed.upstream}'s ${shadowed.digest}, because ${shadowed.because}`]] : []),
   ]
-  return rows.map(([name = '', text]) => (text ? `  ${name.padEnd(10)}${text}` : name)).join('\n')
+}
+
+/** A line a fact. */
+export function toText(explanation: Explanation): string {
+  const lines = factsOf(explanation).map(([of = '', what]) => `  ${of.padEnd(10)}${what}`)
+  return [explanation.image, ...lines].join('\n')
 }

@@ -55,6 +55,17 @@ export function createMetrics(version: string, runtime: string) {
   new Gauge(metric('build_info', 'Always 1.', 'version', 'runtime')).set({ version, runtime }, 1)
 
   return {
+    /** What is counted of registries, by name and other label: `proxy absent`, `hosted pull`, `proxy sum`. */
+    ofRegistries: async () => {
+      const all = await Promise.all([asked, transferred, firstByte].map((metric) => metric.get()))
+      const values: { value: number; labels: object; metricName?: string }[] = all.flatMap((one) => one.values as [])
+      return new Map(
+        values.map(({ value, labels, metricName }) => {
+          const { upstream, ...other } = labels as Record<string, string>
+          return [`${upstream} ${Object.values(other)[0] ?? metricName?.split('_').at(-1)}`, value]
+        }),
+      )
+    },
     text: () => registry.metrics(),
     contentType: registry.contentType,
     started: () => inFlight.inc(),

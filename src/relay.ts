@@ -1,5 +1,5 @@
 /** Carries out a match: asks the upstreams in order, streams the winner, words the combined failure. */
-import type { Entity, Match, UpstreamName } from '../routing.ts'
+import { type Entity, type Match, match, type UpstreamName } from '../routing.ts'
 import type { Config } from './config.ts'
 import type { AskFor, Copier } from './copy.ts'
 import { type OciError, ociError } from './errors.ts'
@@ -24,7 +24,11 @@ export interface Outcome {
   bytesOut?: number
 }
 
-export type Relay = (request: Request, target: Target, connection: Connection) => Promise<Outcome>
+export interface Relay {
+  (request: Request, target: Target, connection: Connection): Promise<Outcome>
+  /** What a registry says to `/v2/`, asked at most once a second. */
+  ping: (to: UpstreamName, request: Request, connection: Connection) => Promise<Answer>
+}
 
 /** A matched request, with its query as it came (`?…` or empty). */
 export interface Target {
@@ -32,14 +36,17 @@ export interface Target {
   query: string
 }
 
+const v2: Target = { matched: match('GET', '/v2/') as Match, query: '' }
 /** Bytes; registries take no longer ones (distribution-spec 1.1, "Pushing Manifests"). */
 const longestManifest = 4 * 1024 * 1024
 
 export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memory: Memory, copy: Copier): Relay {
   const mends = createMends(config, memory, copy)
-  return async (request, target, connection) => {
+  return Object.assign(carryOut, { ping })
+
+  async function carryOut(request: Request, target: Target, connection: Connection): Promise<Outcome> {
     const { entity } = target.matched.route
-    if (entity === 'base') return base(request, target, connection)
+    if (entity === 'base') return base(request, connection)
     const plan = planOf(config, request.method, target.matched, target.query)
     if ('refused' in plan) {
       const { refused, code, message, allow } = plan
@@ -181,16 +188,12 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
   }
 
   /** The registries that must be up are pinged; hosted's challenge goes to the client, so that it logs in there. */
-  async function base(request: Request, target: Target, connection: Connection): Promise<Outcome> {
+  async function base(request: Request, connection: Connection): Promise<Outcome> {
     const both = config.v2Requires === 'both'
-    const reading = readingOf(request, target.matched, '', config.passLogin)
-    const ping = (to: UpstreamName) => {
-      const asked = { ...question(to, request, target, connection), method: 'GET', target: '/v2/' }
-      // Its answer is for all who ask.
-      asked.headers.delete('User-Agent')
-      return memory.ping(to, reading, (abort) => ask[to]({ ...asked, abort, readError: true, always: true }))
-    }
-    const [hosted, proxy] = await Promise.all([ping('hosted'), both ? ping('proxy') : undefined])
+    const [hosted, proxy] = await Promise.all([
+      ping('hosted', request, connection),
+      both ? ping('proxy', request, connection) : undefined,
+    ])
     const answers = proxy ? [proxy, hosted] : [hosted]
     if (answers.some(clientLeft)) return { response: failure(request.method, 'base', answers), answers }
     if (hosted.status === 401) return { response: failure(request.method, 'base', answers), answers, by: 'hosted' }
@@ -200,6 +203,14 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     }
     const error = { code: 'UNAVAILABLE', message: 'a registry is not available', detail: told(answers) }
     return { response: ociError(request.method, 503, error), answers }
+  }
+
+  function ping(to: UpstreamName, request: Request, connection: Connection): Promise<Answer> {
+    const asked = { ...question(to, request, v2, connection), method: 'GET', readError: true, always: true }
+    // Its answer is for all who ask.
+    asked.headers.delete('User-Agent')
+    const reading = readingOf(request, v2.matched, '', config.passLogin)
+    return memory.ping(to, reading, (abort) => ask[to]({ ...asked, abort }))
   }
 
   function fromMemory({ upstream, content, headers }: Kept, method: string): Outcome {

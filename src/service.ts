@@ -6,11 +6,12 @@ import type { Config } from './config.ts'
 import { createCopier } from './copy.ts'
 import { ociError } from './errors.ts'
 import { createExplain, type Explain } from './explain.ts'
-import { hasBody, requestHeaders, signed } from './headers.ts'
+import { hasBody, signed } from './headers.ts'
 import type { Log } from './log.ts'
 import { withLogin } from './login.ts'
 import { createMemory } from './memory.ts'
 import { createMetrics } from './metrics.ts'
+import { createPage, pageHeaders } from './page.ts'
 import { createRelay, failure, isUp, type Outcome, told } from './relay.ts'
 import type { Connection, Fetch, Handler } from './runtime.ts'
 import { type Ask, createUpstream, discard, leaving } from './upstream.ts'
@@ -43,6 +44,7 @@ export function createService(config: Config, { now, log, version, runtime, ...d
   const access = createAccess(config, now, log, metrics.loggedIn)
   const relay = createRelay(config, ask, memory, createCopier(config, metrics.copied))
   const explain = createExplain(config, ask, memory, relay)
+  const page = createPage(config, metrics, now, `${version} on ${runtime}`)
   let inFlight = 0
   let draining = false
   let onIdle = () => {}
@@ -64,7 +66,10 @@ export function createService(config: Config, { now, log, version, runtime, ...d
         metrics.answered(answer, read)
         if (cause) log('warn', 'no usable answer', { upstream: name, reason: answer.reason, cause })
       },
-      onBreaker: (open) => log('warn', open ? 'skipped until it is well again' : 'well again', { upstream: name }),
+      onBreaker: (open) => {
+        page.skipped[name] = open
+        log('warn', open ? 'skipped until it is well again' : 'well again', { upstream: name })
+      },
     })
   }
 
@@ -91,17 +96,21 @@ export function createService(config: Config, { now, log, version, runtime, ...d
       const complete = sent && status !== 499
       const bytes = complete ? { bytesIn, bytesOut } : {}
       metrics.finished({ entity, method, status, seconds: milliseconds / 1000, by, ...bytes })
-      const { name, reference, digest } = c.get('matched') ?? {}
+      const matched = c.get('matched')
+      const { name, reference, digest } = matched ?? {}
+      const { path, query } = pathOf(c.req.url)
+      const asked = answers && told(answers)
+      page.saw({ method, path, query, matched, status, asked, sent, login: headers.has('Authorization') })
       log(entity === 'livez' || entity === 'metrics' ? 'debug' : 'info', 'request', {
         id,
         method,
-        path: pathOf(c.req.url).path,
+        path,
         entity,
         name,
         reference: reference ?? digest,
         status,
         by,
-        asked: answers && told(answers),
+        asked,
         milliseconds: Math.round(milliseconds),
         ...bytes,
         complete,
@@ -116,6 +125,23 @@ export function createService(config: Config, { now, log, version, runtime, ...d
   app.get('/livez', (c) => {
     c.set('entity', 'livez')
     return c.json({ status: draining ? 'draining' : 'live' }, draining ? 503 : 200)
+  })
+
+  app.get('/', async (c, next) => {
+    const { raw } = c.req
+    if (!raw.headers.get('Accept')?.includes('text/html')) return next()
+    c.set('entity', 'page')
+    const refusal = await admit(c, 'write')
+    if (refusal) return refusal
+    const { image = '', ns = null } = c.req.query()
+    const [explanation, proxy, hosted] = await Promise.all([
+      image ? explain(image.trim(), ns, raw, c.env) : undefined,
+      relay.ping('proxy', raw, c.env),
+      relay.ping('hosted', raw, c.env),
+    ])
+    // Where the login is hosted's, and hosted cannot say whose this is, it may be a stranger's.
+    const known = !config.passLogin || hosted.status === 200
+    return c.html(await page.text({ proxy, hosted, image, explanation, known }), 200, pageHeaders)
   })
 
   app.get('/healthcheck', async (c) => {
@@ -177,11 +203,8 @@ export function createService(config: Config, { now, log, version, runtime, ...d
     const { user, refusal } = await access(raw, right, c.env.address ?? '')
     c.set('user', user)
     if (refusal || !config.passLogin) return refusal
-    const headers = requestHeaders('hosted', raw.headers, config, c.env)
-    const abort = leaving(raw.signal)
-    const ping = await ask.hosted({ method: 'GET', target: '/v2/', headers, abort, readError: true, always: true })
-    discard(ping)
-    return ping.status === 401 ? failure('GET', 'base', [ping]) : undefined
+    const hosted = await relay.ping('hosted', raw, c.env)
+    return hosted.status === 401 ? failure('GET', 'base', [hosted]) : undefined
   }
 
   return {

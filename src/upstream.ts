@@ -67,6 +67,9 @@ export interface UpstreamOptions {
   onBreaker: (open: boolean) => void
 }
 
+/** Why there is no answer where the breaker is open. */
+export const skipReason = 'skipped: it failed lately'
+
 export type Ask = (question: Question) => Promise<Answer>
 
 /** The registry's `ask`. It never rejects: what goes wrong is an answer with the verdict `failed`. */
@@ -76,7 +79,7 @@ export function createUpstream(options: UpstreamOptions): Ask {
   return async (question) => {
     if (!isRead(question) || question.always) return send(question, () => {})
     const admitted = breaker()
-    const skipped: Answer = { upstream: name, verdict: 'failed', status: 502, reason: 'failed lately', milliseconds: 0 }
+    const skipped: Answer = { upstream: name, verdict: 'failed', status: 502, reason: skipReason, milliseconds: 0 }
     if (!admitted) return skipped
     const answer = send(question, admitted.report)
     return admitted.trial && question.aside ? { ...skipped, later: answer } : answer
