@@ -22,9 +22,7 @@ interface Seen {
   login: boolean
 }
 
-interface View {
-  proxy: Answer
-  hosted: Answer
+interface View extends Record<UpstreamName, Answer> {
   image: string
   explanation?: Awaited<ReturnType<Explain>>
   /** Whether whoever looks may know which names others ask for. */
@@ -34,10 +32,10 @@ interface View {
 /** Failures that are kept. */
 const most = 20
 const both = ['proxy', 'hosted'] as const
-const roles = { proxy: 'the pull-through cache', hosted: 'the private registry' }
-const losses = {
-  proxy: 'Public images cannot be pulled, private ones can.',
-  hosted: 'Nothing can be pushed, and private images cannot be pulled.',
+/** What each is, and what is lost with it. */
+const about = {
+  proxy: ['the pull-through cache', 'Public images cannot be pulled, private ones can.'],
+  hosted: ['the private registry', 'Nothing can be pushed, and private images cannot be pulled.'],
 }
 const counts = { found: '2xx, 3xx', absent: '404', denied: 'other 4xx', limited: '429', failed: 'no usable answer' }
 /** What clients hear in the normal course: such a layer is not there yet, nor such a list; a login is needed. */
@@ -51,9 +49,8 @@ export function createPage({ aggregate, v2Requires }: Config, metrics: Metrics, 
   const since = (time: number) => scaled((now() - time) / 1000, { days: 86_400, h: 3600, min: 60, s: 1 })
 
   return {
-    /** Whom the breaker skips, to be told. */
+    /** Whom the breaker skips: to be set. */
     skipped,
-
     saw: ({ method, path, query, matched, status, asked = [], sent, login }: Seen): void => {
       for (const one of asked) {
         const isNew = matched?.route.entity !== 'base' && one.status !== 499 && one.reason !== skipReason
@@ -80,7 +77,6 @@ ${asked.length === 0 && 'No registry was asked.'}</li>`)
         html`<tr><th scope="row">${title}</th>${both.map((name) => html`<td>${cell(name)}</td>`)}</tr>`
       const states = both.map((name) => state(name, pings[name]))
       const ready = isUp(pings.hosted) && (isUp(pings.proxy) || v2Requires === 'hosted')
-      const shown = html`<ol>${failures}</ol>${failures.length === 0 && 'Nothing.'}`
       return html`<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>${aggregate.host}: ${states.map(({ title }) => title).join(', ')}</title><style>${raw(style)}</style></head><body>
@@ -95,7 +91,8 @@ ${!ready && html`<p class="bad">/v2/ is 503 here (V2_REQUIRES=${v2Requires}). do
 ${explanation && explained(explanation, clean(image))}
 
 <h2>What failed lately</h2>
-${known ? shown : 'Not shown: hosted alone can say whose login this is, and it cannot now.'}
+${known ? html`<ol>${failures}</ol>` : 'Not shown: hosted alone can say whose login this is, and it cannot now.'}
+${known && failures.length === 0 && 'Nothing.'}
 <p><small>The last ${most}, newest first, without what is usual in a push. The log has all.</small></p>
 
 <h2>Since the start, ${since(started)} ago</h2>
@@ -121,11 +118,11 @@ More: <a href="/metrics">metrics</a>, <a href="/healthcheck">healthcheck</a>.</s
     const limited = before?.verdict === 'limited'
     const words = [up ? 'up' : 'down', limited && 'limited', skipped[name] && 'skipped'].filter(Boolean).join(', ')
     const text = html`<section class="${words === 'up' ? 'good' : 'bad'}"><h2>${name} is ${words}</h2>
-<p>It is ${roles[name]}. Its answer to /v2/: ${ping.reason ?? `${ping.status}, after ${Math.round(ping.milliseconds)} ms`}.
+<p>It is ${about[name][0]}. Its answer to /v2/: ${ping.reason ?? `${ping.status}, after ${Math.round(ping.milliseconds)} ms`}.
 ${before && `To the last request for content, ${since(before.at)} ago: ${before.verdict} (${before.reason ?? before.status}).`}
 ${limited && 'It limits the rate of requests: what it alone has is 429 until that is over.'}
 ${skipped[name] && 'It failed three times in a row and counts as failed at once; one read every 1 to 30 s tries it, and ends that when it succeeds.'}
-${!up && losses[name]}</p></section>`
+${!up && about[name][1]}</p></section>`
     return { title: `${name} ${words}`, text }
   }
 }
@@ -179,7 +176,8 @@ const style = `
 :root { color-scheme: light dark; --good: #116329; --bad: #b3261e; --line: #8888 }
 @media (prefers-color-scheme: dark) { :root { --good: #6fdd8b; --bad: #ff9b90 } }
 body { font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: auto; padding: 1rem; overflow-wrap: anywhere }
-h2 { font-size: 1.2rem; margin: 2rem 0 .5rem } section h2, section p { margin: 0 }
+h2 { font-size: 1.2rem; margin: 2rem 0 .5rem }
+section h2, section p { margin: 0 }
 div { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 1rem }
 section, p[class] { border-style: solid; border-width: 0 0 0 .3rem; padding: .1rem 1rem }
 .good { border-color: var(--good) } .good h2, .good b { color: var(--good) }
@@ -190,10 +188,9 @@ table { border-collapse: collapse } th, td { border-bottom: 1px solid var(--line
 td:only-of-type { overflow-wrap: anywhere }
 pre { white-space: pre-wrap; border: 1px solid var(--line); padding: .6rem }
 `
-const hash = createHash('sha256').update(style).digest('base64')
 /** No script runs here, nothing is loaded, nobody frames it, and no form leads elsewhere. */
 export const pageHeaders = {
-  'Content-Security-Policy': `default-src 'none'; style-src 'sha256-${hash}'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'`,
+  'Content-Security-Policy': `default-src 'none'; style-src 'sha256-${createHash('sha256').update(style).digest('base64')}'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'`,
   'X-Content-Type-Options': 'nosniff',
   'Referrer-Policy': 'no-referrer',
   'Cache-Control': 'no-store',

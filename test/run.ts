@@ -1,4 +1,5 @@
 /** `npm test`: format, lint, types, the unit tests on three runtimes, the rest on four ways to run. */
+import { browsers } from './parts/browser.ts'
 import { run, start } from './parts/children.ts'
 import { composeCommand } from './parts/docker.ts'
 import { goTools } from './parts/go.ts'
@@ -81,7 +82,7 @@ const suites: Suite[][] = [
     [tests('e2e', way), tests('memory', way), tests('mount', way), tests('referrers', way)],
     [tests('faults', way), tests('faults', way, forgetful), tests('e2e', way, forgetful), tests('broken', way)],
     [tests('hostile', way), tests('names', way), tests('login', way), tests('access', way)],
-    [tests('scale', way), tests('explain', way)],
+    [tests('scale', way), tests('explain', way), tests('page', way)],
     [tests('kills', way)],
   ]),
   [
@@ -94,6 +95,7 @@ const suites: Suite[][] = [
 const print: Print = (line) => console.log(line)
 await findRegistry(print)
 if (!(await program(['skopeo'], 'skopeo', print))) print('SKOPEO IS MISSING: its tests are skipped')
+if (!(await program(browsers, 'chromium', print))) print('CHROMIUM IS MISSING: its test is skipped')
 // The parts that a machine may lack: another language, an engine. What else is wrong with them, they say themselves.
 if (await goTools(print).catch(() => true)) {
   suites.push([['conformance', check(['node', '--import', 'tsx', 'test/conformance.ts'])]])

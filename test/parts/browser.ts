@@ -20,13 +20,16 @@ export interface Browser {
   prompts: string[]
   /** What the page asked for that was refused, or complained of: nothing, hopefully. */
   complaints: string[]
+  /** What the window shows, as PNG. */
   screenshot: () => Promise<Buffer>
   close: () => Promise<unknown>
 }
 
+export const browsers = ['chromium', 'chromium-browser', 'google-chrome']
+
 /** Undefined where there is none, and none can be installed. */
 export async function findBrowser(say: (line: string) => void): Promise<Browser | undefined> {
-  const chromium = await program(['chromium', 'chromium-browser', 'google-chrome'], 'chromium', say)
+  const chromium = await program(browsers, 'chromium', say)
   if (!chromium) return undefined
   const options = [
     '--headless',
@@ -112,7 +115,7 @@ export async function findBrowser(say: (line: string) => void): Promise<Browser 
     prompts,
     complaints,
     screenshot: async () => {
-      const { data } = await call('Page.captureScreenshot', { captureBeyondViewport: true })
+      const { data } = await call('Page.captureScreenshot')
       return Buffer.from(data, 'base64')
     },
     close: () => {

@@ -1,0 +1,329 @@
+/** The page at `/`, as a browser gets it, one way (WAY=…); on Node in a real Chromium too, as a person sees it. */
+import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { hashSync } from 'bcryptjs'
+import { between as betweenOn, closeAll } from './parts/between.ts'
+import { findBrowser } from './parts/browser.ts'
+import { temporaryFolder, until } from './parts/children.ts'
+import { digestOf, makeImage, pull, push, send } from './parts/client.ts'
+import { findRegistry, type Registry } from './parts/registries.ts'
+import { startRouter, type Way } from './parts/router.ts'
+import { answer, type Script } from './parts/scripted.ts'
+
+const way = (process.env.WAY ?? 'node') as Way
+const between = betweenOn.bind(undefined, way)
+const say = (line: string) => console.error(line)
+const browser = way === 'node' ? await findBrowser(say) : undefined
+if (!browser && process.env.CI === 'true' && way === 'node') throw new Error('chromium is missing')
+
+let hub: Registry
+let cache: Registry
+let hosted: Registry
+const folder = temporaryFolder()
+const publicImage = makeImage({ 'a.txt': 'public' })
+const ownImage = makeImage({ 'a.txt': 'own' })
+const users = join(folder, 'users')
+
+before(async () => {
+  const launch = await findRegistry(say)
+  hub = await launch({ name: 'hub', folder })
+  hosted = await launch({ name: 'hosted', folder })
+  cache = await launch({ name: 'cache', folder, proxyOf: hub.url })
+  await push(hub.url, 'acme/app', 'latest', publicImage)
+  await push(hosted.url, 'acme/app', 'latest', ownImage)
+  writeFileSync(users, ['ann', 'bob'].map((user) => `${user}:${hashSync(`canary-of-${user}`, 4)}\n`).join(''))
+})
+after(async () => {
+  await browser?.close()
+  await closeAll()
+  for (const registry of [hub, cache, hosted]) await registry?.stop()
+})
+
+const real = (environment: Record<string, string> = {}) =>
+  startRouter(way, { HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: cache.host, ...environment })
+const Accept = 'text/html,application/xhtml+xml,*/*;q=0.8'
+const open = async (url: string, image = '', headers = {}) => {
+  const reply = await send(url, 'GET', `/${image && `?image=${encodeURIComponent(image)}`}`, {
+    headers: { Accept, ...headers },
+  })
+  const html = reply.body.toString()
+  const text = html
+    .replace(/<style>.*<\/style>|<[^>]*>/gs, ' ')
+    .replace(/&#39;/g, "'")
+    .replace(/\s+/g, ' ')
+  return { ...reply, html, text }
+}
+const basic = (login: string) => ({ Authorization: `Basic ${Buffer.from(login).toString('base64')}` })
+const ok = answer(200, { 'Content-Length': 2 }, '{}')
+const absent = answer(404, {}, '{"errors":[{"code":"MANIFEST_UNKNOWN"}]}')
+/** Well at /v2/, and that otherwise. */
+const onlyPings =
+  (other: Script): Script =>
+  (request, ...rest) =>
+    (request.url === '/v2/' ? ok : other)(request, ...rest)
+
+test('a browser gets a page that loads nothing and runs nothing; all else gets what / answered before', async () => {
+  const { url, stop, odd } = await real()
+  const { status, headers, html } = await open(url)
+  assert.deepEqual([status, headers['content-type']], [200, 'text/html; charset=UTF-8'])
+  const [, style = ''] = /<style>(.*)<\/style>/s.exec(html) ?? []
+  const hash = createHash('sha256').update(style).digest('base64')
+  const policy = `default-src 'none'; style-src 'sha256-${hash}'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'`
+  assert.equal(headers['content-security-policy'], policy)
+  assert.equal(headers['x-content-type-options'], 'nosniff')
+  assert.equal(headers['referrer-policy'], 'no-referrer')
+  assert.equal(headers['cache-control'], 'no-store')
+  assert.ok(!/<script|<link|\ssrc=|\sstyle=|url\(/.test(html))
+  for (const { host } of [hosted, cache]) assert.ok(!html.includes(host), "a registry's address")
+  const head = await send(url, 'HEAD', '/', { headers: { Accept } })
+  assert.deepEqual([head.status, head.body.length, head.headers['cache-control']], [200, 0, 'no-store'])
+  for (const [method, headers] of [
+    ['GET', {}],
+    ['GET', { Accept: '*/*' }],
+    ['POST', { Accept }],
+  ] as const) {
+    const reply = await send(url, method, '/', { headers })
+    assert.deepEqual([reply.status, reply.json().errors[0].code], [404, 'UNSUPPORTED'])
+  }
+  assert.match((await send(url, 'GET', '/metrics')).body.toString(), /requests_total\{entity="page",method="GET"/)
+  assert.deepEqual(odd(), [])
+  await stop()
+})
+
+test('what was asked and sent: the figures of /metrics', async () => {
+  const { url, stop } = await real()
+  await push(url, 'team/app', '1.0', ownImage)
+  await pull(url, 'team/app', '1.0')
+  await pull(url, 'acme/app', 'latest')
+  const { text } = await open(url)
+  const metrics = (await send(url, 'GET', '/metrics')).body.toString()
+  const figure = (name: string, ...labels: string[]) => {
+    const line = metrics
+      .split('\n')
+      .find((line) => line.includes(name) && labels.every((one) => line.includes(`"${one}"`)))
+    return Number(line?.split(' ').at(-1) ?? 0)
+  }
+  for (const verdict of ['found', 'absent', 'denied', 'limited', 'failed']) {
+    const [proxy, hosted] = ['proxy', 'hosted'].map((name) => figure('upstream_requests_total', name, verdict))
+    assert.match(text, new RegExp(`${verdict}: [^:]*? ${proxy} ${hosted} `))
+  }
+  const pulled = ['proxy', 'hosted'].map((name) => figure('transfer_bytes_total', name, 'pull'))
+  assert.ok(pulled.every((bytes) => bytes > 0 && bytes < 2048))
+  assert.match(
+    text,
+    new RegExp(`pulled ${pulled[0]} B ${pulled[1]} B pushed 0 B ${figure('transfer_bytes', 'push')} B`),
+  )
+  assert.match(text, /first byte on average \d+ ms \d+ ms/)
+  await stop()
+})
+
+test('a registry is up, down, limited or skipped, in words, and what that means for clients', async () => {
+  let proxy: Script = ok
+  const changing: Script = (...given) => proxy(...given)
+  const router = await between(changing, onlyPings(absent), { LOOKUP_TTL: '0' })
+  const proxyIs = async () => (await open(router.url)).text
+  const ask = () => send(router.url, 'GET', '/v2/team/app/manifests/1.0')
+  assert.match(await proxyIs(), /proxy is up It is the pull-through cache. Its answer to \/v2\/: 200, after \d+ ms/)
+  proxy = onlyPings(answer(429))
+  await ask()
+  assert.match(await proxyIs(), /proxy is up, limited .*: limited \(429\)\. .* hosted is up /)
+  proxy = answer(503)
+  for (let i = 0; i < 4; i++) await ask()
+  const down = await proxyIs()
+  assert.match(down, /proxy is down, skipped .*: 503, after .*: failed \(503\)\. It failed three times in a row/)
+  assert.match(down, /Public images cannot be pulled, private ones can\..*\/v2\/ is 503 here \(V2_REQUIRES=both\)/)
+  assert.match(down, /502 GET team\/app:1\.0 .*proxy: failed \(skipped: it failed lately\)\. hosted: absent \(404\)/)
+  proxy = ok
+  await until('the trial', async () => (await ask()).status === 200)
+  assert.match(await proxyIs(), /proxy is up It/)
+  await router.close()
+})
+
+test('many who look at once cost each registry one question a second', async () => {
+  const router = await between(ok, ok)
+  const started = performance.now()
+  await Promise.all(Array.from({ length: 20 }, () => open(router.url)))
+  for (let i = 0; i < 20; i++) await open(router.url)
+  const seconds = Math.floor((performance.now() - started) / 1000)
+  for (const { requests } of [router.proxy, router.hosted])
+    assert.ok(requests.length <= 1 + seconds, `${requests.length}`)
+  await router.close()
+})
+
+test('what failed lately: the last 20, newest first, nothing that is usual in a push, and no markup of a client', async () => {
+  let hosted = onlyPings(absent)
+  const router = await between(onlyPings(absent), (...given) => hosted(...given))
+  const evil = '<script>alert(1)</script>"&'
+  const ask = (path: string, method = 'GET') => send(router.url, method, `/v2/${path}`)
+  assert.match((await open(router.url)).text, /What failed lately Nothing\./)
+  await ask(`team/app/blobs/${digestOf('x')}`, 'HEAD')
+  await ask(`team/app/referrers/${digestOf('x')}`)
+  await ask(`team/app/manifests/sha256-${'a'.repeat(64)}.sig`)
+  assert.match((await open(router.url)).text, /What failed lately Nothing\./)
+  await ask(`team/app/manifests/${evil}`)
+  await ask(`${'a'.repeat(5000)}/manifests/1`)
+  const { html, text } = await open(router.url)
+  assert.ok(!html.includes('<script'))
+  assert.match(html, /40[04]<\/b> GET\s+\/v2\/team\/app\/manifests\/(&lt;|%3C)script/)
+  assert.match(text, / \/v2\/a{596}… [\d :-]+ UTC No registry was asked\./)
+  hosted = onlyPings((_, response) => {
+    response.writeHead(200, { 'Content-Length': 100_000 }).write('half')
+    response.socket?.end()
+  })
+  await ask(`team/app/blobs/${digestOf('y')}`).catch(() => {})
+  hosted = onlyPings(absent)
+  await until('the log', () => router.router.log().some(({ status, complete }) => status === 200 && complete === false))
+  assert.match(
+    (await open(router.url)).text,
+    /cut short GET \/v2\/team\/app\/blobs\/.* proxy: absent \(404\)\. hosted: found/,
+  )
+  for (let i = 0; i < 25; i++) await ask(`team/app/manifests/${i}?ns=&image=x`)
+  const listed = [...(await open(router.url)).html.matchAll(/<a href="(.*?)">team\/app:(\d+)</g)]
+  assert.deepEqual(
+    listed.map(([, , tag]) => Number(tag)),
+    Array.from({ length: 20 }, (_, i) => 24 - i),
+  )
+  assert.equal(listed[0]?.[1], '?image=team%2Fapp%3A24#why')
+  await router.close()
+})
+
+test('the form explains an image in words: who wins, what it shadows, why, and what a client gets where nobody does', async () => {
+  const { url, stop } = await real()
+  const { text } = await open(url, ' acme/app ')
+  assert.match(text, /acme\/app : a client gets it from proxy\. It shadows hosted's image of the same name, because/)
+  assert.match(text, /because LOOKUP_ORDER=proxy-first; HOSTED_NAMES=acme\/app makes it hosted's alone/)
+  assert.ok(text.includes(publicImage.digest) && text.includes(ownImage.digest))
+  const nobody = await open(url, 'team/nobody:1')
+  assert.match(nobody.text, /a client gets 404, .* A cache says 404 for a tag also where/)
+  assert.match((await open(url, 'UPPER')).text, /UPPER: an image is NAME\[:TAG\] or NAME@DIGEST/)
+  const { html } = await open(url, '"><script>\u0000\u001b[2J\u202e')
+  for (const bad of ['<script', '\u0000', '\u001b', '\u202e']) assert.ok(!html.includes(bad))
+  assert.match(html, /value="&quot;&gt;&lt;script&gt;\ufffd\ufffd\[2J\ufffd"/)
+  await stop()
+  const error = { code: 'DENIED', message: '<img src=x onerror=alert(1)>\u202e' }
+  const router = await between(absent, onlyPings(answer(403, {}, JSON.stringify({ errors: [error] }))))
+  const denied = (await open(router.url, 'team/app')).html
+  assert.ok(!/<img|\u202e/.test(denied))
+  assert.match(denied, /403, &lt;img/)
+  await router.close()
+})
+
+test('with HTPASSWD_FILE it needs the login of one who may push, and a browser is told so', async () => {
+  const { url, stop } = await real({ HTPASSWD_FILE: users, ANONYMOUS_PULL: 'true', PUSH_USERS: 'ann' })
+  const { status, headers } = await open(url)
+  assert.deepEqual([status, headers['www-authenticate']], [401, 'Basic realm="registry.example"'])
+  assert.equal((await open(url, '', basic('bob:canary-of-bob'))).status, 403)
+  const { status: found, html } = await open(url, '', basic('ann:canary-of-ann'))
+  assert.equal(found, 200)
+  assert.ok(!/canary|Y2FuYXJ5/.test(html))
+  await stop()
+})
+
+test("where the login is hosted's: its challenge comes; while it is down, no stranger reads what others ask for", async () => {
+  let down = false
+  const challenge = answer(401, { 'WWW-Authenticate': 'Basic realm="team"' })
+  const router = await between(
+    onlyPings(absent),
+    (request, ...rest) => {
+      const wellKnown = request.headers.authorization ? onlyPings(absent) : challenge
+      const script = down ? answer(503) : wellKnown
+      script(request, ...rest)
+    },
+    { LOOKUP_TTL: '0' },
+  )
+  const ann = basic('ann:canary')
+  const refused = await open(router.url)
+  assert.deepEqual([refused.status, refused.headers['www-authenticate']], [401, 'Basic realm="team"'])
+  assert.equal(router.proxy.requests.length, 0)
+  await send(router.url, 'GET', '/v2/team/hidden/manifests/1', { headers: ann })
+  assert.match((await open(router.url, '', ann)).text, /404 GET team\/hidden:1/)
+  down = true
+  for (const headers of [{}, ann]) {
+    const { status, text } = await open(router.url, '', headers)
+    assert.equal(status, 200)
+    assert.match(text, /hosted is down .* Nothing can be pushed.* Not shown: hosted alone can say whose login this is/)
+    assert.ok(!text.includes('team/hidden'))
+  }
+  await router.close()
+})
+
+/** The least contrast of a text to what is behind it (WCAG 2.2, "Contrast (Minimum)": 4.5), and how bright that is. */
+const contrast = `(() => {
+  document.documentElement.style.background = 'Canvas'
+  for (const one of document.querySelectorAll('details')) one.open = true
+  const numbers = (color) => color.match(/[\\d.]+/g).map(Number)
+  const brightness = (color) => {
+    const [r, g, b] = numbers(color).map((c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4))
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+  }
+  const behind = (one) => {
+    const color = getComputedStyle(one).backgroundColor
+    return numbers(color)[3] === 0 ? behind(one.parentElement) : brightness(color)
+  }
+  const all = [...document.querySelectorAll('body *')].filter((one) => one.innerText || one.value)
+  return all.map((one) => {
+    const [dark, bright] = [brightness(getComputedStyle(one).color), behind(one)].sort((a, b) => a - b)
+    return { contrast: (bright + 0.05) / (dark + 0.05), behind: behind(one), text: one.outerHTML.slice(0, 80) }
+  }).sort((a, b) => a.contrast - b.contrast)[0]
+})()`
+
+if (way === 'node') {
+  const skip = browser ? false : 'CHROMIUM IS MISSING'
+  test('a person sees who wins and why, that the cache is down, on a phone too, light or dark, and logs in', {
+    skip,
+  }, async () => {
+    const { goto, read, type, look, logIn, screenshot, prompts, complaints } = browser as NonNullable<typeof browser>
+    const { url, stop } = await real()
+    await send(url, 'GET', '/v2/team/app/manifests/2.0')
+    await look(900, 'light')
+    await goto(url)
+    assert.equal(await read('document.title'), 'registry.example: proxy up, hosted up')
+    await read("document.querySelector('label').click()")
+    await type('acme/app\r')
+    const why = await read("document.querySelector('form + p').innerText")
+    assert.match(why, /^acme\/app: a client gets it from proxy\. It shadows hosted's image.*HOSTED_NAMES=acme\/app/)
+    assert.equal(await read("document.querySelector('input').value"), 'acme/app')
+    const file = process.env.SCREENSHOT
+    if (file) {
+      await read('scrollTo(0, 0)')
+      mkdirSync(dirname(file), { recursive: true })
+      writeFileSync(file, await screenshot())
+    }
+
+    await cache.stop()
+    await send(url, 'GET', `/v2/${'long-name'.repeat(20)}/manifests/${'x'.repeat(100)}`)
+    await until('the ping to be old', async () => {
+      await goto(`${url}/?image=library/nginx`)
+      return /^proxy is down/.test(await read("document.querySelector('section').innerText"))
+    })
+    assert.match(
+      await read("document.querySelector('form + p').innerText"),
+      /nginx: a client gets 502, proxy gave no usable/,
+    )
+    for (const scheme of ['light', 'dark'] as const) {
+      await look(390, scheme)
+      const least = await read(contrast)
+      assert.ok(least.contrast >= 4.5, `${scheme}: ${JSON.stringify(least)}`)
+      assert.ok(scheme === 'light' ? least.behind > 0.8 : least.behind < 0.2, `${scheme}: ${JSON.stringify(least)}`)
+      assert.equal(await read('document.documentElement.scrollWidth'), 390)
+    }
+    assert.deepEqual([complaints, prompts], [[], []])
+    await stop()
+
+    const closed = await real({ HTPASSWD_FILE: users })
+    await goto(closed.url)
+    assert.match(await read('document.body.innerText'), /UNAUTHORIZED/)
+    await logIn('ann', 'canary-of-ann')
+    await goto(closed.url)
+    assert.deepEqual(prompts, Array(2).fill('basic registry.example'))
+    assert.equal(await read("document.querySelector('h1').innerText"), 'registry.example')
+    await read("document.querySelector('input').focus()")
+    await type('acme/app\r')
+    assert.match(await read("document.querySelector('form + p').innerText"), /^acme\/app: a client gets it from hosted/)
+    await closed.stop()
+    await cache.start()
+  })
+}
