@@ -305,6 +305,8 @@ if (way === 'node') {
     )
     for (const scheme of ['light', 'dark'] as const) {
       await look(390, scheme)
+      await goto(`${url}/?image=acme/app`)
+      assert.ok((await read('document.body.innerText')).includes(ownImage.digest))
       const least = await read(contrast)
       assert.ok(least.contrast >= 4.5, `${scheme}: ${JSON.stringify(least)}`)
       assert.ok(scheme === 'light' ? least.behind > 0.8 : least.behind < 0.2, `${scheme}: ${JSON.stringify(least)}`)
