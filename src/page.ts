@@ -81,9 +81,10 @@ ${asked.length === 0 && 'No registry was asked.'}</li>`)
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>${aggregate.host}: ${states.map(({ title }) => title).join(', ')}</title><style>${raw(style)}</style></head><body>
 <h1>${aggregate.host}</h1>
-<p>One address for <b>proxy</b>, a pull-through cache of a public registry, and <b>hosted</b>, a private registry.</p>
+<p>One address for <b>proxy</b>, a pull-through cache of a public registry, and <b>hosted</b>, a private registry.
+Images and state lie there: this replica, like any other, holds none and may end at any time.</p>
 <div>${states.map(({ text }) => text)}</div>
-${!ready && html`<p class="bad">/v2/ is 503 here (V2_REQUIRES=${v2Requires}). docker and skopeo ask it first, so they can neither pull nor push now.</p>`}
+${!ready && html`<p class="bad">But /v2/ is 503 here (V2_REQUIRES=${v2Requires}). docker and skopeo ask it first, so they can neither pull nor push now.</p>`}
 
 <h2 id="why">Why does an image come from where it comes?</h2>
 <form action="/#why"><label for="image">Image</label>
@@ -105,9 +106,8 @@ ${row('pushed', (name) => scaled(count(name, 'push'), sizes))}</table>
 <h2>Point clients here</h2>
 ${Object.entries(clients(aggregate)).map(([name, text]) => html`<details><summary>${name}</summary><pre>${text}</pre></details>`)}
 
-<p><small>combined-registry ${software}. This replica, like any other, holds no images and no state: those lie in hosted, and
-it may end at any time. The figures and failures above are this replica's own, since its start, in its memory alone.
-More: <a href="/metrics">metrics</a>, <a href="/healthcheck">healthcheck</a>.</small></p>
+<p><small>combined-registry ${software}. The figures and failures above are this replica's own, since its start,
+in its memory alone. More: <a href="/metrics">metrics</a>, <a href="/healthcheck">healthcheck</a>.</small></p>
 </body></html>`
     },
   }

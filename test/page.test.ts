@@ -8,7 +8,7 @@ import { hashSync } from 'bcryptjs'
 import { between as betweenOn, closeAll } from './parts/between.ts'
 import { findBrowser } from './parts/browser.ts'
 import { temporaryFolder, until } from './parts/children.ts'
-import { digestOf, makeImage, pull, push, send } from './parts/client.ts'
+import { answerOf, digestOf, makeImage, pull, push, open as request, send } from './parts/client.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
 import { startRouter, type Way } from './parts/router.ts'
 import { answer, type Script } from './parts/scripted.ts'
@@ -76,6 +76,7 @@ test('a browser gets a page that loads nothing and runs nothing; all else gets w
   assert.equal(headers['x-content-type-options'], 'nosniff')
   assert.equal(headers['referrer-policy'], 'no-referrer')
   assert.equal(headers['cache-control'], 'no-store')
+  assert.match(html, /this replica, like any other, holds none/)
   assert.ok(!/<script|<link|\ssrc=|\sstyle=|url\(/.test(html))
   for (const { host } of [hosted, cache]) assert.ok(!html.includes(host), "a registry's address")
   const head = await send(url, 'HEAD', '/', { headers: { Accept } })
@@ -134,7 +135,7 @@ test('a registry is up, down, limited or skipped, in words, and what that means 
   for (let i = 0; i < 4; i++) await ask()
   const down = await proxyIs()
   assert.match(down, /proxy is down, skipped .*: 503, after .*: failed \(503\)\. It failed three times in a row/)
-  assert.match(down, /Public images cannot be pulled, private ones can\..*\/v2\/ is 503 here \(V2_REQUIRES=both\)/)
+  assert.match(down, /Public images cannot be pulled, private ones can\..* But \/v2\/ is 503 here \(V2_REQUIRES=both\)/)
   assert.match(down, /502 GET team\/app:1\.0 .*proxy: failed \(skipped: it failed lately\)\. hosted: absent \(404\)/)
   proxy = ok
   await until('the trial', async () => (await ask()).status === 200)
@@ -169,17 +170,24 @@ test('what failed lately: the last 20, newest first, nothing that is usual in a 
   assert.ok(!html.includes('<script'))
   assert.match(html, /40[04]<\/b> GET\s+\/v2\/team\/app\/manifests\/(&lt;|%3C)script/)
   assert.match(text, / \/v2\/a{596}… [\d :-]+ UTC No registry was asked\./)
-  hosted = onlyPings((_, response) => {
-    response.writeHead(200, { 'Content-Length': 100_000 }).write('half')
-    response.socket?.end()
-  })
-  await ask(`team/app/blobs/${digestOf('y')}`).catch(() => {})
-  hosted = onlyPings(absent)
-  await until('the log', () => router.router.log().some(({ status, complete }) => status === 200 && complete === false))
-  assert.match(
-    (await open(router.url)).text,
-    /cut short GET \/v2\/team\/app\/blobs\/.* proxy: absent \(404\)\. hosted: found/,
-  )
+  // Deno does not tell.
+  if (way !== 'deno') {
+    hosted = onlyPings((_, response) => {
+      response.writeHead(200, { 'Content-Length': 100_000 }).write('half')
+    })
+    const leaving = request(router.url, 'GET', `/v2/team/app/blobs/${digestOf('y')}`)
+    leaving.end()
+    await answerOf(leaving)
+    leaving.destroy()
+    hosted = onlyPings(absent)
+    await until('the log', () =>
+      router.router.log().some(({ status, complete }) => status === 200 && complete === false),
+    )
+    assert.match(
+      (await open(router.url)).text,
+      /cut short GET \/v2\/team\/app\/blobs\/.* proxy: absent \(404\)\. hosted: found/,
+    )
+  }
   for (let i = 0; i < 25; i++) await ask(`team/app/manifests/${i}?ns=&image=x`)
   const listed = [...(await open(router.url)).html.matchAll(/<a href="(.*?)">team\/app:(\d+)</g)]
   assert.deepEqual(
