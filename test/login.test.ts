@@ -1,17 +1,16 @@
 /** The router's own login at the proxy: real registries with a token realm and with a password file, one way (WAY=…). */
 import assert from 'node:assert/strict'
-import { createSign, randomUUID } from 'node:crypto'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import packageManifest from '../package.json' with { type: 'json' }
 import { between as betweenOn, closeAll } from './parts/between.ts'
-import { run, temporaryFolder } from './parts/children.ts'
+import { temporaryFolder } from './parts/children.ts'
 import { accept, digestOf, makeImage, pull, push, send } from './parts/client.ts'
-import { program } from './parts/packages.ts'
+import { type Realm, startRealm } from './parts/realm.ts'
 import { findRegistry, type Launch, type Registry } from './parts/registries.ts'
 import { type Router, startRouter, type Way } from './parts/router.ts'
-import { answer, type Scripted, scripted } from './parts/scripted.ts'
+import { answer, scripted } from './parts/scripted.ts'
 
 const way = (process.env.WAY ?? 'node') as Way
 const between = betweenOn.bind(undefined, way)
@@ -26,64 +25,18 @@ let launch: Launch
 let hosted: Registry
 /** A registry that wants tokens of `realm`, which knows one account; anonymous ones are for names in `public/` alone. */
 let registry: Registry
-let realm: Scripted
-/** Every access token asked for: by whom, for what. */
-const tokens: { authorization?: string; scope: string }[] = []
+let realm: Realm
+let tokens: Realm['tokens']
 const image = makeImage({ 'a.txt': 'a', 'b.txt': 'b' })
 
 before(async () => {
   folder = temporaryFolder()
   launch = await findRegistry(say)
-  if (!(await program(['openssl'], 'openssl', say))) throw new Error('openssl is missing')
-  const [key, certificate] = [join(folder, 'realm.key'), join(folder, 'realm.pem')]
-  const subject = ['-subj', '/CN=realm', '-days', '2']
-  await run([
-    'openssl',
-    'req',
-    '-x509',
-    '-newkey',
-    'rsa:2048',
-    '-nodes',
-    '-keyout',
-    key,
-    '-out',
-    certificate,
-    ...subject,
-  ])
-  const chain = readFileSync(certificate, 'utf8').replace(/-----[^-]+-----|\s/g, '')
-  realm = await scripted((request, response) => {
-    const asked = new URL(request.url ?? '', 'http://realm').searchParams
-    const { authorization } = request.headers
-    const scope = asked.get('scope') ?? ''
-    tokens.push({ authorization, scope })
-    const allowed = authorization === basic || authorization === trusted || (!authorization && /:public\//.test(scope))
-    if (authorization && authorization !== basic && authorization !== trusted) return response.writeHead(401).end()
-    const [type, name, actions = ''] = scope.split(':')
-    const now = Math.floor(Date.now() / 1000)
-    const claims = {
-      iss: 'realm',
-      sub: 'somebody',
-      aud: asked.get('service'),
-      exp: now + 300,
-      nbf: now - 10,
-      iat: now,
-      jti: randomUUID(),
-      access: allowed && scope ? [{ type, name, actions: actions.split(',') }] : [],
-    }
-    const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
-    const signed = `${part({ typ: 'JWT', alg: 'RS256', x5c: [chain] })}.${part(claims)}`
-    const signature = createSign('RSA-SHA256').update(signed).sign(readFileSync(key)).toString('base64url')
-    const body = JSON.stringify({ token: `${signed}.${signature}`, expires_in: 300 })
-    response.writeHead(200, { 'Content-Type': 'application/json', 'Content-Length': body.length }).end(body)
-  })
+  const knows = (authorization: string) => [basic, trusted].includes(authorization)
+  realm = await startRealm(folder, knows, (authorization, scope) => !!authorization || /:public\//.test(scope))
+  tokens = realm.tokens
   hosted = await launch({ name: 'hosted', folder })
-  const token = {
-    realm: `http://${realm.host}/token`,
-    service: 'registry',
-    issuer: 'realm',
-    rootcertbundle: certificate,
-  }
-  registry = await launch({ name: 'token', folder, auth: { token } })
+  registry = await launch({ name: 'token', folder, auth: realm.auth })
   for (const name of ['public/app', 'private/app']) await pushWithTokens(name)
 })
 after(async () => {

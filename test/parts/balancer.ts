@@ -6,10 +6,13 @@ export interface Balancer {
   close: () => void
 }
 
-/** `onBytes` is told which replica a connection leads to, and how much it has carried so far, both ways. */
+/**
+ * `onBytes` is told which replica a connection leads to, how much it has carried so far, both ways, and how much of that
+ * the client sent just now.
+ */
 export async function balance(
   ports: () => number[],
-  onBytes: (port: number, carried: number) => void = () => {},
+  onBytes: (port: number, carried: number, sent: number) => void = () => {},
 ): Promise<Balancer> {
   let turn = 0
   const open = new Set<Socket>()
@@ -33,7 +36,7 @@ export async function balance(
         for (const side of [client, upstream]) {
           side.on('data', (chunk) => {
             carried += chunk.length
-            onBytes(port, carried)
+            onBytes(port, carried, side === client ? chunk.length : 0)
           })
         }
         client.pipe(upstream, { end: false })

@@ -131,10 +131,10 @@ const types = {
 /** What clients of today accept. */
 export const accept = [types.index, types.manifest, 'application/vnd.docker.distribution.manifest.v2+json'].join(', ')
 
-/** An image any client can unpack: a layer a file. */
-export function makeImage(files: Record<string, string>, architecture = 'amd64'): Image {
-  const tars = Object.entries(files).map(([name, content]) => tar(name, content))
-  const layers = tars.map((content) => blob(gzipSync(content)))
+/** An image any client can unpack: a layer a file. Not squeezed, since the big ones are noise. */
+export function makeImage(files: Record<string, string | Buffer>, architecture = 'amd64'): Image {
+  const tars = Object.entries(files).map(([name, content]) => tar(name, Buffer.from(content as string)))
+  const layers = tars.map((content) => blob(gzipSync(content, { level: 0 })))
   const config = blob(
     Buffer.from(
       JSON.stringify({ architecture, os: 'linux', rootfs: { type: 'layers', diff_ids: tars.map(digestOf) } }),
@@ -237,8 +237,8 @@ function descriptor(mediaType: string, { digest, content }: Blob) {
 }
 
 /** A tar archive of one file (POSIX ustar: a header of 512 bytes, the content, zeros). */
-function tar(name: string, content: string): Buffer {
-  const size = Buffer.byteLength(content)
+export function tar(name: string, content: Buffer): Buffer {
+  const size = content.length
   const octal = (value: number, width: number) => `${value.toString(8).padStart(width - 1, '0')}\0`
   const head = Buffer.alloc(512)
   const fields: [number, string][] = [
@@ -262,5 +262,5 @@ function tar(name: string, content: string): Buffer {
     148,
   )
   const padding = Buffer.alloc((512 - (size % 512)) % 512)
-  return Buffer.concat([head, Buffer.from(content), padding, Buffer.alloc(1024)])
+  return Buffer.concat([head, content, padding, Buffer.alloc(1024)])
 }
