@@ -26,7 +26,12 @@ export function createAccess(config: Config, now: () => number, log: Log, onLogi
     const refuse = (status: number, code: string, message: string, fields = {}) => {
       return { refusal: ociError(method, status, { code, message }, fields) }
     }
-    const challenge = { 'WWW-Authenticate': `Basic realm="${aggregate.host}"` }
+    // Docker reads without a login only where tokens are asked for: to a Basic challenge it has no answer then.
+    const challenge = {
+      'WWW-Authenticate': anonymousPull
+        ? `Bearer realm="${aggregate.origin}/v2/token",service="${aggregate.host}"`
+        : `Basic realm="${aggregate.host}"`,
+    }
     const login = loginOf(headers.get('Authorization'))
     if (login === 'none') {
       if (anonymousPull && right === 'read') return {}
@@ -47,10 +52,19 @@ export function createAccess(config: Config, now: () => number, log: Log, onLogi
   }
 }
 
-/** Basic credentials (RFC 7617). Empty ones are what skopeo sends where it has none. */
+/**
+ * The token of whoever may read: the login itself, so that replicas need share nothing (distribution, "Token
+ * Authentication Specification").
+ */
+export function tokenOf({ headers }: Request): string {
+  return credentials.exec(headers.get('Authorization') ?? '')?.[1] ?? 'Og=='
+}
+
+/** Basic (RFC 7617), or the same as a token. Empty ones are what skopeo sends where it has none. */
+const credentials = /^(?:basic|bearer) +([a-z0-9+/]+=*)$/i
 function loginOf(authorization: string | null): { user: string; password: string } | 'none' | 'other' {
   if (authorization === null) return 'none'
-  const [, encoded] = /^basic +([a-z0-9+/]+=*)$/i.exec(authorization) ?? []
+  const [, encoded] = credentials.exec(authorization) ?? []
   const decoded = encoded && Buffer.from(encoded, 'base64').toString()
   if (!decoded?.includes(':')) return 'other'
   const at = decoded.indexOf(':')

@@ -1,7 +1,7 @@
 /** The whole service as one Hono app: observe -> match -> access -> relay. Importing this starts nothing. */
 import { type Context, Hono } from 'hono'
 import { type Match, match, type UpstreamName } from '../routing.ts'
-import { createAccess, type Right, rightOf } from './access.ts'
+import { createAccess, type Right, rightOf, tokenOf } from './access.ts'
 import type { Config } from './config.ts'
 import { createCopier } from './copy.ts'
 import { ociError } from './errors.ts'
@@ -171,6 +171,15 @@ export function createService(config: Config, { now, log, version, runtime, ...d
     const { refused, code, message } = explanation
     return ociError('GET', refused, { code, message })
   })
+
+  if (config.anonymousPull) {
+    app.get('/v2/token', async (c) => {
+      c.set('entity', 'token')
+      const { user, refusal } = await access(c.req.raw, 'read', c.env.address ?? '')
+      c.set('user', user)
+      return refusal ?? c.json({ token: tokenOf(c.req.raw) }, 200, { 'Cache-Control': 'no-store' })
+    })
+  }
 
   app.all('*', async (c) => {
     const { path, query } = pathOf(c.req.url)

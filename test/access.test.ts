@@ -91,6 +91,31 @@ test('ANONYMOUS_PULL: reading manifests, blobs, tags and referrers needs no logi
   await router.close()
 })
 
+test('ANONYMOUS_PULL: the challenge leads to tokens, with a login or without, as docker needs it to read without one', async () => {
+  const router = await between(answer(404), found, { HTPASSWD_FILE: file, ANONYMOUS_PULL: 'true', LOOKUP_TTL: '0' })
+  const ask = (method: string, path: string, headers = {}) => send(router.url, method, path, { headers })
+  const bearer = async (headers = {}) => ({
+    Authorization: `Bearer ${(await ask('GET', '/v2/token?service=registry.example', headers)).json().token}`,
+  })
+  const { status, headers } = await ask('GET', '/v2/')
+  const challenge = 'Bearer realm="http://registry.example/v2/token",service="registry.example"'
+  assert.deepEqual([status, headers['www-authenticate']], [401, challenge])
+  const stranger = await bearer()
+  for (const path of reads) assert.equal((await ask('GET', `/v2/team/app/${path}`, stranger)).status, 200, path)
+  for (const [method, path] of guarded) assert.equal((await ask(method, path, stranger)).status, 401, path)
+  router.hosted.requests.splice(0)
+  const user = await bearer(ann)
+  for (const [method, path] of guarded) assert.notEqual((await ask(method, path, user)).status, 401, path)
+  assert.ok(router.hosted.requests.length >= guarded.length)
+  for (const { headers } of router.hosted.requests) assert.equal(headers.authorization, undefined)
+  assert.equal((await ask('GET', '/v2/token', wrong)).status, 401)
+  assert.equal((await ask('POST', '/v2/token', ann)).status, 404, 'OAuth is not spoken: containerd then asks by GET')
+  await router.close()
+  const closed = await between(answer(404), found, { HTPASSWD_FILE: file })
+  assert.equal((await send(closed.url, 'GET', '/v2/token', { headers: ann })).status, 404)
+  await closed.close()
+})
+
 test('PUSH_USERS may write, the others get 403 DENIED', async () => {
   const router = await between(answer(404), found, { HTPASSWD_FILE: file, PUSH_USERS: 'ann' })
   for (const [method, path] of guarded.slice(2)) {
