@@ -20,6 +20,8 @@ export interface Mending {
 export type Mend = (mending: Mending, hosted: Answer) => Promise<Answer[]>
 
 const longestError = 1024 * 1024
+/** Bytes; registries take no longer ones (distribution-spec 1.1, "Pushing Manifests"). */
+export const longestManifest = 4 * 1024 * 1024
 
 /** By method and entity. */
 export function createMends(config: Config, memory: Memory, copy: Copier): Readonly<Record<string, Mend>> {
@@ -41,30 +43,52 @@ export function createMends(config: Config, memory: Memory, copy: Copier): Reado
     return proxy.status === 200 ? [proxy] : []
   }
 
-  /** A manifest that hosted refuses for blobs it lacks: those that the proxy has in that name are copied. */
+  /** A manifest that hosted refuses for what it lacks: what the proxy has of that in this name is copied. */
   async function complete({ matched: { name = '' }, ask, manifest }: Mending, refusal: Answer): Promise<Answer[]> {
     if (![400, 404].includes(refusal.status) || !refusal.response || !manifest || barred(config, name)) return []
     const said = await readText(refusal.response, longestError)
     refusal.content = new TextEncoder().encode(said)
     if (!/"(MANIFEST_)?BLOB_UNKNOWN"/.test(said ?? '')) return []
     const answers: Answer[] = []
-    const { config: image, layers = [] } = (json(new TextDecoder().decode(manifest)) ?? {}) as Manifest
-    for (const { digest } of [image ?? {}, ...layers]) {
+    if (!(await supply(name, new TextDecoder().decode(manifest), ask, answers))) return []
+    return [...answers, await ask.hosted({ body: manifest })]
+  }
+
+  /** Copies what hosted lacks of a manifest, of an index the manifests first; whether hosted has all of it then. */
+  async function supply(name: string, manifest: string, ask: Mending['ask'], answers: Answer[]): Promise<boolean> {
+    const { config: image, layers = [], manifests = [] } = (json(manifest) ?? {}) as Manifest
+    for (const { digest, mediaType = '' } of manifests) {
+      const child = match('HEAD', `/v2/${name}/manifests/${digest}`)
+      if ('refused' in child) return false
+      const [target, fields] = [child.path, { Accept: mediaType }]
+      if ((await ask.hosted({ method: 'HEAD', target }, fields)).verdict !== 'absent') continue
+      const got = await ask.proxy(
+        { method: 'GET', target, text: longestManifest, readError: true, aside: true },
+        fields,
+      )
+      if (got.text === undefined || !(await supply(name, got.text, ask, answers))) return false
+      const body = new TextEncoder().encode(got.text)
+      const put = await ask.hosted({ target, body, readError: true }, { 'Content-Type': mediaType })
+      answers.push(got, put)
+      if (put.status !== 201) return false
+    }
+    for (const { digest } of image ? [image, ...layers] : layers) {
       const blob = match('HEAD', `/v2/${name}/blobs/${digest}`)
-      if ('refused' in blob) return []
+      if ('refused' in blob) return false
       const held = await ask.hosted({ method: 'HEAD', target: blob.path })
       if (held.verdict !== 'absent') continue
       const opened = await ask.hosted({ method: 'POST', target: `/v2/${name}/blobs/uploads/`, readError: true })
       const wish = copyOf(config, name, digest ?? '', opened)
       const copied = wish && (await copy(wish, ask))
-      if (copied?.state !== 'stored') return []
+      if (copied?.state !== 'stored') return false
       answers.push(...copied.answers)
     }
-    return [...answers, await ask.hosted({ body: manifest })]
+    return true
   }
 }
 
 interface Manifest {
   config?: { digest?: string }
   layers?: { digest?: string }[]
+  manifests?: { digest?: string; mediaType?: string }[]
 }

@@ -5,7 +5,7 @@ import type { AskFor, Copier } from './copy.ts'
 import { type OciError, ociError } from './errors.ts'
 import { bearerFirst, hasBody, requestHeaders, responseHeaders } from './headers.ts'
 import { conditions, type Kept, type Memory, readingOf } from './memory.ts'
-import { createMends } from './mend.ts'
+import { createMends, longestManifest } from './mend.ts'
 import { type Plan, planOf } from './names.ts'
 import { indexType, joined, longestPage, readList, referrersTag } from './referrers.ts'
 import type { Body, Connection, Reply } from './runtime.ts'
@@ -37,8 +37,6 @@ export interface Target {
 }
 
 const v2: Target = { matched: match('GET', '/v2/') as Match, query: '' }
-/** Bytes; registries take no longer ones (distribution-spec 1.1, "Pushing Manifests"). */
-const longestManifest = 4 * 1024 * 1024
 
 export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memory: Memory, copy: Copier): Relay {
   const mends = createMends(config, memory, copy)

@@ -12,6 +12,7 @@ import {
   digestOf,
   digestOfStream,
   makeImage,
+  makeIndex,
   noise,
   open,
   pathOf,
@@ -356,6 +357,23 @@ test('a manifest that hosted refuses for a blob nobody has: its refusal passes a
   const [direct, through] = [await put(hosted.url), await put(router.url)]
   assert.equal(through.status, direct.status)
   assert.equal(through.body.toString(), direct.body.toString())
+})
+
+test('an index that hosted refuses for manifests it lacks: the proxy has them, and they are copied with their layers', async () => {
+  const name = 'library/many'
+  const images = { amd64: makeImage({ 'many.txt': 'amd64' }), arm64: makeImage({ 'many.txt': 'arm64' }, 'arm64') }
+  for (const image of Object.values(images)) await push(hub.url, name, image.digest, image)
+  const mine = makeImage({ 'mine.txt': 'riscv64' }, 'riscv64')
+  const more = makeIndex({ ...images, riscv64: mine })
+  await push(router.url, name, mine.digest, mine)
+  await push(router.url, name, 'more', more)
+  await cache.stop()
+  assert.equal(await pull(hosted.url, name, 'more'), more.digest)
+  await cache.start()
+  const lost = makeIndex({ amd64: makeImage({ 'lost.txt': 'lost' }) })
+  const headers = { 'Content-Type': lost.mediaType }
+  const refused = await send(router.url, 'PUT', `/v2/${name}/manifests/lost`, { headers, body: lost.manifest })
+  assert.deepEqual([refused.status, refused.json().errors[0].code], [400, 'MANIFEST_BLOB_UNKNOWN'])
 })
 
 test('a name in HOSTED_NAMES has no manifest completed from the proxy', async () => {
