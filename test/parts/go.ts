@@ -1,4 +1,4 @@
-/** Programs that Go builds, or has in its build cache, at the versions of test/conformance/go.mod. */
+/** Programs that Go builds, or has in its build cache, at pinned versions. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { onPath, run } from './children.ts'
@@ -11,6 +11,7 @@ export interface GoTools {
   olareg: string
 }
 
+/** Its go.mod has the versions of these. */
 const cwd = join(root, 'test/conformance')
 
 /** Undefined, said aloud, where Go or these modules are not to be had; whatever else goes wrong rejects. */
@@ -31,6 +32,15 @@ export async function goTools(say: (line: string) => void): Promise<GoTools | un
     if (!download || download.includes('checksum mismatch')) throw error
     return lacking(`its Go modules cannot be got: ${download.split('\n').at(-1)}`)
   }
+}
+
+/** Builds `path/of/a/program@version` into `folder`, its sum checked by Go; gives why where that cannot be. */
+export async function goInstall(program: string, folder: string): Promise<string | undefined> {
+  if (!(await onPath('go'))) return 'there is no `go` on the PATH'
+  return run(['go', 'install', program], { cwd: folder, env: { GOBIN: folder } }).then(
+    () => undefined,
+    ({ message }: Error) => message.split('\n').at(-1),
+  )
 }
 
 /** The version that one of these modules is pinned to. */

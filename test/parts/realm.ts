@@ -9,7 +9,7 @@ import { scripted } from './scripted.ts'
 export interface Realm {
   host: string
   /** The `auth` section (distribution, "Configuring a registry"). */
-  auth: object
+  auth: { token: object }
   /** Every token asked for: by whom, for what. */
   tokens: { authorization?: string; scope: string }[]
   close: () => Promise<void>

@@ -1,0 +1,195 @@
+/** Real clients, each with its actions as shell commands, for `test/clients.ts`. */
+
+/** Who asks for a login: hosted, with passwords or with tokens, or the router. */
+export type Login = 'htpasswd' | 'tokens' | 'here'
+
+/** All but the first three are shell commands. They find what they need in the environment. */
+export interface Client {
+  /** The Debian package of its program, or what Go builds. */
+  from: { program: string; debian: string } | { go: string }
+  /** On all four ways to run the router, not on one alone. */
+  everyWay?: true
+  /** What it pulls, where its kind of artifact is no image, or it cannot pull what is private. */
+  names?: string[]
+  /** Says its version, unless that is pinned. */
+  version?: string
+  /** Pulls $IMAGE. */
+  pull: string
+  /** Pulls $IMAGE for all or for another architecture. */
+  platforms?: string
+  /** Pushes what it has or makes, as $NAME:1.0.0. */
+  push?: string
+  /** Pushes an image on top of $BASE, whose big layer the cache alone holds, as $NAME:2.0.0. */
+  mount?: string
+  list?: string
+  /** Deletes $NAME:1.0.0, which is $IMAGE too. */
+  delete?: string
+  login?: string
+  logout?: string
+  /** Where these ask for a login, it cannot pull a public image without one. */
+  stranger?: Login[]
+  /** Forgets all that it pulled. */
+  forget?: string
+}
+
+const debian = (name: string, packaged = name) => ({ program: name, debian: packaged })
+const containerfile = 'cp $LAYER layer.tar; printf "FROM $ROUTER/$BASE\\nADD layer.tar /\\n" > Dockerfile'
+const ctr = 'CONTAINERD_SNAPSHOTTER=native ctr images'
+const as = '--hosts-dir $HOSTS $(cat ~/login)'
+const ctrForget = 'touch ~/login; ctr images ls -q | xargs -r ctr images rm --sync'
+const quiet = '-q --tls-verify=false'
+const cosign = '--allow-http-registry'
+/** Nothing is asked of the public log of signatures. */
+const ownKeys = `${cosign} --private-infrastructure`
+
+export const clients: Record<string, Client> = {
+  docker: {
+    from: debian('dockerd', 'docker.io'),
+    version: 'docker version --format "{{.Client.Version}}, engine {{.Server.Version}}"',
+    pull: 'docker pull $ROUTER/$IMAGE',
+    platforms: 'docker pull --platform linux/arm64 $ROUTER/$IMAGE',
+    push: 'docker import $LAYER $ROUTER/$NAME:1.0.0 && docker push $ROUTER/$NAME:1.0.0',
+    mount: `${containerfile}; docker build -t $ROUTER/$NAME:2.0.0 . && docker push $ROUTER/$NAME:2.0.0`,
+    // It asks /v2/ first, and without a login has no answer to a Basic challenge.
+    stranger: ['htpasswd'],
+    login: 'docker login -u $LOGIN -p $PASSWORD $ROUTER',
+    logout: 'docker logout $ROUTER',
+    forget: 'docker image prune -af',
+  },
+  'containerd, `hosts.toml`': {
+    from: debian('containerd'),
+    everyWay: true,
+    version: 'ctr --version',
+    pull: `${ctr} pull ${as} $ROUTER/$IMAGE`,
+    platforms: `${ctr} pull ${as} --all-platforms $ROUTER/$IMAGE`,
+    push: `${ctr} import --no-unpack --all-platforms --base-name $ROUTER/$NAME $ARCHIVE && ${ctr} push ${as} $ROUTER/$NAME:1.0.0`,
+    mount: `${ctr} pull ${as} $ROUTER/$BASE && ${ctr} import --no-unpack --base-name $ROUTER/$NAME $DERIVED && ${ctr} push ${as} $ROUTER/$NAME:2.0.0`,
+    login: 'echo "--user $LOGIN:$PASSWORD" > ~/login',
+    logout: 'echo > ~/login',
+    forget: ctrForget,
+  },
+  'containerd, a mirror (`?ns=`)': {
+    from: debian('containerd'),
+    everyWay: true,
+    names: ['library/hello'],
+    version: 'ctr --version',
+    pull: `${ctr} pull ${as} docker.io/$IMAGE`,
+    platforms: `${ctr} pull ${as} --all-platforms docker.io/$IMAGE`,
+    forget: ctrForget,
+  },
+  podman: {
+    from: debian('podman'),
+    version: 'podman --version',
+    pull: `podman pull ${quiet} $ROUTER/$IMAGE`,
+    platforms: `podman pull ${quiet} --arch arm64 $ROUTER/$IMAGE`,
+    push: `podman import -q $LAYER $ROUTER/$NAME:1.0.0 && podman push ${quiet} $ROUTER/$NAME:1.0.0`,
+    mount: `${containerfile}; podman build ${quiet} -t $ROUTER/$NAME:2.0.0 . && podman push ${quiet} $ROUTER/$NAME:2.0.0`,
+    list: 'podman search --tls-verify=false --list-tags $ROUTER/$NAME',
+    login: 'podman login --tls-verify=false -u $LOGIN -p $PASSWORD $ROUTER',
+    logout: 'podman logout $ROUTER',
+    forget: 'podman rmi --all --force',
+  },
+  buildah: {
+    from: debian('buildah'),
+    version: 'buildah --version',
+    pull: `buildah pull ${quiet} $ROUTER/$IMAGE`,
+    platforms: `buildah manifest create $NAME && buildah manifest add --tls-verify=false --all $NAME docker://$ROUTER/$IMAGE && buildah manifest push ${quiet} --all $NAME docker://$ROUTER/$NAME:all`,
+    push: `c=$(buildah from scratch) && buildah add -q $c $LAYER && buildah commit -q --rm $c $ROUTER/$NAME:1.0.0 && buildah push ${quiet} $ROUTER/$NAME:1.0.0`,
+    mount: `c=$(buildah from ${quiet} $ROUTER/$BASE) && buildah add -q $c $LAYER && buildah commit -q --rm $c $ROUTER/$NAME:2.0.0 && buildah push ${quiet} $ROUTER/$NAME:2.0.0`,
+    login: 'buildah login --tls-verify=false -u $LOGIN -p $PASSWORD $ROUTER',
+    logout: 'buildah logout $ROUTER',
+    forget: 'buildah rmi --all --force',
+  },
+  skopeo: {
+    from: debian('skopeo'),
+    everyWay: true,
+    version: 'skopeo --version',
+    pull: 'skopeo copy --src-tls-verify=false docker://$ROUTER/$IMAGE dir:out',
+    platforms: 'skopeo copy --all --src-tls-verify=false docker://$ROUTER/$IMAGE dir:out',
+    push: 'skopeo copy --all --dest-tls-verify=false oci:$LAYOUT:1.0.0 docker://$ROUTER/$NAME:1.0.0',
+    // It offers to mount what it has read once.
+    mount:
+      'skopeo copy --src-tls-verify=false docker://$ROUTER/$BASE dir:out && skopeo copy --src-tls-verify=false --dest-tls-verify=false docker://$ROUTER/$BASE docker://$ROUTER/$NAME:2.0.0',
+    list: 'skopeo list-tags --tls-verify=false docker://$ROUTER/$NAME',
+    delete: 'skopeo delete --tls-verify=false docker://$ROUTER/$NAME:1.0.0',
+    login: 'skopeo login --tls-verify=false -u $LOGIN -p $PASSWORD $ROUTER',
+    logout: 'skopeo logout $ROUTER',
+  },
+  crane: {
+    from: { go: 'github.com/google/go-containerregistry/cmd/crane@v0.22.1' },
+    pull: 'crane pull $ROUTER/$IMAGE out.tar',
+    platforms: 'crane pull --format oci $ROUTER/$IMAGE out',
+    push: 'crane push $LAYOUT $ROUTER/$NAME:1.0.0',
+    mount: 'crane append -b $ROUTER/$BASE -f $LAYER -t $ROUTER/$NAME:2.0.0',
+    list: 'crane ls $ROUTER/$NAME',
+    delete: 'crane delete $ROUTER/$IMAGE',
+    login: 'crane auth login -u $LOGIN -p $PASSWORD $ROUTER',
+    logout: 'crane auth logout $ROUTER',
+  },
+  oras: {
+    from: { go: 'oras.land/oras/cmd/oras@v1.3.6' },
+    pull: 'oras cp --from-plain-http --to-oci-layout $ROUTER/$IMAGE out:1',
+    platforms: 'oras cp --from-plain-http --to-oci-layout $ROUTER/$IMAGE out:1',
+    push: 'oras cp --from-oci-layout --to-plain-http $LAYOUT:1.0.0 $ROUTER/$NAME:1.0.0',
+    mount: 'oras cp --from-plain-http --to-plain-http $ROUTER/$BASE $ROUTER/$NAME:2.0.0',
+    list: 'oras repo tags --plain-http $ROUTER/$NAME',
+    delete: 'oras manifest delete --plain-http -f $ROUTER/$IMAGE',
+    login: 'oras login --plain-http -u $LOGIN -p $PASSWORD $ROUTER',
+    logout: 'oras logout $ROUTER',
+  },
+  regctl: {
+    from: { go: 'github.com/regclient/regclient/cmd/regctl@v0.11.7' },
+    pull: 'regctl image copy $ROUTER/$IMAGE ocidir://out:1',
+    platforms: 'regctl image copy $ROUTER/$IMAGE ocidir://out:1',
+    push: 'regctl image copy ocidir://$LAYOUT:1.0.0 $ROUTER/$NAME:1.0.0',
+    mount: 'regctl image copy $ROUTER/$BASE $ROUTER/$NAME:2.0.0',
+    list: 'regctl tag ls $ROUTER/$NAME',
+    delete: 'regctl manifest delete $ROUTER/$IMAGE',
+    login: 'regctl registry login -u $LOGIN -p $PASSWORD $ROUTER',
+    logout: 'regctl registry logout $ROUTER',
+    forget: 'regctl registry set --skip-check --tls disabled $ROUTER',
+  },
+  helm: {
+    from: { go: 'helm.sh/helm/v3/cmd/helm@v3.22.0' },
+    names: ['charts/hello', 'team/charts/hello'],
+    pull: 'helm pull --plain-http oci://$ROUTER/$IMAGE',
+    push: 'mkdir c && printf "apiVersion: v2\\nname: $(basename $NAME)\\nversion: 1.0.0\\n" > c/Chart.yaml && helm package c && helm push --plain-http *.tgz oci://$ROUTER/$(dirname $NAME)',
+    login: 'helm registry login --plain-http -u $LOGIN -p $PASSWORD $ROUTER',
+    logout: 'helm registry logout $ROUTER',
+  },
+  cosign: {
+    from: { go: 'github.com/sigstore/cosign/v2/cmd/cosign@v2.6.5' },
+    pull: `cosign save ${cosign} --dir out $ROUTER/$IMAGE`,
+    platforms: `cosign save ${cosign} --dir out $ROUTER/$IMAGE`,
+    push: `cosign save ${cosign} --dir out $ROUTER/library/hello:1.0.0 && cosign load ${cosign} --dir out $ROUTER/$NAME:1.0.0`,
+    mount: `cosign copy ${cosign} $ROUTER/$BASE $ROUTER/$NAME:2.0.0`,
+    // It asks for signatures too, which hosted may have.
+    stranger: ['htpasswd', 'tokens'],
+    login: 'cosign login -u $LOGIN -p $PASSWORD $ROUTER',
+    logout: 'rm ~/config.json',
+  },
+}
+
+/** What is attached to an image with the key or of the type $KEY, and found again. */
+export const attachments: Record<string, { by: string; attach: string; find: string }> = {
+  'cosign sign, verify, tree': {
+    by: 'cosign',
+    attach: `cosign sign -y --tlog-upload=false ${cosign} --key ~/$KEY.key $ROUTER/$IMAGE`,
+    find: `cosign verify ${ownKeys} --key ~/$KEY.pub $ROUTER/$IMAGE && cosign tree ${cosign} $ROUTER/$IMAGE | grep Signatures`,
+  },
+  'the same with OCI 1.1 referrers': {
+    by: 'cosign',
+    attach: `COSIGN_EXPERIMENTAL=1 cosign sign -y --tlog-upload=false ${cosign} --registry-referrers-mode oci-1-1 --key ~/$KEY.key $ROUTER/$IMAGE`,
+    find: `export COSIGN_EXPERIMENTAL=1; cosign verify ${ownKeys} --experimental-oci11 --key ~/$KEY.pub $ROUTER/$IMAGE && cosign tree ${cosign} --experimental-oci11 $ROUTER/$IMAGE | grep sig.v1`,
+  },
+  'oras attach, discover': {
+    by: 'oras',
+    attach: 'echo {} > sbom && oras attach --plain-http --artifact-type application/x-$KEY $ROUTER/$IMAGE sbom',
+    find: 'oras discover --plain-http $ROUTER/$IMAGE | grep application/x-$KEY',
+  },
+  'regctl artifact put, list': {
+    by: 'regctl',
+    attach: 'echo {} | regctl artifact put --artifact-type application/x-$KEY --subject $ROUTER/$IMAGE',
+    find: 'regctl artifact list $ROUTER/$IMAGE | grep application/x-$KEY',
+  },
+}
