@@ -43,12 +43,12 @@ export async function readList(ask: (query: string) => Promise<Answer>, query: s
   }
 }
 
-/** One index of them all, each descriptor once, the first one it is in. */
+/** One index of them all, each descriptor once, as the last list has it. */
 export function joined(lists: readonly Listing[], artifactType: string | null): string {
   const all = new Map<string, Descriptor>()
   for (const one of lists.flatMap(({ descriptors }) => descriptors)) {
     if (artifactType !== null && one.artifactType !== artifactType) continue
-    if (!all.has(one.digest)) all.set(one.digest, one)
+    all.set(one.digest, one)
   }
   return JSON.stringify({ schemaVersion: 2, mediaType: indexType, manifests: [...all.values()] })
 }

@@ -179,7 +179,8 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
       return { response: failure(request.method, 'referrers', answers), answers }
     }
     const artifactType = new URLSearchParams(target.query).get('artifactType')
-    const body = new TextEncoder().encode(joined([hosted, proxy], artifactType))
+    // Hosted's last: of several signatures cosign looks at the last one.
+    const body = new TextEncoder().encode(joined([proxy, hosted], artifactType))
     const headers = new Headers({ 'Content-Type': indexType, 'Content-Length': `${body.byteLength}` })
     if (artifactType !== null) headers.set('OCI-Filters-Applied', 'artifactType')
     return { response: new Response(body, { headers }), body, answers, bytesOut: body.byteLength }

@@ -94,6 +94,8 @@ for (const [kind, begin] of Object.entries(kinds)) {
     const all = await send(url, 'GET', path)
     assert.deepEqual(list(all), ['ownSbom', 'ownSignature', 'publicSbom', 'publicSignature'])
     assert.equal(all.headers['oci-filters-applied'], undefined)
+    const order = all.json().manifests.map(({ digest }: { digest: string }) => nameOf(digest)?.slice(0, 3))
+    assert.deepEqual(order, ['pub', 'pub', 'own', 'own'], "hosted's last, since cosign looks at the last one alone")
     const some = await send(url, 'GET', `${path}?artifactType=${encodeURIComponent(sbom)}`)
     assert.deepEqual(list(some), ['ownSbom', 'publicSbom'])
     assert.equal(some.headers['oci-filters-applied'], 'artifactType')
