@@ -28,6 +28,8 @@ export interface Client {
   logout?: string
   /** Where these ask for a login, it cannot pull a public image without one. */
   stranger?: Login[]
+  /** It asks for signatures too, and so cannot pull where a registry that may have them cannot be asked. */
+  signatures?: true
   /** Forgets all that it pulled. */
   forget?: string
 }
@@ -163,15 +165,18 @@ export const clients: Record<string, Client> = {
     platforms: `cosign save ${cosign} --dir out $ROUTER/$IMAGE`,
     push: `cosign save ${cosign} --dir out $ROUTER/library/hello:1.0.0 && cosign load ${cosign} --dir out $ROUTER/$NAME:1.0.0`,
     mount: `cosign copy ${cosign} $ROUTER/$BASE $ROUTER/$NAME:2.0.0`,
-    // It asks for signatures too, which hosted may have.
+    signatures: true,
     stranger: ['htpasswd', 'tokens'],
     login: 'cosign login -u $LOGIN -p $PASSWORD $ROUTER',
     logout: 'rm ~/config.json',
   },
 }
 
-/** What is attached to an image with the key or of the type $KEY, and found again. */
-export const attachments: Record<string, { by: string; attach: string; find: string }> = {
+/**
+ * What is attached to an image with the key or of the type $KEY, and found again; `lastAlone`: all are counted, but only
+ * the last one listed is looked at.
+ */
+export const attachments: Record<string, { by: string; attach: string; find: string; lastAlone?: true }> = {
   'cosign sign, verify, tree': {
     by: 'cosign',
     attach: `cosign sign -y --tlog-upload=false ${cosign} --key ~/$KEY.key $ROUTER/$IMAGE`,
@@ -179,6 +184,7 @@ export const attachments: Record<string, { by: string; attach: string; find: str
   },
   'the same with OCI 1.1 referrers': {
     by: 'cosign',
+    lastAlone: true,
     attach: `COSIGN_EXPERIMENTAL=1 cosign sign -y --tlog-upload=false ${cosign} --registry-referrers-mode oci-1-1 --key ~/$KEY.key $ROUTER/$IMAGE`,
     find: `export COSIGN_EXPERIMENTAL=1; cosign verify ${ownKeys} --experimental-oci11 --key ~/$KEY.pub $ROUTER/$IMAGE && cosign tree ${cosign} --experimental-oci11 $ROUTER/$IMAGE | grep sig.v1`,
   },
