@@ -26,10 +26,13 @@ export function createAccess(config: Config, now: () => number, log: Log, onLogi
     const refuse = (status: number, code: string, message: string, fields = {}) => {
       return { refusal: ociError(method, status, { code, message }, fields) }
     }
-    // Docker reads without a login only where tokens are asked for: to a Basic challenge it has no answer then.
+    // Docker reads without a login only where tokens are asked for: to a Basic challenge it has no answer then. A browser
+    // answers to Basic alone. Behind TLS no login is to go out in clear, whatever AGGREGATE_HOSTNAME says.
+    const tokens = anonymousPull && new URL(request.url).pathname.startsWith('/v2/')
+    const scheme = headers.get('X-Forwarded-Proto') === 'https' ? 'https:' : aggregate.protocol
     const challenge = {
-      'WWW-Authenticate': anonymousPull
-        ? `Bearer realm="${aggregate.origin}/v2/token",service="${aggregate.host}"`
+      'WWW-Authenticate': tokens
+        ? `Bearer realm="${scheme}//${aggregate.host}/v2/token",service="${aggregate.host}"`
         : `Basic realm="${aggregate.host}"`,
     }
     const login = loginOf(headers.get('Authorization'))

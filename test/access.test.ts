@@ -100,6 +100,10 @@ test('ANONYMOUS_PULL: the challenge leads to tokens, with a login or without, as
   const { status, headers } = await ask('GET', '/v2/')
   const challenge = 'Bearer realm="http://registry.example/v2/token",service="registry.example"'
   assert.deepEqual([status, headers['www-authenticate']], [401, challenge])
+  const behindTls = await ask('GET', '/v2/', { 'X-Forwarded-Proto': 'https' })
+  assert.equal(behindTls.headers['www-authenticate'], challenge.replace('http:', 'https:'), 'no password in clear')
+  const ofBrowser = await ask('GET', '/explain?image=team/app', {})
+  assert.equal(ofBrowser.headers['www-authenticate'], 'Basic realm="registry.example"', 'a browser knows Basic alone')
   const stranger = await bearer()
   for (const path of reads) assert.equal((await ask('GET', `/v2/team/app/${path}`, stranger)).status, 200, path)
   for (const [method, path] of guarded) assert.equal((await ask(method, path, stranger)).status, 401, path)

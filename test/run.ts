@@ -14,7 +14,8 @@ interface Count {
 }
 
 const bin = (name: string) => `node_modules/.bin/${name}`
-const nodeTest = ['node', '--import', 'tsx', '--test', '--test-reporter=spec', '--test-timeout=600000']
+// A test that fails may leave something running, which must not hold the rest up.
+const nodeTest = 'node --import tsx --test --test-reporter=spec --test-timeout=600000 --test-force-exit'.split(' ')
 const units = [
   './routing.test.ts',
   './test/property.test.ts',

@@ -10,8 +10,8 @@ export interface Realm {
   host: string
   /** The `auth` section (distribution, "Configuring a registry"). */
   auth: { token: object }
-  /** Every token asked for: by whom, for what. */
-  tokens: { authorization?: string; scope: string }[]
+  /** Every token asked for: by whom, with what program, for what. */
+  tokens: { authorization?: string; agent?: string; scope: string }[]
   close: () => Promise<void>
 }
 
@@ -31,9 +31,9 @@ export async function startRealm(
     // OAuth's way, which containerd tries first: registries without it answer so, and are then asked by GET.
     if (request.method !== 'GET') return response.writeHead(405).end()
     const asked = new URL(request.url ?? '', 'http://realm').searchParams
-    const { authorization } = request.headers
+    const { authorization, 'user-agent': agent } = request.headers
     const scope = asked.getAll('scope').join(' ')
-    tokens.push({ authorization, scope })
+    tokens.push({ authorization, agent, scope })
     if (authorization && !knows(authorization)) return response.writeHead(401).end()
     const access = scope.split(' ').flatMap((one) => {
       const [type, name, actions = ''] = one.split(':')
