@@ -1,4 +1,6 @@
 /** The program: environment -> configuration -> service -> runtime. */
+import http from 'node:http'
+import https from 'node:https'
 import process from 'node:process'
 import manifest from './package.json' with { type: 'json' }
 import { type Config, configHelp, readConfig } from './src/config.ts'
@@ -6,6 +8,7 @@ import { toText } from './src/explain.ts'
 import { createLog, inBatches } from './src/log.ts'
 import { detectRuntime } from './src/runtime.ts'
 import { createService } from './src/service.ts'
+import { watchPair } from './src/tls.ts'
 
 const help = `combined-registry ${manifest.version}: one address for a private registry and a pull-through cache
 
@@ -22,7 +25,7 @@ async function serve(config: Config): Promise<void> {
   const { write, flush } = inBatches(console.log)
   process.on('exit', flush)
   const log = createLog(config, write)
-  const runtime = await detectRuntime()
+  const runtime = await detectRuntime(config.ca)
   const { version } = manifest
   const { fetch, name: runtimeName } = runtime
   const now = () => performance.now()
@@ -30,6 +33,7 @@ async function serve(config: Config): Promise<void> {
   const server = await runtime.listen(service.handle, config).catch((error: Error) => {
     fail([`cannot listen on ${config.host}:${config.port}: ${error.message}`])
   })
+  if (config.tls) watchPair(config.tlsCertFile, config.tlsKeyFile, config.tls, server.renew, log)
   if (runtime.warning) log('warn', runtime.warning)
   if (config.lookupOrder === 'proxy-first' && config.hostedNames.source === '(?!)') {
     log('warn', 'any name of the public registry shadows the same name in hosted: list your own in HOSTED_NAMES')
@@ -53,14 +57,16 @@ async function serve(config: Config): Promise<void> {
 }
 
 /** For a container's health check: an image with nothing but this program has no other client. */
-async function healthcheck({ port, host }: Config): Promise<never> {
-  const address = ['0.0.0.0', '::'].includes(host) ? '127.0.0.1' : host.replace(/^.*:.*$/, '[$&]')
-  const answer = await fetch(`http://${address}:${port}/livez`).catch(() => undefined)
-  process.exit(answer?.ok ? 0 : 1)
+function healthcheck({ port, host, tls }: Config): void {
+  const address = ['0.0.0.0', '::'].includes(host) ? '127.0.0.1' : host
+  // As with a kubelet's probe, any certificate will do: this tells nobody anything, and no authority signs for 127.0.0.1.
+  const request = { host: address, port, path: '/livez', rejectUnauthorized: false }
+  const asked = (tls ? https : http).get(request, ({ statusCode }) => process.exit(statusCode === 200 ? 0 : 1))
+  asked.on('error', () => process.exit(1))
 }
 
 async function explain(config: Config, image: string): Promise<never> {
-  const { fetch, name } = await detectRuntime()
+  const { fetch, name } = await detectRuntime(config.ca)
   const now = () => performance.now()
   const service = createService(config, { fetch, now, log: () => {}, version: manifest.version, runtime: name })
   const explanation = await service.explain(image)
@@ -85,7 +91,7 @@ else if (command === '--version') console.log(manifest.version)
 else {
   const config = readConfig(process.env)
   if ('faults' in config) fail(config.faults)
-  if (command === '--healthcheck') await healthcheck(config)
-  if (command === 'explain') await explain(config, rest[0] as string)
-  await serve(config)
+  if (command === '--healthcheck') healthcheck(config)
+  else if (command === 'explain') await explain(config, rest[0] as string)
+  else await serve(config)
 }

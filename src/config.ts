@@ -1,6 +1,7 @@
 /** The configuration: one table of environment variables, read once, every fault named at once. */
-import { readFileSync } from 'node:fs'
+import { textOf } from './files.ts'
 import { readUsers } from './passwords.ts'
+import { type Pair, readCertificates, readKey, readPair } from './tls.ts'
 
 /** Gives the value, or throws an Error whose message ends the sentence "NAME …". */
 type Parse<T> = (text: string) => T
@@ -8,11 +9,24 @@ type Row<T> = readonly [name: string, fallback: string | undefined, parse: Parse
 
 /** Every setting: its key in `Config`, its variable, its default (none: required), its values, its meaning. */
 const table = {
-  aggregate: row('AGGREGATE_HOSTNAME', undefined, origin, 'public name of the entry point (https://NAME behind TLS)'),
+  aggregate: row(
+    'AGGREGATE_HOSTNAME',
+    undefined,
+    origin,
+    'public name of the entry point (https://NAME behind a TLS terminator)',
+  ),
   hosted: row('HOSTED_HOSTNAME', undefined, origin, 'hosted registry: host, host:port (http) or a URL'),
   proxy: row('PROXY_HOSTNAME', undefined, origin, 'pull-through cache: likewise'),
   port: row('PORT', '5000', wholeNumber(65535), 'port it listens on (0: a free one)'),
   host: row('HOST', '0.0.0.0', String, 'address it listens on'),
+  tlsCertFile: row(
+    'TLS_CERT_FILE',
+    '',
+    readableBy(readCertificates),
+    'certificate and its chain, in PEM: it serves https',
+  ),
+  tlsKeyFile: row('TLS_KEY_FILE', '', readableBy(readKey), 'the key of that certificate, in PEM'),
+  ca: row('CA_FILE', '', certificates, 'authorities trusted for upstreams beside the usual ones, in PEM'),
   hostedTimeout: row('HOSTED_TIMEOUT', '30', seconds, "seconds to the first byte of hosted's answer to a GET or HEAD"),
   proxyTimeout: row('PROXY_TIMEOUT', '15', seconds, "the same for the proxy's"),
   writeTimeout: row('WRITE_TIMEOUT', '900', seconds, 'seconds to the first byte of an answer, from the last byte sent'),
@@ -40,7 +54,7 @@ const table = {
     gibibytes,
     'GiB of the largest layer copied from the proxy for a push (0: none is)',
   ),
-  htpasswdFile: row('HTPASSWD_FILE', '', usersFile, 'bcrypt user file: a login is required here'),
+  htpasswdFile: row('HTPASSWD_FILE', '', readableBy(readUsers), 'bcrypt user file: a login is required here'),
   anonymousPull: row('ANONYMOUS_PULL', 'false', yesOrNo, 'with HTPASSWD_FILE: reading needs no login'),
   pushUsers: row('PUSH_USERS', '', list, 'with HTPASSWD_FILE: who may write (none named: all)'),
   hostedUsername: row('HOSTED_USERNAME', '', String, "with HTPASSWD_FILE: the router's own login at hosted"),
@@ -78,6 +92,8 @@ export type Config = Omit<Values, LoginKey> & {
    * | no | yes | a fault: it would give strangers the router's rights |
    */
   passLogin: boolean
+  /** The router's certificate, where it serves https. */
+  tls?: Pair
 }
 
 /** What no variable says alone. */
@@ -100,6 +116,7 @@ const rules: [wrong: (values: Values) => unknown, fault: string][] = [
     "HOSTED_USERNAME needs HTPASSWD_FILE: without it strangers would get the router's rights",
   ],
   [(one) => one.anonymousPull && !one.htpasswdFile, 'ANONYMOUS_PULL needs HTPASSWD_FILE'],
+  [(one) => !one.tlsCertFile !== !one.tlsKeyFile, 'TLS_CERT_FILE and TLS_KEY_FILE need each other'],
   [(one) => one.pushUsers.length > 0 && !one.htpasswdFile, 'PUSH_USERS needs HTPASSWD_FILE'],
 ]
 
@@ -129,8 +146,17 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     proxyPasswordFile,
     ...rest
   } = values
+  let tls: Pair | undefined
+  try {
+    tls = values.tlsCertFile ? readPair(values.tlsCertFile, values.tlsKeyFile) : undefined
+  } catch (fault) {
+    return { faults: [`TLS_CERT_FILE and TLS_KEY_FILE ${(fault as Error).message}`] }
+  }
+  const named = environment.AGGREGATE_HOSTNAME ?? ''
   return {
     ...rest,
+    tls,
+    aggregate: tls && !named.includes('://') ? origin(`https://${named.trim()}`) : values.aggregate,
     hostedLogin: hostedUsername
       ? { username: hostedUsername, password: hostedPassword || hostedPasswordFile }
       : undefined,
@@ -186,17 +212,18 @@ function gibibytes(text: string): number {
 }
 
 function fileContent(path: string): string {
-  if (path === '') return ''
-  try {
-    return readFileSync(path, 'utf8').replace(/\r?\n$/, '')
-  } catch (error) {
-    throw new Error(`cannot be read: ${(error as NodeJS.ErrnoException).code}`)
-  }
+  return path === '' ? '' : textOf(path).replace(/\r?\n$/, '')
 }
 
-function usersFile(path: string): string {
-  if (path !== '') readUsers(path)
-  return path
+function certificates(path: string): string[] {
+  return path === '' ? [] : readCertificates(path)
+}
+
+function readableBy(read: (path: string) => unknown): Parse<string> {
+  return (path) => {
+    if (path !== '') read(path)
+    return path
+  }
 }
 
 function yesOrNo(text: string): boolean {

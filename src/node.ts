@@ -32,10 +32,11 @@ function toWeb(readable: Readable): ReadableStream<Uint8Array> {
  * Node's fetch keeps an upload whole for a redirect (nodejs/undici#4058), gives up after 300 s without a byte and after
  * 16 KB of header fields, decodes bodies, and costs twice as much as the client it is built on, which is used here.
  */
-export async function nodeFetch(): Promise<Fetch> {
+export async function nodeFetch(ca: string[] | undefined): Promise<Fetch> {
   const { Agent, request } = await import('undici')
   // How long to wait, for a connection too, is the caller's signal to say.
-  const options = { headersTimeout: 0, bodyTimeout: 0, maxHeaderSize: 128 * 1024, connect: { timeout: 0 } }
+  const connect = { timeout: 0, ca, rejectUnauthorized: true }
+  const options = { headersTimeout: 0, bodyTimeout: 0, maxHeaderSize: 128 * 1024, connect }
   const kept = new Agent(options)
   const unkept = new Agent({ ...options, pipelining: 0 })
   return async (url, { method, headers, body, signal }, fresh) => {
@@ -71,10 +72,12 @@ export async function nodeFetch(): Promise<Fetch> {
 
 /** `native`: what an upload is sent on with can read a Node stream. */
 export function listenOnNode(native: boolean) {
-  return async (handler: Handler, { port, host, idleTimeout }: ListenOptions): Promise<Server> => {
+  return async (handler: Handler, { port: wanted, host, idleTimeout, tls }: ListenOptions): Promise<Server> => {
     const { createAdaptorServer } = await import('@hono/node-server')
     const { RESPONSE_ALREADY_SENT } = await import('@hono/node-server/utils/response')
+    const { createServer } = tls ? await import('node:https') : await import('node:http')
     const server = createAdaptorServer({
+      createServer,
       fetch: async (request, bindings) => {
         const incoming = bindings.incoming as IncomingMessage
         const outgoing = bindings.outgoing as ServerResponse
@@ -98,14 +101,21 @@ export function listenOnNode(native: boolean) {
         return RESPONSE_ALREADY_SENT
       },
       // An upload may take hours; a token may take 14 KB.
-      serverOptions: { requestTimeout: 0, keepAliveTimeout: 75_000, maxHeaderSize: 65_536 },
-    }) as import('node:http').Server
+      serverOptions: { ...tls, requestTimeout: 0, keepAliveTimeout: 75_000, maxHeaderSize: 65_536 },
+    }) as import('node:https').Server
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject)
-      server.listen(port, host, resolve)
+      server.listen(wanted, host, resolve)
     })
+    const { port } = server.address() as { port: number }
     return {
-      port: (server.address() as { port: number }).port,
+      port,
+      renew: (pair) => {
+        if (native) return server.setSecureContext(pair)
+        // Bun's has no such thing (oven-sh/bun#43815), but may listen again at once; connections go on. Where it cannot, it ends.
+        server.removeAllListeners('error').close()
+        server.listen({ port, host, tls: pair } as object)
+      },
       stop: async () => {
         server.close()
         // A connection that falls idle later would hold the server open until its keep-alive ends.

@@ -1,8 +1,8 @@
 /** Who a user is: logins checked against a bcrypt file, two at a time, on threads of their own, and remembered for a minute. */
 import { createHmac, randomBytes } from 'node:crypto'
-import { readFileSync, statSync } from 'node:fs'
 import { Worker } from 'node:worker_threads'
 import { LRUCache } from 'lru-cache'
+import { stampOf, textOf } from './files.ts'
 import type { Log } from './log.ts'
 
 /** `busy`: too many wait, and this one has failed lately. */
@@ -35,14 +35,6 @@ export function readUsers(path: string): Users {
   return users
 }
 
-function textOf(path: string): string {
-  try {
-    return readFileSync(path, 'utf8')
-  } catch (error) {
-    throw new Error(`cannot be read: ${(error as NodeJS.ErrnoException).code}`)
-  }
-}
-
 export function createPasswords(path: string, now: () => number, log: Log): Passwords {
   const time = { ttl: minute, ttlResolution: 0, perf: { now } }
   const known = new LRUCache<string, Check>({ ...time, max: 10_000 })
@@ -52,20 +44,15 @@ export function createPasswords(path: string, now: () => number, log: Log): Pass
   // A login is remembered as a hash under a key that dies with the process.
   const key = randomBytes(32)
   let users = readUsers(path)
-  let read = stamp()
+  let read = stampOf(path)
   let looked = now()
-
-  function stamp(): string {
-    const { mtimeMs, ino, size } = statSync(path)
-    return `${mtimeMs} ${ino} ${size}`
-  }
 
   /** Once a second at most: a file that cannot be read leaves things as they were. */
   function look(): void {
     if (now() - looked < 1000) return
     looked = now()
     try {
-      const current = stamp()
+      const current = stampOf(path)
       if (current === read) return
       read = current
       users = readUsers(path)

@@ -2,6 +2,7 @@
 import process from 'node:process'
 import { ociError } from './errors.ts'
 import { listenOnNode, nodeFetch } from './node.ts'
+import { type Pair, rootsWith } from './tls.ts'
 
 /** What only the runtime knows of the connection a request came on. */
 export interface Connection {
@@ -34,6 +35,8 @@ export interface Server {
   port: number
   /** Accepts no more connections and closes the idle ones; what is in flight goes on. */
   stop: () => Promise<void>
+  /** With `tls`: this certificate for connections to come; those there are go on. Throws where it cannot be used. */
+  renew: (pair: Pair) => void
 }
 
 export interface Runtime {
@@ -51,6 +54,8 @@ export interface ListenOptions {
   host: string
   /** Seconds without a byte, either way, that end a stream; Deno cannot watch one without slowing it. */
   idleTimeout: number
+  /** Serves https. */
+  tls?: Pair
 }
 
 export type Listen = (handler: Handler, options: ListenOptions) => Promise<Server>
@@ -62,30 +67,37 @@ interface Globals {
     version: { deno: string }
     serve: (options: object, handler: DenoHandler) => DenoServer
     createHttpClient: (options: object) => unknown
+    listen: (options: object) => { close: () => void }
   }
 }
 type DenoHandler = (request: Request, info: { remoteAddr: { hostname?: string }; completed: Promise<void> }) => unknown
 type DenoServer = { addr: { port: number }; shutdown: () => Promise<void> }
 
-/** Which runtime this is. */
-export async function detectRuntime(): Promise<Runtime> {
+/** Which runtime this is; its fetch trusts the usual authorities and `ca`, in PEM, and nobody else whatever the environment says. */
+export async function detectRuntime(ca: string[]): Promise<Runtime> {
   const { Bun, Deno } = globalThis as Globals
-  if (Deno) return { name: `deno ${Deno.version.deno}`, fetch: denoFetch(Deno), listen: listenOnDeno(Deno) }
-  if (Bun) return { name: `bun ${Bun.version}`, warning: bunWarning(), fetch: bunFetch, listen: listenOnNode(false) }
-  return { name: `node ${process.versions.node}`, fetch: await nodeFetch(), listen: listenOnNode(true) }
+  if (Deno) return { name: `deno ${Deno.version.deno}`, fetch: denoFetch(Deno, ca), listen: listenOnDeno(Deno) }
+  if (Bun)
+    return { name: `bun ${Bun.version}`, warning: bunWarning(), fetch: bunFetch(ca), listen: listenOnNode(false) }
+  return { name: `node ${process.versions.node}`, fetch: await nodeFetch(rootsWith(ca)), listen: listenOnNode(true) }
 }
 
 /** `decompress: false` gives the exact bytes; `timeout: false` lifts a limit of five minutes without a byte. */
-const bunFetch: Fetch = (url, init, fresh) =>
-  fetch(url, { ...init, decompress: false, timeout: false, keepalive: !fresh } as RequestInit)
+function bunFetch(ca: string[]): Fetch {
+  const options = { decompress: false, timeout: false, tls: { ca: rootsWith(ca), rejectUnauthorized: true } }
+  return (url, init, fresh) => fetch(url, { ...init, ...options, keepalive: !fresh } as RequestInit)
+}
 
 /** A client that leaves an upload shows on Deno in the body alone, not in the request's signal. */
-function denoFetch(deno: NonNullable<Globals['Deno']>): Fetch {
-  const unkept = deno.createHttpClient({ poolMaxIdlePerHost: 0 })
+function denoFetch(deno: NonNullable<Globals['Deno']>, ca: string[]): Fetch {
+  // Over HTTP/2 all transfers would share one connection, and wait for the slowest client.
+  const options = { caCerts: ca, http2: false }
+  const kept = deno.createHttpClient(options)
+  const unkept = deno.createHttpClient({ ...options, poolMaxIdlePerHost: 0 })
   return (url, init, fresh) => {
     // On a kept connection that breaks, Deno sends a body of a few bytes twice.
     const once = fresh || (init.body && Number((init.headers as Headers).get('Content-Length') ?? 0) < 65_536)
-    return fetch(url, once ? ({ ...init, client: unkept } as RequestInit) : init).catch((error: Error) => {
+    return fetch(url, { ...init, client: once ? unkept : kept } as RequestInit).catch((error: Error) => {
       const { message = '' } = (error.cause ?? {}) as Error
       throw /read(ing)? (request|HTTP\/1) body/.test(message) ? new DOMException(message, 'AbortError') : error
     })
@@ -99,11 +111,11 @@ function bunWarning(): string | undefined {
 }
 
 function listenOnDeno(deno: NonNullable<Globals['Deno']>): Listen {
-  return async (handler, { port, host }) => {
+  return async (handler, { port: wanted, host, tls }) => {
     let uploads = 0
     let stopping = false
     let noUpload = () => {}
-    const server = deno.serve({ port, hostname: host, onListen: () => {} }, (request, { remoteAddr, completed }) => {
+    const answer: DenoHandler = (request, { remoteAddr, completed }) => {
       const sent = completed.then(
         () => true,
         () => false,
@@ -120,7 +132,19 @@ function listenOnDeno(deno: NonNullable<Globals['Deno']>): Listen {
         })
       }
       return handler(request, { address: remoteAddr.hostname?.replace(/^::ffff:/, ''), sent })
-    })
+    }
+    const serve = (port: number, pair?: Pair) =>
+      deno.serve({ port, hostname: host, ...pair, reusePort: Boolean(pair), onListen: () => {} }, answer)
+    // A port that may be listened on twice is taken by nobody.
+    if (tls) deno.listen({ port: wanted, hostname: host }).close()
+    let server = serve(wanted, tls)
+    const { port } = server.addr
+    const renew = (pair: Pair) => {
+      const old = server
+      server = serve(port, pair)
+      // Over TLS it breaks nothing that is in flight.
+      old.shutdown()
+    }
     const stop = async () => {
       // Deno's shutdown() breaks uploads in flight (denoland/deno#36809), so it waits for them and sends others away.
       stopping = true
@@ -131,6 +155,6 @@ function listenOnDeno(deno: NonNullable<Globals['Deno']>): Listen {
       }
       await server.shutdown()
     }
-    return { port: server.addr.port, stop }
+    return { port, stop, renew }
   }
 }

@@ -1,0 +1,69 @@
+/** Certificates: the router's own, taken anew when their files change, and those that upstreams are checked against. */
+import { createPrivateKey, X509Certificate } from 'node:crypto'
+import tls from 'node:tls'
+import { stampOf, textOf } from './files.ts'
+import type { Log } from './log.ts'
+
+/** A certificate with its chain and its key, in PEM, and of which state of their files they are. */
+export interface Pair {
+  cert: string
+  key: string
+  stamp: string
+}
+
+/** Throws an Error whose message ends the sentence "FILE …"; nothing that is in the file is in it. */
+export function readCertificates(path: string): string[] {
+  const blocks = textOf(path).match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g)
+  try {
+    if (blocks?.map((block) => new X509Certificate(block))) return blocks
+  } catch {}
+  throw new Error('must hold certificates in PEM')
+}
+
+/** Likewise. */
+export function readKey(path: string): string {
+  const text = textOf(path)
+  try {
+    createPrivateKey(text)
+    return text
+  } catch {
+    throw new Error('must hold a private key in PEM, without a passphrase')
+  }
+}
+
+/** Likewise; an Error whose message ends the sentence "TLS_CERT_FILE and TLS_KEY_FILE …". */
+export function readPair(certFile: string, keyFile: string): Pair {
+  // The stamp first: what is written while this reads is seen the next time.
+  const stamp = stampOf(certFile, keyFile)
+  const pair = { cert: readCertificates(certFile).join('\n'), key: readKey(keyFile), stamp }
+  const fit = new X509Certificate(pair.cert).checkPrivateKey(createPrivateKey(pair.key))
+  if (!fit) throw new Error('do not fit each other')
+  // Where the runtime can tell, this refuses what a listener would: a key too short.
+  tls.createSecureContext(pair)
+  return pair
+}
+
+/** Looks at the files once a second. Of two that are written one after the other, the old ones serve until both are there. */
+export function watchPair(certFile: string, keyFile: string, { stamp }: Pair, renew: (pair: Pair) => void, log: Log) {
+  let seen = stamp
+  const look = () => {
+    const current = stampOf(certFile, keyFile)
+    if (current === seen) return
+    seen = current
+    try {
+      const pair = readPair(certFile, keyFile)
+      renew(pair)
+      log('info', 'new certificate', { until: new X509Certificate(pair.cert).validTo })
+    } catch (error) {
+      log('warn', 'the new certificate cannot be used, the old one stays', { cause: (error as Error).message })
+    }
+  }
+  setInterval(look, 1000).unref()
+}
+
+/** The usual roots and these, which alone would replace them. */
+export function rootsWith(ca: string[]): string[] | undefined {
+  if (ca.length === 0) return undefined
+  const { getCACertificates } = tls as { getCACertificates?: (type: string) => string[] }
+  return [...(getCACertificates?.('default') ?? tls.rootCertificates), ...ca]
+}
