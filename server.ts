@@ -8,7 +8,7 @@ import { toText } from './src/explain.ts'
 import { createLog, inBatches } from './src/log.ts'
 import { detectRuntime } from './src/runtime.ts'
 import { createService } from './src/service.ts'
-import { watchPair } from './src/tls.ts'
+import { type Pair, readPair, watchPair } from './src/tls.ts'
 
 const help = `combined-registry ${manifest.version}: one address for a private registry and a pull-through cache
 
@@ -30,10 +30,17 @@ async function serve(config: Config): Promise<void> {
   const { fetch, name: runtimeName } = runtime
   const now = () => performance.now()
   const service = createService(config, { fetch, now, log, version, runtime: runtimeName })
-  const server = await runtime.listen(service.handle, config).catch((error: Error) => {
+  const { tlsCertFile, tlsKeyFile } = config
+  let tls: Pair | undefined
+  try {
+    if (tlsCertFile) tls = readPair(tlsCertFile, tlsKeyFile)
+  } catch (error) {
+    fail([(error as Error).message])
+  }
+  const server = await runtime.listen(service.handle, { ...config, tls }).catch((error: Error) => {
     fail([`cannot listen on ${config.host}:${config.port}: ${error.message}`])
   })
-  if (config.tls) watchPair(config.tlsCertFile, config.tlsKeyFile, config.tls, server.renew, log)
+  if (tls) watchPair(tlsCertFile, tlsKeyFile, tls, server.renew, log)
   if (runtime.warning) log('warn', runtime.warning)
   if (config.lookupOrder === 'proxy-first' && config.hostedNames.source === '(?!)') {
     log('warn', 'any name of the public registry shadows the same name in hosted: list your own in HOSTED_NAMES')
@@ -57,11 +64,11 @@ async function serve(config: Config): Promise<void> {
 }
 
 /** For a container's health check: an image with nothing but this program has no other client. */
-function healthcheck({ port, host, tls }: Config): void {
+function healthcheck({ port, host, tlsCertFile }: Config): void {
   const address = ['0.0.0.0', '::'].includes(host) ? '127.0.0.1' : host
   // As with a kubelet's probe, any certificate will do: this tells nobody anything, and no authority signs for 127.0.0.1.
   const request = { host: address, port, path: '/livez', rejectUnauthorized: false }
-  const asked = (tls ? https : http).get(request, ({ statusCode }) => process.exit(statusCode === 200 ? 0 : 1))
+  const asked = (tlsCertFile ? https : http).get(request, ({ statusCode }) => process.exit(statusCode === 200 ? 0 : 1))
   asked.on('error', () => process.exit(1))
 }
 

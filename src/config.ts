@@ -1,7 +1,7 @@
 /** The configuration: one table of environment variables, read once, every fault named at once. */
 import { textOf } from './files.ts'
 import { readUsers } from './passwords.ts'
-import { type Pair, readCertificates, readKey, readPair } from './tls.ts'
+import { readCertificates, readKey } from './tls.ts'
 
 /** Gives the value, or throws an Error whose message ends the sentence "NAME …". */
 type Parse<T> = (text: string) => T
@@ -92,8 +92,6 @@ export type Config = Omit<Values, LoginKey> & {
    * | no | yes | a fault: it would give strangers the router's rights |
    */
   passLogin: boolean
-  /** The router's certificate, where it serves https. */
-  tls?: Pair
 }
 
 /** What no variable says alone. */
@@ -146,17 +144,10 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     proxyPasswordFile,
     ...rest
   } = values
-  let tls: Pair | undefined
-  try {
-    tls = values.tlsCertFile ? readPair(values.tlsCertFile, values.tlsKeyFile) : undefined
-  } catch (fault) {
-    return { faults: [`TLS_CERT_FILE and TLS_KEY_FILE ${(fault as Error).message}`] }
-  }
   const named = environment.AGGREGATE_HOSTNAME ?? ''
   return {
     ...rest,
-    tls,
-    aggregate: tls && !named.includes('://') ? origin(`https://${named.trim()}`) : values.aggregate,
+    aggregate: values.tlsCertFile && !named.includes('://') ? origin(`https://${named.trim()}`) : values.aggregate,
     hostedLogin: hostedUsername
       ? { username: hostedUsername, password: hostedPassword || hostedPasswordFile }
       : undefined,

@@ -92,11 +92,7 @@ export function challengesOf(field: string): string[] {
 }
 
 /** Whether a request brings a body, by its framing (RFC 9112, section 6.3); a read's is not looked at. */
-export function hasBody(request: Request): boolean {
-  const { method, headers } = request
+export function hasBody({ method, headers }: Request): boolean {
   if (method === 'GET' || method === 'HEAD') return false
-  const length = headers.get('Content-Length')
-  if (length !== null || headers.has('Transfer-Encoding')) return length !== '0'
-  // HTTP/2, told by its lack of this field, frames a body whose length nobody knows without a word (RFC 9113, 8.1.1).
-  return !headers.has('Host') && method !== 'DELETE' && request.body !== null
+  return headers.has('Transfer-Encoding') || !['0', null].includes(headers.get('Content-Length'))
 }

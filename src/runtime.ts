@@ -60,6 +60,7 @@ export interface ListenOptions {
 
 export type Listen = (handler: Handler, options: ListenOptions) => Promise<Server>
 
+type DenoGlobal = NonNullable<Globals['Deno']>
 /** As much of the other two as is used here. */
 interface Globals {
   Bun?: { version: string }
@@ -68,9 +69,22 @@ interface Globals {
     serve: (options: object, handler: DenoHandler) => DenoServer
     createHttpClient: (options: object) => unknown
     listen: (options: object) => { close: () => void }
+    listenTls: (options: object) => TlsListener
+    internal: symbol
   }
 }
 type DenoHandler = (request: Request, info: { remoteAddr: { hostname?: string }; completed: Promise<void> }) => unknown
+/** What Deno.serve() itself is made of. */
+interface Internal {
+  serveHttpOnConnection?: (
+    connection: object,
+    signal: undefined,
+    handler: DenoHandler,
+    onError: () => Response,
+    onListen: () => void,
+  ) => { finished: Promise<void> }
+}
+type TlsListener = AsyncIterable<object> & { addr: { port: number }; close: () => void }
 type DenoServer = { addr: { port: number }; shutdown: () => Promise<void> }
 
 /** Which runtime this is; its fetch trusts the usual authorities and `ca`, in PEM, and nobody else whatever the environment says. */
@@ -89,7 +103,7 @@ function bunFetch(ca: string[]): Fetch {
 }
 
 /** A client that leaves an upload shows on Deno in the body alone, not in the request's signal. */
-function denoFetch(deno: NonNullable<Globals['Deno']>, ca: string[]): Fetch {
+function denoFetch(deno: DenoGlobal, ca: string[]): Fetch {
   // Over HTTP/2 all transfers would share one connection, and wait for the slowest client.
   const options = { caCerts: ca, http2: false }
   const kept = deno.createHttpClient(options)
@@ -99,7 +113,10 @@ function denoFetch(deno: NonNullable<Globals['Deno']>, ca: string[]): Fetch {
     const once = fresh || (init.body && Number((init.headers as Headers).get('Content-Length') ?? 0) < 65_536)
     return fetch(url, { ...init, client: once ? unkept : kept } as RequestInit).catch((error: Error) => {
       const { message = '' } = (error.cause ?? {}) as Error
-      throw /read(ing)? (request|HTTP\/1) body/.test(message) ? new DOMException(message, 'AbortError') : error
+      // What is not of the connection to the upstream is of the body.
+      throw init.body && message && !message.startsWith('error sending')
+        ? new DOMException(message, 'AbortError')
+        : error
     })
   }
 }
@@ -110,7 +127,7 @@ function bunWarning(): string | undefined {
   return 'Bun runs 256 upstream requests at a time, the rest wait: set BUN_CONFIG_MAX_HTTP_REQUESTS=65336 before the start'
 }
 
-function listenOnDeno(deno: NonNullable<Globals['Deno']>): Listen {
+function listenOnDeno(deno: DenoGlobal): Listen {
   return async (handler, { port: wanted, host, tls }) => {
     let uploads = 0
     let stopping = false
@@ -131,20 +148,23 @@ function listenOnDeno(deno: NonNullable<Globals['Deno']>): Listen {
           if (uploads === 0) noUpload()
         })
       }
+      // In HTTP/2, which has no Host, Deno takes an upload that its client cancels for a whole one.
+      if (request.body && !request.headers.has('Host') && !request.headers.has('Content-Length')) {
+        return ociError(request.method, 411, { code: 'UNSUPPORTED', message: 'HTTP/2 needs a Content-Length here' })
+      }
       return handler(request, { address: remoteAddr.hostname?.replace(/^::ffff:/, ''), sent })
     }
-    const serve = (port: number, pair?: Pair) =>
-      deno.serve({ port, hostname: host, ...pair, reusePort: Boolean(pair), onListen: () => {} }, answer)
-    // A port that may be listened on twice is taken by nobody.
-    if (tls) deno.listen({ port: wanted, hostname: host }).close()
-    let server = serve(wanted, tls)
-    const { port } = server.addr
-    const renew = (pair: Pair) => {
-      const old = server
-      server = serve(port, pair)
-      // Over TLS it breaks nothing that is in flight.
-      old.shutdown()
+    if (tls) {
+      const server = listenWithTls(deno, answer, wanted, host, tls)
+      return {
+        ...server,
+        stop: async () => {
+          stopping = true
+          await server.stop()
+        },
+      }
     }
+    const server = deno.serve({ port: wanted, hostname: host, onListen: () => {} }, answer)
     const stop = async () => {
       // Deno's shutdown() breaks uploads in flight (denoland/deno#36809), so it waits for them and sends others away.
       stopping = true
@@ -155,6 +175,44 @@ function listenOnDeno(deno: NonNullable<Globals['Deno']>): Listen {
       }
       await server.shutdown()
     }
-    return { port, stop, renew }
+    return { port: server.addr.port, stop, renew: () => {} }
+  }
+}
+
+/**
+ * Deno.serve() offers HTTP/2 over TLS, in which Deno takes an upload that the client cancels for a whole one, and a
+ * certificate that cannot be changed. So this listens itself, and hands each connection to what is behind Deno.serve().
+ */
+function listenWithTls(deno: DenoGlobal, answer: DenoHandler, port: number, host: string, tls: Pair): Server {
+  const { serveHttpOnConnection } = (deno as unknown as Record<symbol, Internal>)[deno.internal] ?? {}
+  if (!serveHttpOnConnection) throw new Error('this version of Deno cannot serve https with HTTP/1.1 alone')
+  const failed = () => new Response(null, { status: 500 })
+  const listen = (port: number, pair: Pair) => {
+    const listener = deno.listenTls({ ...pair, port, hostname: host, alpnProtocols: ['http/1.1'], reusePort: true })
+    accept(listener, (connection) => {
+      // Rejects where what comes is no TLS.
+      serveHttpOnConnection(connection, undefined, answer, failed, () => {}).finished.catch(() => {})
+    })
+    return listener
+  }
+  // The next listener takes the same port before this one leaves it; so, here, somebody else's could too.
+  deno.listen({ port, hostname: host }).close()
+  let listener = listen(port, tls)
+  const taken = listener.addr.port
+  const renew = (pair: Pair) => {
+    const old = listener
+    listener = listen(taken, pair)
+    old.close()
+  }
+  return { port: taken, renew, stop: async () => listener.close() }
+}
+
+/** Each connection until the listener is closed. */
+async function accept(listener: TlsListener, serve: (connection: object) => void): Promise<void> {
+  try {
+    for await (const connection of listener) serve(connection)
+  } catch {
+    // There are too many files open.
+    setTimeout(() => accept(listener, serve), 100)
   }
 }

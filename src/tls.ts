@@ -31,13 +31,13 @@ export function readKey(path: string): string {
   }
 }
 
-/** Likewise; an Error whose message ends the sentence "TLS_CERT_FILE and TLS_KEY_FILE …". */
+/** Throws where they do not fit, too. */
 export function readPair(certFile: string, keyFile: string): Pair {
   // The stamp first: what is written while this reads is seen the next time.
   const stamp = stampOf(certFile, keyFile)
   const pair = { cert: readCertificates(certFile).join('\n'), key: readKey(keyFile), stamp }
   const fit = new X509Certificate(pair.cert).checkPrivateKey(createPrivateKey(pair.key))
-  if (!fit) throw new Error('do not fit each other')
+  if (!fit) throw new Error('TLS_CERT_FILE and TLS_KEY_FILE do not fit each other')
   // Where the runtime can tell, this refuses what a listener would: a key too short.
   tls.createSecureContext(pair)
   return pair

@@ -1,6 +1,7 @@
 /** A registry client of few lines: requests as they are written, images made on the spot, whole pulls and pushes. */
 import { createCipheriv, createHash } from 'node:crypto'
 import http from 'node:http'
+import https from 'node:https'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { gzipSync } from 'node:zlib'
@@ -23,11 +24,15 @@ export interface Sending {
 /** How many requests were opened so far. */
 export const opened = { count: 0 }
 
+/** The authority that signs for the servers asked, where that is none of the usual ones. */
+export const trusted: { ca?: string } = {}
+
 /** Opens a request whose target goes out as it is written: no URL is parsed, nothing is escaped. */
 export function open(base: string, method: string, target: string, headers: http.OutgoingHttpHeaders = {}) {
   opened.count++
-  const { hostname, port } = new URL(base)
-  return http.request({ hostname, port, method, path: target, headers })
+  const { protocol, hostname, port } = new URL(base)
+  const options = { hostname, port, method, path: target, headers }
+  return protocol === 'https:' ? https.request({ ...options, ...trusted }) : http.request(options)
 }
 
 /** Sends a request and reads the whole answer. */

@@ -7,6 +7,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
 import { join } from 'node:path'
 import { noPrivateName, noSecret } from './canary.ts'
+import type { Certificate } from './certificates.ts'
 import { atEnd, type Child, run, start, until } from './children.ts'
 import { program } from './packages.ts'
 
@@ -18,11 +19,13 @@ export interface RegistryOptions {
   proxyOf?: string
   /** Its `auth` section (distribution, "Configuring a registry"). */
   auth?: object
+  /** Serves https. */
+  certificate?: Certificate
 }
 
 export interface Registry {
   name: string
-  /** `http://127.0.0.1:PORT`, the same after a restart. */
+  /** `http://127.0.0.1:PORT`, or https, the same after a restart. */
   url: string
   host: string
   /** The access log, a line a request. */
@@ -52,19 +55,21 @@ export async function findRegistry(say: (line: string) => void): Promise<Launch>
 }
 
 function fromProgram(binary: string): Launch {
-  return async ({ name, folder, proxyOf, auth }) => {
+  return async ({ name, folder, proxyOf, auth, certificate }) => {
     const root = join(folder, name)
     mkdirSync(root, { recursive: true })
-    return asRegistry(name, async (port = '0') => {
+    const scheme = certificate ? 'https' : 'http'
+    const launch = async (port = '0') => {
       const config = join(folder, `${name}.yml`)
-      writeFileSync(config, configuration({ root, address: `127.0.0.1:${port}`, proxyOf, auth }))
+      writeFileSync(config, configuration({ root, address: `127.0.0.1:${port}`, proxyOf, auth, certificate }))
       const onLine = (line: string) => {
         noSecret('the log of a registry', line)
         if (proxyOf) noPrivateName('the log of a cache', line)
       }
       const child = start([binary, 'serve', config], { env: registryEnvironment(), onLine })
       return { child, port: (await child.line(/listening on [^\s"]*:(\d+)/))[1] as string }
-    })
+    }
+    return asRegistry(name, launch, scheme)
   }
 }
 
@@ -95,12 +100,13 @@ export function fromOlareg(olareg: string): Launch {
 async function asRegistry(
   name: string,
   launch: (port?: string) => Promise<{ child: Child; port: string }>,
+  scheme = 'http',
 ): Promise<Registry> {
   let running = await launch()
   const host = `127.0.0.1:${running.port}`
   return {
     name,
-    url: `http://${host}`,
+    url: `${scheme}://${host}`,
     host,
     lines: () => running.child.lines,
     stop: async (signal = 'SIGKILL') => {
@@ -124,13 +130,15 @@ function configuration({
   address,
   proxyOf,
   auth,
-}: Pick<RegistryOptions, 'proxyOf' | 'auth'> & { root: string; address: string }): string {
+  certificate,
+}: Pick<RegistryOptions, 'proxyOf' | 'auth' | 'certificate'> & { root: string; address: string }): string {
+  const tls = certificate && { certificate: certificate.certFile, key: certificate.keyFile }
   // JSON is YAML.
   return JSON.stringify({
     version: 0.1,
     log: { level: 'info', accesslog: { disabled: true } },
     storage: { filesystem: { rootdirectory: root }, delete: { enabled: true } },
-    http: { addr: address },
+    http: { addr: address, ...(tls ? { tls } : {}) },
     ...(proxyOf ? { proxy: { remoteurl: proxyOf } } : {}),
     ...(auth ? { auth } : {}),
   })
@@ -141,8 +149,9 @@ function inContainers(): Launch {
   const network = `combined-registry-${randomBytes(4).toString('hex')}`
   let created: Promise<unknown> | undefined
   const inside = new Map<string, string>()
-  return async ({ name, proxyOf, auth }) => {
-    if (auth) throw new Error('a container with logins is not started here: install docker-registry')
+  return async ({ name, proxyOf, auth, certificate }) => {
+    if (auth || certificate)
+      throw new Error('a container with logins or a certificate is not started here: install docker-registry')
     created ??= run(['docker', 'network', 'create', network])
     await created
     const container = `${network}-${name}`

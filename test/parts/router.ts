@@ -50,7 +50,7 @@ export async function startRouter(
   const host = `127.0.0.1:${listening.port}`
   return {
     way,
-    url: `http://${host}`,
+    url: `http${env.TLS_CERT_FILE ? 's' : ''}://${host}`,
     host,
     pid,
     child,

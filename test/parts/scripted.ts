@@ -1,5 +1,6 @@
 /** An upstream that does what a test tells it, on a real socket: for what no real registry does on demand. */
 import http from 'node:http'
+import https from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
 
 export interface Recorded {
@@ -22,11 +23,11 @@ export interface Scripted {
 
 export type Script = (request: http.IncomingMessage, response: http.ServerResponse, recorded: Recorded) => void
 
-/** Every request is recorded before the script sees it. */
-export async function scripted(script: Script): Promise<Scripted> {
+/** Every request is recorded before the script sees it. With a certificate it serves https. */
+export async function scripted(script: Script, certificate?: { cert: string; key: string }): Promise<Scripted> {
   const requests: Recorded[] = []
   const sockets = new Set<Socket>()
-  const server = http.createServer({ requestTimeout: 0, maxHeaderSize: 128 * 1024 }, (request, response) => {
+  const listen: http.RequestListener = (request, response) => {
     const { method = '', url = '', headers } = request
     const recorded = { method, target: url, headers, bytes: 0, complete: false, broken: false }
     requests.push(recorded)
@@ -42,7 +43,11 @@ export async function scripted(script: Script): Promise<Scripted> {
     })
     response.on('error', () => {})
     script(request, response, recorded)
-  })
+  }
+  const options = { requestTimeout: 0, maxHeaderSize: 128 * 1024 }
+  const server = certificate
+    ? https.createServer({ ...options, ...certificate }, listen)
+    : http.createServer(options, listen)
   server.on('connection', (socket) => {
     sockets.add(socket)
     socket.on('close', () => sockets.delete(socket))

@@ -1,0 +1,418 @@
+/** TLS on both sides: certificates served and taken anew, authorities that upstreams are checked against, one way (WAY=…). */
+import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import { mkdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
+import http2 from 'node:http2'
+import { join } from 'node:path'
+import { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import { after, before, test } from 'node:test'
+import { connect, type PeerCertificate } from 'node:tls'
+import { type Certificate, certify } from './parts/certificates.ts'
+import { run, temporaryFolder, until } from './parts/children.ts'
+import {
+  answerOf,
+  digestOf,
+  digestOfStream,
+  heldAfterFirst,
+  makeImage,
+  noise,
+  open,
+  pull,
+  push,
+  send,
+  trusted,
+  withDigest,
+} from './parts/client.ts'
+import { program } from './parts/packages.ts'
+import { findRegistry, type Registry } from './parts/registries.ts'
+import { type Router, root, startRouter, type Way, ways } from './parts/router.ts'
+import { answer, type Script, type Scripted, scripted } from './parts/scripted.ts'
+
+const way = (process.env.WAY ?? 'node') as Way
+const say = (line: string) => console.error(line)
+const skopeo = await program(['skopeo'], 'skopeo', say)
+if (!skopeo && process.env.CI === 'true') throw new Error('skopeo is missing')
+const needsSkopeo = { skip: skopeo ? false : 'SKOPEO IS MISSING: install it to run this test' }
+
+const mebibyte = 1024 * 1024
+const image = makeImage({ 'a.txt': 'a', 'b.txt': 'b' })
+const here = 'DNS:registry.example,IP:127.0.0.1'
+const blob = `/v2/a/blobs/${digestOf('x')}`
+const upload = '/v2/a/blobs/uploads/1'
+
+let folder: string
+let authority: Certificate
+let first: Certificate
+let second: Certificate
+let hosted: Registry
+let cache: Registry
+/** Both sides of a router that serves and asks with TLS. */
+let serving: Record<string, string>
+let trusting: Record<string, string>
+const unclosed: (() => Promise<unknown>)[] = []
+
+before(async () => {
+  folder = temporaryFolder()
+  authority = await certify(folder, 'authority')
+  first = await certify(folder, 'first', here, authority)
+  second = await certify(folder, 'second', here, authority)
+  trusted.ca = authority.cert
+  serving = { TLS_CERT_FILE: first.certFile, TLS_KEY_FILE: first.keyFile }
+  trusting = { CA_FILE: authority.certFile, LOOKUP_TTL: '0' }
+  const launch = await findRegistry(say)
+  const hub = await launch({ name: 'hub', folder })
+  await push(hub.url, 'public/app', 'v1', image)
+  hosted = await launch({ name: 'hosted', folder, certificate: first })
+  cache = await launch({ name: 'cache', folder, certificate: first, proxyOf: hub.url })
+  unclosed.push(hub.stop, hosted.stop, cache.stop)
+})
+after(() => Promise.all(unclosed.map((close) => close())))
+
+/** A router, stopped at the end whatever becomes of the test. */
+async function started(env: Record<string, string>): Promise<Router> {
+  const router = await startRouter(way, env)
+  unclosed.push(() => router.stop('SIGKILL'))
+  return router
+}
+
+/** A router with TLS on both sides, before a scripted hosted registry. */
+async function behindTls(
+  script: Script,
+  env = {},
+  certificate = first,
+): Promise<{ router: Router; upstream: Scripted }> {
+  const upstream = await scripted(script, certificate)
+  unclosed.push(upstream.close)
+  const hosts = { HOSTED_HOSTNAME: `https://${upstream.host}`, PROXY_HOSTNAME: cache.url, HOSTED_NAMES: 'a' }
+  return { router: await started({ ...hosts, ...serving, ...trusting, ...env }), upstream }
+}
+
+interface Got {
+  status: number
+  version: string
+  headers: Record<string, unknown>
+  digest: string
+  text: string
+}
+type Ask = (url: string, method: string, target: string, body?: Readable, headers?: object) => Promise<Got>
+
+async function received(stream: Readable): Promise<Pick<Got, 'digest' | 'text'>> {
+  const hash = createHash('sha256')
+  let text = ''
+  for await (const chunk of stream) {
+    hash.update(chunk)
+    if (text.length < mebibyte) text += chunk
+  }
+  return { digest: `sha256:${hash.digest('hex')}`, text }
+}
+
+const http1: Ask = async (url, method, target, body, headers = {}) => {
+  const request = open(url, method, target, { ...headers })
+  const answered = answerOf(request)
+  if (body) pipeline(body, request).catch(() => {})
+  else request.end()
+  const reply = await answered
+  const { statusCode = 0, httpVersion: version } = reply
+  return { status: statusCode, version, headers: reply.headers, ...(await received(reply)) }
+}
+
+const http2Ask: Ask = async (url, method, target, body, headers = {}) => {
+  const session = http2.connect(url, trusted)
+  session.on('error', () => {})
+  try {
+    const request = session.request({ ':method': method, ':path': target, ...headers }, { endStream: !body })
+    const answered = new Promise<http2.IncomingHttpHeaders>((resolve, reject) => {
+      request.once('response', resolve).on('error', reject)
+      request.once('close', () => reject(new Error('closed')))
+    })
+    if (body) pipeline(body, request).catch(() => {})
+    const fields = await answered
+    const got = await received(request)
+    if (request.rstCode) throw new Error(`the stream was reset: ${request.rstCode}`)
+    return { status: Number(fields[':status']), version: '2.0', headers: fields, ...got }
+  } finally {
+    session.destroy()
+  }
+}
+
+/** Deno alone offers HTTP/2, and Go's clients take it: docker, containerd, skopeo. */
+const protocols: [name: string, ask: Ask][] = [['HTTP/1.1', http1]]
+if (way === 'deno') protocols.push(['HTTP/2', http2Ask])
+
+test('an image is pushed and pulled with TLS on both sides; from the cache too', async () => {
+  const router = await started({ HOSTED_HOSTNAME: hosted.url, PROXY_HOSTNAME: cache.url, ...serving, ...trusting })
+  await push(router.url, 'team/app', 'v1', image)
+  for (const name of ['team/app', 'public/app']) assert.equal(await pull(router.url, name, 'v1'), image.digest)
+  const reply = await send(router.url, 'GET', '/livez', { headers: { 'X-Request-Id': 'mine' } })
+  assert.equal(reply.headers['x-request-id'], 'mine')
+  assert.deepEqual(router.odd(), [])
+  assert.equal(await router.stop(), 0)
+})
+
+test('skopeo pushes and pulls with the authority in its folder of certificates', needsSkopeo, async () => {
+  const router = await started({ HOSTED_HOSTNAME: hosted.url, PROXY_HOSTNAME: cache.url, ...serving, ...trusting })
+  const certificates = join(folder, 'certs.d')
+  mkdirSync(certificates, { recursive: true })
+  writeFileSync(join(certificates, 'ca.crt'), authority.cert)
+  const copy = [skopeo as string, '--insecure-policy', 'copy']
+  const layout = `oci:${join(folder, 'layout')}:v1`
+  const at = (name: string) => `docker://${router.host}/${name}:v1`
+  await run([...copy, '--src-cert-dir', certificates, at('public/app'), layout])
+  await run([...copy, '--dest-cert-dir', certificates, layout, at('skopeo/app')])
+  await run([...copy, '--src-cert-dir', certificates, at('skopeo/app'), layout])
+  await assert.rejects(run([...copy, at('public/app'), layout]), /unknown authority/)
+  await router.stop()
+})
+
+for (const [protocol, ask] of protocols) {
+  test(`${protocol}: a blob of 64 MiB arrives in hosted and comes back byte for byte, its length known or not`, async () => {
+    const router = await started({ HOSTED_HOSTNAME: hosted.url, PROXY_HOSTNAME: cache.url, ...serving, ...trusting })
+    for (const sized of [true, false]) {
+      const name = `big/${protocol.replace(/\W/g, '').toLowerCase()}${sized ? '-sized' : ''}`
+      const digest = await digestOfStream(noise(64 * mebibyte, 1))
+      const { location } = (await ask(router.url, 'POST', `/v2/${name}/blobs/uploads/`)).headers
+      const length = sized ? { 'content-length': 64 * mebibyte } : {}
+      const sent = await ask(router.url, 'PATCH', `${location}`, noise(64 * mebibyte, 1), length)
+      assert.equal(sent.status, 202, sent.text)
+      assert.equal((await ask(router.url, 'PUT', withDigest(`${sent.headers.location}`, digest))).status, 201)
+      const got = await ask(router.url, 'GET', `/v2/${name}/blobs/${digest}`)
+      assert.deepEqual([got.digest, got.headers['content-length']], [digest, `${64 * mebibyte}`])
+      assert.equal(got.version, protocol === 'HTTP/2' ? '2.0' : '1.1')
+      const head = await ask(router.url, 'HEAD', `/v2/${name}/blobs/${digest}`)
+      assert.equal(head.headers['content-length'], `${64 * mebibyte}`)
+    }
+    assert.deepEqual(router.odd(), [])
+    await router.stop()
+  })
+
+  test(`${protocol}: hosted breaks in the middle of a blob: an error for the client, never a clean end`, async () => {
+    const breaks: Script = (_, response, { headers }) => {
+      response.writeHead(200, headers.range ? {} : { 'Content-Length': mebibyte })
+      response.write(Buffer.alloc(1000), () => setTimeout(() => response.destroy(), 50))
+    }
+    const { router } = await behindTls(breaks)
+    for (const headers of [{}, { range: 'bytes=0-' }])
+      await assert.rejects(ask(router.url, 'GET', blob, undefined, headers))
+    await router.stop()
+  })
+
+  test(`${protocol}: a client that leaves in the middle of an upload: hosted sees a broken request; nobody is blamed`, async () => {
+    const { router, upstream } = await behindTls((request) => request.resume())
+    async function* half() {
+      yield Buffer.alloc(1000)
+      await until('hosted to have the first half', () => upstream.requests.at(-1)?.bytes === 1000)
+      throw new Error('gone')
+    }
+    await assert.rejects(ask(router.url, 'PATCH', upload, Readable.from(half())))
+    await until('hosted to see it', () => upstream.requests.at(-1)?.broken)
+    assert.deepEqual([upstream.requests.length, upstream.requests[0]?.complete], [1, false])
+    await until('the log to say so', () => router.log().some(({ status }) => status === 499))
+    assert.ok(!router.log().some(({ message }) => message === 'no usable answer'))
+    await router.stop()
+  })
+
+  test(`${protocol}: hosted refuses an upload while it is still sent: the client gets that answer`, async () => {
+    const early: Script = (request, response) => {
+      request.once('data', () => response.writeHead(413).end('{"errors":[{"code":"DENIED"}]}')).resume()
+    }
+    const { router } = await behindTls(early)
+    const got = await ask(router.url, 'PATCH', upload, noise(16 * mebibyte, 1))
+    assert.deepEqual([got.status, got.text], [413, '{"errors":[{"code":"DENIED"}]}'])
+    assert.equal((await ask(router.url, 'GET', '/livez')).status, 200)
+    assert.equal(await router.stop(), 0)
+  })
+}
+
+if (way !== 'deno') {
+  test('IDLE_TIMEOUT ends a pull and an upload on which nothing moves', async () => {
+    const stalls: Script = (request, response) => {
+      if (request.method === 'GET') response.writeHead(200, { 'Content-Length': 100 }).write('half')
+    }
+    const { router, upstream } = await behindTls(stalls, { IDLE_TIMEOUT: '0.3' })
+    await assert.rejects(http1(router.url, 'GET', blob))
+    const request = open(router.url, 'PATCH', upload, { 'Content-Length': 100 })
+    request.write('half')
+    await assert.rejects(answerOf(request))
+    await until('the upstream to be free', () => upstream.requests.every(({ broken }) => broken))
+    await router.stop()
+  })
+}
+
+/** What must not pass for hosted, and what the log says of it on any of the runtimes. */
+const strangers: [what: string, names: string, own: boolean, env: Record<string, string>, cause: RegExp][] = [
+  ['no CA_FILE', here, true, { CA_FILE: '' }, /verify the first certificate|self.signed|UnknownIssuer/i],
+  ['another host', 'DNS:elsewhere.example', true, {}, /altname|not valid for name/i],
+  ['another authority', here, false, {}, /verify the first certificate|UnknownIssuer/i],
+]
+for (const [what, names, own, env, cause] of strangers) {
+  test(`a wrong certificate of hosted (${what}) is failed, whatever NODE_TLS_REJECT_UNAUTHORIZED says; the log says why`, async () => {
+    const other = own ? authority : await certify(folder, 'other-authority')
+    const certificate = await certify(folder, 'stranger', names, other)
+    const { router, upstream } = await behindTls(
+      answer(200),
+      { ...env, NODE_TLS_REJECT_UNAUTHORIZED: '0' },
+      certificate,
+    )
+    for (let i = 0; i < 4; i++) {
+      const headers = { Authorization: 'Basic Y2FuYXJ5' }
+      const reply = await send(router.url, 'GET', '/v2/a/manifests/1', { headers })
+      const [{ code, detail }] = reply.json().errors
+      assert.deepEqual([reply.status, code, detail[0].verdict], [502, 'UNAVAILABLE', 'failed'])
+      assert.equal(detail[0].reason, i < 3 ? 'no answer' : 'failed lately')
+    }
+    const told = router.log().find(({ message }) => message === 'no usable answer')
+    assert.match(`${told?.cause}`, cause)
+    assert.equal(upstream.requests.length, 0)
+    await router.stop()
+  })
+}
+
+test('the realm of a token is asked with CA_FILE; without it gets no login, and the proxy counts as failed', async () => {
+  const realm = await scripted(answer(200, {}, '{"token":"granted"}'), first)
+  const challenge = { 'WWW-Authenticate': `Bearer realm="https://${realm.host}/token",service="x"` }
+  const proxy = await scripted((request, response, recorded) => {
+    const granted = request.headers.authorization === 'Bearer granted'
+    const script = granted ? answer(200, { 'Content-Length': 2 }, '{}') : answer(401, challenge)
+    script(request, response, recorded)
+  }, first)
+  unclosed.push(realm.close, proxy.close)
+  const login = { PROXY_USERNAME: 'router', PROXY_PASSWORD: 'canary' }
+  const hosts = { HOSTED_HOSTNAME: hosted.url, PROXY_HOSTNAME: `https://${proxy.host}` }
+  const router = await started({ ...hosts, ...serving, ...trusting, ...login })
+  assert.equal((await send(router.url, 'GET', '/v2/public/app/manifests/v1')).status, 200)
+  assert.equal(realm.requests.length, 1)
+  await router.stop()
+  const stranger = await scripted(answer(200, {}, '{"token":"granted"}'), await certify(folder, 'alone'))
+  unclosed.push(stranger.close)
+  challenge['WWW-Authenticate'] = `Bearer realm="https://${stranger.host}/token",service="x"`
+  const wary = await started({ ...hosts, ...serving, ...trusting, ...login })
+  assert.equal((await send(wary.url, 'GET', '/v2/public/app/manifests/v1')).status, 502)
+  assert.equal(stranger.requests.length, 0)
+  await wary.stop()
+})
+
+/** The certificate a new connection gets. */
+function certificateAt({ host }: Router): Promise<string> {
+  const [hostname, port] = host.split(':')
+  return new Promise((resolve, reject) => {
+    const socket = connect({ host: hostname, port: Number(port), ...trusted })
+    socket.once('secureConnect', () => {
+      const { subject } = socket.getPeerCertificate() as PeerCertificate
+      socket.destroy()
+      resolve(`${subject.CN}`)
+    })
+    socket.once('error', reject)
+  })
+}
+
+for (const [protocol, ask] of protocols) {
+  test(`${protocol}: new certificates are taken without a restart, behind swapped symlinks too; what is in flight ends whole`, async () => {
+    // As Kubernetes mounts a secret: the files are links into `..data`, which is a link to a folder, and is replaced.
+    const mount = join(folder, `mount-${protocol.replace(/\W/g, '')}`)
+    const put = (name: string, { cert, key }: { cert: string; key: string }) => {
+      mkdirSync(join(mount, name), { recursive: true })
+      writeFileSync(join(mount, name, 'tls.crt'), cert)
+      writeFileSync(join(mount, name, 'tls.key'), key)
+      symlinkSync(name, join(mount, '..new'))
+      renameSync(join(mount, '..new'), join(mount, '..data'))
+    }
+    put('1', first)
+    for (const file of ['tls.crt', 'tls.key']) symlinkSync(join('..data', file), join(mount, file))
+    let release = () => {}
+    const held = new Promise<void>((resolve) => {
+      release = resolve
+    })
+    const slow: Script = async (request, response) => {
+      if (request.method === 'PATCH') return request.resume().on('end', () => response.writeHead(202).end())
+      response.writeHead(200, { 'Content-Length': 4 * mebibyte })
+      await pipeline(heldAfterFirst(noise(4 * mebibyte, 2), held), response)
+    }
+    const files = { TLS_CERT_FILE: join(mount, 'tls.crt'), TLS_KEY_FILE: join(mount, 'tls.key') }
+    const { router, upstream } = await behindTls(slow, files)
+    const pulled = ask(router.url, 'GET', blob)
+    const pushed = ask(router.url, 'PATCH', upload, Readable.from(heldAfterFirst(noise(4 * mebibyte, 3), held)))
+    await until('both to be in flight', () => upstream.requests.some(({ bytes }) => bytes > 0) && upstream.requests[1])
+    assert.equal(await certificateAt(router), 'first')
+
+    // cert-manager writes the one, then the other.
+    put('2', { cert: second.cert, key: first.key })
+    await router.child.line(
+      /"message":"the new certificate cannot be used, the old one stays","cause":"[A-Z_ a-z]* do not fit each other"/,
+    )
+    assert.equal(await certificateAt(router), 'first')
+    put('3', second)
+    await router.child.line(/"message":"new certificate"/)
+    assert.equal(await certificateAt(router), 'second')
+    put('4', { cert: 'junk', key: second.key })
+    await router.child.line(/"cause":"must hold certificates in PEM"/)
+    assert.equal(await certificateAt(router), 'second')
+
+    release()
+    assert.equal((await pulled).digest, await digestOfStream(noise(4 * mebibyte, 2)))
+    assert.equal((await pushed).status, 202)
+    const patch = upstream.requests.find(({ method }) => method === 'PATCH')
+    assert.deepEqual([patch?.bytes, patch?.complete], [4 * mebibyte, true])
+    const warnings = router.log().filter(({ message }) => /certificate cannot/.test(`${message}`))
+    assert.equal(warnings.length, 2)
+    assert.ok(!/PRIVATE|BEGIN/.test(router.child.lines.join()))
+    assert.deepEqual(router.odd(), [])
+    assert.equal((await ask(router.url, 'GET', '/livez')).status, 200)
+    assert.equal(await router.stop(), 0)
+  })
+}
+
+test('with a certificate a bare AGGREGATE_HOSTNAME is https; a scheme that is given stays', async () => {
+  for (const [name, scheme] of [
+    ['registry.example', 'https'],
+    ['http://registry.example', 'http'],
+  ] as const) {
+    const { router, upstream } = await behindTls(answer(200), { AGGREGATE_HOSTNAME: name })
+    await send(router.url, 'GET', '/v2/a/tags/list')
+    const { headers } = upstream.requests[0] ?? {}
+    assert.deepEqual([headers?.['x-forwarded-proto'], headers?.['x-forwarded-host']], [scheme, 'registry.example'])
+    await router.stop()
+  }
+})
+
+test('--healthcheck asks over TLS, also while the files hold the next certificate', async () => {
+  const files = { TLS_CERT_FILE: join(folder, 'live.pem'), TLS_KEY_FILE: join(folder, 'live.key') }
+  writeFileSync(files.TLS_CERT_FILE, first.cert)
+  writeFileSync(files.TLS_KEY_FILE, first.key)
+  const { router } = await behindTls(answer(200), files)
+  const env = { ...files, AGGREGATE_HOSTNAME: 'registry.example', HOSTED_HOSTNAME: 'x', PROXY_HOSTNAME: 'x' }
+  const [HOST, PORT] = router.host.split(':')
+  const healthcheck = () => run([...ways[way], '--healthcheck'], { cwd: root, env: { ...env, HOST, PORT } })
+  await healthcheck()
+  writeFileSync(files.TLS_CERT_FILE, second.cert)
+  await healthcheck()
+  await router.stop()
+  await assert.rejects(healthcheck())
+})
+
+test('files that cannot be used stop the start with one line a fault, and nothing of the key in it', async () => {
+  const wrong: [Record<string, string>, RegExp[]][] = [
+    [{ TLS_CERT_FILE: first.certFile }, [/TLS_CERT_FILE and TLS_KEY_FILE need each other$/]],
+    [{ TLS_KEY_FILE: first.keyFile }, [/TLS_CERT_FILE and TLS_KEY_FILE need each other$/]],
+    [
+      { TLS_CERT_FILE: '/nowhere', TLS_KEY_FILE: first.certFile, CA_FILE: first.keyFile },
+      [
+        /TLS_CERT_FILE cannot be read: ENOENT$/,
+        /TLS_KEY_FILE must hold a private key/,
+        /CA_FILE must hold certificates/,
+      ],
+    ],
+    [
+      { TLS_CERT_FILE: first.certFile, TLS_KEY_FILE: second.keyFile },
+      [/TLS_CERT_FILE and TLS_KEY_FILE do not fit each other$/],
+    ],
+  ]
+  const hosts = { AGGREGATE_HOSTNAME: 'registry.example', HOSTED_HOSTNAME: 'x', PROXY_HOSTNAME: 'x', PORT: '0' }
+  for (const [env, faults] of wrong) {
+    const failure = await run([...ways[way]], { cwd: root, env: { ...hosts, ...env } }).catch((error) => error.message)
+    const [ended, ...lines] = failure.trim().split('\n')
+    assert.match(ended, /ended with 1:$/)
+    assert.equal(lines.length, faults.length, failure)
+    for (const [i, fault] of faults.entries()) assert.match(lines[i], fault)
+  }
+})
