@@ -24,6 +24,9 @@ test('three variables are enough; the rest has the defaults of the README', () =
   assert.deepEqual(rest, {
     port: 5000,
     host: '0.0.0.0',
+    tlsCertFile: '',
+    tlsKeyFile: '',
+    ca: [],
     hostedTimeout: 30,
     proxyTimeout: 15,
     writeTimeout: 900,
@@ -85,6 +88,11 @@ test("the router's own login: a name and a password, or a file of it, both or ne
     { PUSH_USERS: 'a' },
     { HTPASSWD_FILE: '/nowhere' },
     { HTPASSWD_FILE: 'package.json' },
+    { TLS_CERT_FILE: '/nowhere' },
+    { TLS_CERT_FILE: 'package.json' },
+    { TLS_KEY_FILE: 'package.json' },
+    { CA_FILE: '/nowhere/canary' },
+    { CA_FILE: 'package.json' },
   ]) {
     const lines = faults(environment)
     assert.equal(lines.length, 1)

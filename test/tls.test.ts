@@ -88,16 +88,7 @@ async function behindTls(
   return { router: await started({ ...hosts, ...serving, ...trusting, ...env }), upstream }
 }
 
-interface Got {
-  status: number
-  version: string
-  headers: Record<string, unknown>
-  digest: string
-  text: string
-}
-type Ask = (url: string, method: string, target: string, body?: Readable, headers?: object) => Promise<Got>
-
-async function received(stream: Readable): Promise<Pick<Got, 'digest' | 'text'>> {
+async function received(stream: Readable): Promise<{ digest: string; text: string }> {
   const hash = createHash('sha256')
   let text = ''
   for await (const chunk of stream) {
@@ -107,38 +98,14 @@ async function received(stream: Readable): Promise<Pick<Got, 'digest' | 'text'>>
   return { digest: `sha256:${hash.digest('hex')}`, text }
 }
 
-const http1: Ask = async (url, method, target, body, headers = {}) => {
+async function ask(url: string, method: string, target: string, body?: Readable, headers: object = {}) {
   const request = open(url, method, target, { ...headers })
   const answered = answerOf(request)
   if (body) pipeline(body, request).catch(() => {})
   else request.end()
   const reply = await answered
-  const { statusCode = 0, httpVersion: version } = reply
-  return { status: statusCode, version, headers: reply.headers, ...(await received(reply)) }
+  return { status: reply.statusCode, headers: reply.headers, ...(await received(reply)) }
 }
-
-const http2Ask: Ask = async (url, method, target, body, headers = {}) => {
-  const session = http2.connect(url, trusted)
-  session.on('error', () => {})
-  try {
-    const request = session.request({ ':method': method, ':path': target, ...headers }, { endStream: !body })
-    const answered = new Promise<http2.IncomingHttpHeaders>((resolve, reject) => {
-      request.once('response', resolve).on('error', reject)
-      request.once('close', () => reject(new Error('closed')))
-    })
-    if (body) pipeline(body, request).catch(() => {})
-    const fields = await answered
-    const got = await received(request)
-    if (request.rstCode) throw new Error(`the stream was reset: ${request.rstCode}`)
-    return { status: Number(fields[':status']), version: '2.0', headers: fields, ...got }
-  } finally {
-    session.destroy()
-  }
-}
-
-/** Deno alone offers HTTP/2, and Go's clients take it: docker, containerd, skopeo. */
-const protocols: [name: string, ask: Ask][] = [['HTTP/1.1', http1]]
-if (way === 'deno') protocols.push(['HTTP/2', http2Ask])
 
 test('an image is pushed and pulled with TLS on both sides; from the cache too', async () => {
   const router = await started({ HOSTED_HOSTNAME: hosted.url, PROXY_HOSTNAME: cache.url, ...serving, ...trusting })
@@ -165,72 +132,101 @@ test('skopeo pushes and pulls with the authority in its folder of certificates',
   await router.stop()
 })
 
-for (const [protocol, ask] of protocols) {
-  test(`${protocol}: a blob of 64 MiB arrives in hosted and comes back byte for byte, its length known or not`, async () => {
-    const router = await started({ HOSTED_HOSTNAME: hosted.url, PROXY_HOSTNAME: cache.url, ...serving, ...trusting })
-    for (const sized of [true, false]) {
-      const name = `big/${protocol.replace(/\W/g, '').toLowerCase()}${sized ? '-sized' : ''}`
-      const digest = await digestOfStream(noise(64 * mebibyte, 1))
-      const { location } = (await ask(router.url, 'POST', `/v2/${name}/blobs/uploads/`)).headers
-      const length = sized ? { 'content-length': 64 * mebibyte } : {}
-      const sent = await ask(router.url, 'PATCH', `${location}`, noise(64 * mebibyte, 1), length)
-      assert.equal(sent.status, 202, sent.text)
-      assert.equal((await ask(router.url, 'PUT', withDigest(`${sent.headers.location}`, digest))).status, 201)
-      const got = await ask(router.url, 'GET', `/v2/${name}/blobs/${digest}`)
-      assert.deepEqual([got.digest, got.headers['content-length']], [digest, `${64 * mebibyte}`])
-      assert.equal(got.version, protocol === 'HTTP/2' ? '2.0' : '1.1')
-      const head = await ask(router.url, 'HEAD', `/v2/${name}/blobs/${digest}`)
-      assert.equal(head.headers['content-length'], `${64 * mebibyte}`)
+test(`a blob of 64 MiB arrives in hosted and comes back byte for byte, its length known or not`, async () => {
+  const router = await started({ HOSTED_HOSTNAME: hosted.url, PROXY_HOSTNAME: cache.url, ...serving, ...trusting })
+  for (const sized of [true, false]) {
+    const name = `big/${sized ? 'sized' : 'chunked'}`
+    const digest = await digestOfStream(noise(64 * mebibyte, 1))
+    const { location } = (await ask(router.url, 'POST', `/v2/${name}/blobs/uploads/`)).headers
+    const length = sized ? { 'content-length': 64 * mebibyte } : {}
+    const sent = await ask(router.url, 'PATCH', `${location}`, noise(64 * mebibyte, 1), length)
+    assert.equal(sent.status, 202, sent.text)
+    assert.equal((await ask(router.url, 'PUT', withDigest(`${sent.headers.location}`, digest))).status, 201)
+    const got = await ask(router.url, 'GET', `/v2/${name}/blobs/${digest}`)
+    assert.deepEqual([got.digest, got.headers['content-length']], [digest, `${64 * mebibyte}`])
+    const head = await ask(router.url, 'HEAD', `/v2/${name}/blobs/${digest}`)
+    assert.equal(head.headers['content-length'], `${64 * mebibyte}`)
+  }
+  assert.deepEqual(router.odd(), [])
+  await router.stop()
+})
+
+test(`hosted breaks in the middle of a blob: an error for the client, never a clean end`, async () => {
+  const breaks: Script = (_, response, { headers }) => {
+    response.writeHead(200, headers.range ? {} : { 'Content-Length': mebibyte })
+    response.write(Buffer.alloc(1000), () => setTimeout(() => response.destroy(), 50))
+  }
+  const { router } = await behindTls(breaks)
+  for (const headers of [{}, { range: 'bytes=0-' }])
+    await assert.rejects(ask(router.url, 'GET', blob, undefined, headers))
+  await router.stop()
+})
+
+test(`a client that leaves in the middle of an upload: hosted sees a broken request; nobody is blamed`, async () => {
+  const { router, upstream } = await behindTls((request) => request.resume())
+  async function* half() {
+    yield Buffer.alloc(1000)
+    await until('hosted to have the first half', () => upstream.requests.at(-1)?.bytes === 1000)
+    throw new Error('gone')
+  }
+  await assert.rejects(ask(router.url, 'PATCH', upload, Readable.from(half())))
+  await until('hosted to see it', () => upstream.requests.at(-1)?.broken)
+  assert.deepEqual([upstream.requests.length, upstream.requests[0]?.complete], [1, false])
+  await until('the log to say so', () => router.log().some(({ status }) => status === 499))
+  assert.ok(!router.log().some(({ message }) => message === 'no usable answer'))
+  await router.stop()
+})
+
+test(`hosted refuses an upload while it is still sent: the client gets that answer`, async () => {
+  const early: Script = (request, response) => {
+    request.once('data', () => response.writeHead(413).end('{"errors":[{"code":"DENIED"}]}')).resume()
+  }
+  const { router } = await behindTls(early)
+  const got = await ask(router.url, 'PATCH', upload, noise(16 * mebibyte, 1))
+  assert.deepEqual([got.status, got.text], [413, '{"errors":[{"code":"DENIED"}]}'])
+  assert.equal((await ask(router.url, 'GET', '/livez')).status, 200)
+  assert.equal(await router.stop(), 0)
+})
+
+test('HTTP/2 is not offered: Deno takes an upload that its client cancels in it for a whole one', async () => {
+  const { router } = await behindTls(answer(200))
+  const offered = await new Promise((resolve, reject) => {
+    const socket = connect({ ...placeOf(router), ...trusted, ALPNProtocols: ['h2', 'http/1.1'] })
+    socket.once('secureConnect', () => resolve(socket.destroy().alpnProtocol)).once('error', reject)
+  })
+  assert.equal(offered, 'http/1.1')
+  await router.stop()
+})
+
+if (way === 'deno') {
+  test('HTTP/2 without TLS: an upload of unknown length is refused, one of known length that is cancelled never whole', async () => {
+    const upstream = await scripted((request, response) => request.resume().on('end', () => response.end()))
+    unclosed.push(upstream.close)
+    const router = await started({ HOSTED_HOSTNAME: upstream.host, PROXY_HOSTNAME: cache.url })
+    const session = http2.connect(router.url).on('error', () => {})
+    const ask = (headers: object) => {
+      const request = session.request({ ':method': 'PATCH', ':path': upload, ...headers }, { endStream: false })
+      request.on('error', () => {}).write('half')
+      return request
     }
-    assert.deepEqual(router.odd(), [])
+    const unsized = ask({})
+    const status = await new Promise((resolve) => unsized.once('response', (fields) => resolve(fields[':status'])))
+    assert.deepEqual([status, upstream.requests.length], [411, 0])
+    const sized = ask({ 'content-length': 8 })
+    await until('hosted to have half', () => upstream.requests[0]?.bytes === 4)
+    sized.close(http2.constants.NGHTTP2_CANCEL)
+    await until('hosted to see it', () => upstream.requests[0]?.broken)
+    assert.equal(upstream.requests[0]?.complete, false)
+    session.destroy()
     await router.stop()
   })
-
-  test(`${protocol}: hosted breaks in the middle of a blob: an error for the client, never a clean end`, async () => {
-    const breaks: Script = (_, response, { headers }) => {
-      response.writeHead(200, headers.range ? {} : { 'Content-Length': mebibyte })
-      response.write(Buffer.alloc(1000), () => setTimeout(() => response.destroy(), 50))
-    }
-    const { router } = await behindTls(breaks)
-    for (const headers of [{}, { range: 'bytes=0-' }])
-      await assert.rejects(ask(router.url, 'GET', blob, undefined, headers))
-    await router.stop()
-  })
-
-  test(`${protocol}: a client that leaves in the middle of an upload: hosted sees a broken request; nobody is blamed`, async () => {
-    const { router, upstream } = await behindTls((request) => request.resume())
-    async function* half() {
-      yield Buffer.alloc(1000)
-      await until('hosted to have the first half', () => upstream.requests.at(-1)?.bytes === 1000)
-      throw new Error('gone')
-    }
-    await assert.rejects(ask(router.url, 'PATCH', upload, Readable.from(half())))
-    await until('hosted to see it', () => upstream.requests.at(-1)?.broken)
-    assert.deepEqual([upstream.requests.length, upstream.requests[0]?.complete], [1, false])
-    await until('the log to say so', () => router.log().some(({ status }) => status === 499))
-    assert.ok(!router.log().some(({ message }) => message === 'no usable answer'))
-    await router.stop()
-  })
-
-  test(`${protocol}: hosted refuses an upload while it is still sent: the client gets that answer`, async () => {
-    const early: Script = (request, response) => {
-      request.once('data', () => response.writeHead(413).end('{"errors":[{"code":"DENIED"}]}')).resume()
-    }
-    const { router } = await behindTls(early)
-    const got = await ask(router.url, 'PATCH', upload, noise(16 * mebibyte, 1))
-    assert.deepEqual([got.status, got.text], [413, '{"errors":[{"code":"DENIED"}]}'])
-    assert.equal((await ask(router.url, 'GET', '/livez')).status, 200)
-    assert.equal(await router.stop(), 0)
-  })
-}
-
-if (way !== 'deno') {
+} else {
   test('IDLE_TIMEOUT ends a pull and an upload on which nothing moves', async () => {
     const stalls: Script = (request, response) => {
       if (request.method === 'GET') response.writeHead(200, { 'Content-Length': 100 }).write('half')
     }
     const { router, upstream } = await behindTls(stalls, { IDLE_TIMEOUT: '0.3' })
-    await assert.rejects(http1(router.url, 'GET', blob))
+    await assert.rejects(ask(router.url, 'GET', blob))
     const request = open(router.url, 'PATCH', upload, { 'Content-Length': 100 })
     request.write('half')
     await assert.rejects(answerOf(request))
@@ -292,11 +288,15 @@ test('the realm of a token is asked with CA_FILE; without it gets no login, and 
   await wary.stop()
 })
 
+function placeOf({ host }: Router): { host: string; port: number } {
+  const [name = '', port] = host.split(':')
+  return { host: name, port: Number(port) }
+}
+
 /** The certificate a new connection gets. */
-function certificateAt({ host }: Router): Promise<string> {
-  const [hostname, port] = host.split(':')
+function certificateAt(router: Router): Promise<string> {
   return new Promise((resolve, reject) => {
-    const socket = connect({ host: hostname, port: Number(port), ...trusted })
+    const socket = connect({ ...placeOf(router), ...trusted })
     socket.once('secureConnect', () => {
       const { subject } = socket.getPeerCertificate() as PeerCertificate
       socket.destroy()
@@ -306,61 +306,59 @@ function certificateAt({ host }: Router): Promise<string> {
   })
 }
 
-for (const [protocol, ask] of protocols) {
-  test(`${protocol}: new certificates are taken without a restart, behind swapped symlinks too; what is in flight ends whole`, async () => {
-    // As Kubernetes mounts a secret: the files are links into `..data`, which is a link to a folder, and is replaced.
-    const mount = join(folder, `mount-${protocol.replace(/\W/g, '')}`)
-    const put = (name: string, { cert, key }: { cert: string; key: string }) => {
-      mkdirSync(join(mount, name), { recursive: true })
-      writeFileSync(join(mount, name, 'tls.crt'), cert)
-      writeFileSync(join(mount, name, 'tls.key'), key)
-      symlinkSync(name, join(mount, '..new'))
-      renameSync(join(mount, '..new'), join(mount, '..data'))
-    }
-    put('1', first)
-    for (const file of ['tls.crt', 'tls.key']) symlinkSync(join('..data', file), join(mount, file))
-    let release = () => {}
-    const held = new Promise<void>((resolve) => {
-      release = resolve
-    })
-    const slow: Script = async (request, response) => {
-      if (request.method === 'PATCH') return request.resume().on('end', () => response.writeHead(202).end())
-      response.writeHead(200, { 'Content-Length': 4 * mebibyte })
-      await pipeline(heldAfterFirst(noise(4 * mebibyte, 2), held), response)
-    }
-    const files = { TLS_CERT_FILE: join(mount, 'tls.crt'), TLS_KEY_FILE: join(mount, 'tls.key') }
-    const { router, upstream } = await behindTls(slow, files)
-    const pulled = ask(router.url, 'GET', blob)
-    const pushed = ask(router.url, 'PATCH', upload, Readable.from(heldAfterFirst(noise(4 * mebibyte, 3), held)))
-    await until('both to be in flight', () => upstream.requests.some(({ bytes }) => bytes > 0) && upstream.requests[1])
-    assert.equal(await certificateAt(router), 'first')
-
-    // cert-manager writes the one, then the other.
-    put('2', { cert: second.cert, key: first.key })
-    await router.child.line(
-      /"message":"the new certificate cannot be used, the old one stays","cause":"[A-Z_ a-z]* do not fit each other"/,
-    )
-    assert.equal(await certificateAt(router), 'first')
-    put('3', second)
-    await router.child.line(/"message":"new certificate"/)
-    assert.equal(await certificateAt(router), 'second')
-    put('4', { cert: 'junk', key: second.key })
-    await router.child.line(/"cause":"must hold certificates in PEM"/)
-    assert.equal(await certificateAt(router), 'second')
-
-    release()
-    assert.equal((await pulled).digest, await digestOfStream(noise(4 * mebibyte, 2)))
-    assert.equal((await pushed).status, 202)
-    const patch = upstream.requests.find(({ method }) => method === 'PATCH')
-    assert.deepEqual([patch?.bytes, patch?.complete], [4 * mebibyte, true])
-    const warnings = router.log().filter(({ message }) => /certificate cannot/.test(`${message}`))
-    assert.equal(warnings.length, 2)
-    assert.ok(!/PRIVATE|BEGIN/.test(router.child.lines.join()))
-    assert.deepEqual(router.odd(), [])
-    assert.equal((await ask(router.url, 'GET', '/livez')).status, 200)
-    assert.equal(await router.stop(), 0)
+test(`new certificates are taken without a restart, behind swapped symlinks too; what is in flight ends whole`, async () => {
+  // As Kubernetes mounts a secret: the files are links into `..data`, which is a link to a folder, and is replaced.
+  const mount = join(folder, 'mount')
+  const put = (name: string, { cert, key }: { cert: string; key: string }) => {
+    mkdirSync(join(mount, name), { recursive: true })
+    writeFileSync(join(mount, name, 'tls.crt'), cert)
+    writeFileSync(join(mount, name, 'tls.key'), key)
+    symlinkSync(name, join(mount, '..new'))
+    renameSync(join(mount, '..new'), join(mount, '..data'))
+  }
+  put('1', first)
+  for (const file of ['tls.crt', 'tls.key']) symlinkSync(join('..data', file), join(mount, file))
+  let release = () => {}
+  const held = new Promise<void>((resolve) => {
+    release = resolve
   })
-}
+  const slow: Script = async (request, response) => {
+    if (request.method === 'PATCH') return request.resume().on('end', () => response.writeHead(202).end())
+    response.writeHead(200, { 'Content-Length': 4 * mebibyte })
+    await pipeline(heldAfterFirst(noise(4 * mebibyte, 2), held), response)
+  }
+  const files = { TLS_CERT_FILE: join(mount, 'tls.crt'), TLS_KEY_FILE: join(mount, 'tls.key') }
+  const { router, upstream } = await behindTls(slow, files)
+  const pulled = ask(router.url, 'GET', blob)
+  const pushed = ask(router.url, 'PATCH', upload, Readable.from(heldAfterFirst(noise(4 * mebibyte, 3), held)))
+  await until('both to be in flight', () => upstream.requests.some(({ bytes }) => bytes > 0) && upstream.requests[1])
+  assert.equal(await certificateAt(router), 'first')
+
+  // cert-manager writes the one, then the other.
+  put('2', { cert: second.cert, key: first.key })
+  await router.child.line(
+    /"message":"the new certificate cannot be used, the old one stays","cause":"[A-Z_ a-z]* do not fit each other"/,
+  )
+  assert.equal(await certificateAt(router), 'first')
+  put('3', second)
+  await router.child.line(/"message":"new certificate"/)
+  assert.equal(await certificateAt(router), 'second')
+  put('4', { cert: 'junk', key: second.key })
+  await router.child.line(/"cause":"must hold certificates in PEM"/)
+  assert.equal(await certificateAt(router), 'second')
+
+  release()
+  assert.equal((await pulled).digest, await digestOfStream(noise(4 * mebibyte, 2)))
+  assert.equal((await pushed).status, 202)
+  const patch = upstream.requests.find(({ method }) => method === 'PATCH')
+  assert.deepEqual([patch?.bytes, patch?.complete], [4 * mebibyte, true])
+  const warnings = router.log().filter(({ message }) => /certificate cannot/.test(`${message}`))
+  assert.equal(warnings.length, 2)
+  assert.ok(!/PRIVATE|BEGIN/.test(router.child.lines.join()))
+  assert.deepEqual(router.odd(), [])
+  assert.equal((await ask(router.url, 'GET', '/livez')).status, 200)
+  assert.equal(await router.stop(), 0)
+})
 
 test('with a certificate a bare AGGREGATE_HOSTNAME is https; a scheme that is given stays', async () => {
   for (const [name, scheme] of [
