@@ -113,10 +113,7 @@ function denoFetch(deno: DenoGlobal, ca: string[]): Fetch {
     const once = fresh || (init.body && Number((init.headers as Headers).get('Content-Length') ?? 0) < 65_536)
     return fetch(url, { ...init, client: once ? unkept : kept } as RequestInit).catch((error: Error) => {
       const { message = '' } = (error.cause ?? {}) as Error
-      // What is not of the connection to the upstream is of the body.
-      throw init.body && message && !message.startsWith('error sending')
-        ? new DOMException(message, 'AbortError')
-        : error
+      throw /read(ing)? (request|HTTP\/1) body/.test(message) ? new DOMException(message, 'AbortError') : error
     })
   }
 }
