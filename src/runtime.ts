@@ -125,7 +125,7 @@ function bunWarning(): string | undefined {
 }
 
 function listenOnDeno(deno: DenoGlobal): Listen {
-  return async (handler, { port: wanted, host, tls }) => {
+  return async (handler, { port, host, tls }) => {
     let uploads = 0
     let stopping = false
     let noUpload = () => {}
@@ -151,17 +151,7 @@ function listenOnDeno(deno: DenoGlobal): Listen {
       }
       return handler(request, { address: remoteAddr.hostname?.replace(/^::ffff:/, ''), sent })
     }
-    if (tls) {
-      const server = listenWithTls(deno, answer, wanted, host, tls)
-      return {
-        ...server,
-        stop: async () => {
-          stopping = true
-          await server.stop()
-        },
-      }
-    }
-    const server = deno.serve({ port: wanted, hostname: host, onListen: () => {} }, answer)
+    const server = tls ? listenWithTls(deno, answer, port, host, tls) : listenInClear(deno, answer, port, host)
     const stop = async () => {
       // Deno's shutdown() breaks uploads in flight (denoland/deno#36809), so it waits for them and sends others away.
       stopping = true
@@ -170,10 +160,15 @@ function listenOnDeno(deno: DenoGlobal): Listen {
           noUpload = resolve
         })
       }
-      await server.shutdown()
+      await server.stop()
     }
-    return { port: server.addr.port, stop, renew: () => {} }
+    return { ...server, stop }
   }
+}
+
+function listenInClear(deno: DenoGlobal, answer: DenoHandler, port: number, host: string): Server {
+  const server = deno.serve({ port, hostname: host, onListen: () => {} }, answer)
+  return { port: server.addr.port, renew: () => {}, stop: () => server.shutdown() }
 }
 
 /**

@@ -9,7 +9,7 @@ import { pipeline } from 'node:stream/promises'
 import { after, before, test } from 'node:test'
 import { connect, type PeerCertificate } from 'node:tls'
 import { type Certificate, certify } from './parts/certificates.ts'
-import { run, temporaryFolder, until } from './parts/children.ts'
+import { run, start, temporaryFolder, until } from './parts/children.ts'
 import {
   answerOf,
   digestOf,
@@ -412,10 +412,14 @@ test('files that cannot be used stop the start with one line a fault, and nothin
   ]
   const hosts = { AGGREGATE_HOSTNAME: 'registry.example', HOSTED_HOSTNAME: 'x', PROXY_HOSTNAME: 'x', PORT: '0' }
   for (const [env, faults] of wrong) {
-    const failure = await run([...ways[way]], { cwd: root, env: { ...hosts, ...env } }).catch((error) => error.message)
-    const [ended, ...lines] = failure.trim().split('\n')
-    assert.match(ended, /ended with 1:$/)
-    assert.equal(lines.length, faults.length, failure)
-    for (const [i, fault] of faults.entries()) assert.match(lines[i], fault)
+    const child = start([...ways[way]], { cwd: root, env: { ...hosts, ...env } })
+    const listens = child.line(/"listening"/).then(
+      () => 'it listens',
+      () => child.ended,
+    )
+    assert.equal(await Promise.race([child.ended, listens]), 1)
+    const { lines } = child
+    assert.equal(lines.length, faults.length, lines.join('\n'))
+    for (const [i, fault] of faults.entries()) assert.match(lines[i] ?? '', fault)
   }
 })
