@@ -165,7 +165,7 @@ const upload = async (url: string, opened: Reply) => {
 
 test('a copy that takes long goes on without its client, which gets a fresh session; the next HEAD finds the blob', async () => {
   const slow = halves()
-  const router = await halfReal(slow.script, { WRITE_TIMEOUT: '0.5' })
+  const router = await halfReal(slow.script, { WRITE_TIMEOUT: '2' })
   assert.equal((await router.mount('slow/app')).status, 202)
   assert.ok(!(await holds('slow/app', digest)))
   for (const response of slow.waiting) response.end(content.subarray(50_000))
@@ -244,7 +244,7 @@ test('a hosted that is killed during a copy: a plain error, nothing half-stored,
 
 test('a client that leaves does not end a copy that is doing well', async () => {
   const slow = halves()
-  const router = await halfReal(slow.script, { WRITE_TIMEOUT: '0.5' })
+  const router = await halfReal(slow.script, { WRITE_TIMEOUT: '2' })
   const request = open(router.url, 'POST', `/v2/left/app/blobs/uploads/?mount=${digest}&from=library/base`)
   request.on('error', () => {})
   request.end()

@@ -99,8 +99,10 @@ test('what was asked and sent: the figures of /metrics', async () => {
   await push(url, 'team/app', '1.0', ownImage)
   await pull(url, 'team/app', '1.0')
   await pull(url, 'acme/app', 'latest')
+  const read = async () => (await send(url, 'GET', '/metrics')).body.toString()
+  await until('all else to be counted', async () => /requests_in_flight 1$/m.test(await read()))
   const { text } = await open(url)
-  const metrics = (await send(url, 'GET', '/metrics')).body.toString()
+  const metrics = await read()
   const figure = (name: string, ...labels: string[]) => {
     const line = metrics
       .split('\n')

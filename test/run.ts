@@ -82,8 +82,8 @@ const suites: Suite[][] = [
   ...Object.keys(ways).flatMap((way) => [
     [tests('e2e', way), tests('memory', way), tests('mount', way), tests('referrers', way)],
     [tests('faults', way), tests('faults', way, forgetful), tests('e2e', way, forgetful), tests('broken', way)],
-    [tests('hostile', way), tests('names', way), tests('login', way), tests('access', way)],
-    [tests('scale', way), tests('explain', way), tests('page', way), tests('tls', way)],
+    [tests('process', way), tests('hostile', way), tests('names', way), tests('login', way)],
+    [tests('access', way), tests('scale', way), tests('explain', way), tests('page', way), tests('tls', way)],
     [tests('kills', way)],
   ]),
   [
