@@ -71,26 +71,27 @@ const tests = (file: string, WAY: string, env: Record<string, string> = {}): Sui
 /** Memory must not change an answer, so what is tested with it is tested without. */
 const forgetful = { LOOKUP_TTL: '0', MANIFEST_MEMORY: '0', BIG_MIB: '64' }
 
-/** One after the other; those in one line at the same time. */
-const suites: Suite[][] = [
-  [['format and lint', check([bin('biome'), 'ci', '.'])]],
-  [['types', check([bin('tsc')])]],
-  [['binary builds', check(['npm', 'run', '--silent', 'build:binary'])]],
-  [['unit, node', suite([...nodeTest, ...units])]],
-  [['unit, bun', suite([bin('bun'), 'test', ...units])]],
-  [['unit, deno', suite([bin('deno'), 'test', '-A', '--no-check', ...units])]],
-  ...Object.keys(ways).flatMap((way) => [
-    [tests('e2e', way), tests('memory', way), tests('mount', way), tests('referrers', way)],
-    [tests('faults', way), tests('faults', way, forgetful), tests('e2e', way, forgetful), tests('broken', way)],
-    [tests('process', way), tests('hostile', way), tests('names', way), tests('login', way)],
-    [tests('access', way), tests('scale', way), tests('explain', way), tests('page', way), tests('tls', way)],
-    [tests('kills', way)],
-  ]),
-  [
-    ['demo', suite([...nodeTest, './test/demo.test.ts'])],
-    ['what is shipped', suite([...nodeTest, './test/ship.test.ts'])],
-  ],
+/** What the rest needs, one after the other. */
+const first: Suite[] = [
+  ['format and lint', check([bin('biome'), 'ci', '.'])],
+  ['types', check([bin('tsc')])],
+  ['binary builds', check(['npm', 'run', '--silent', 'build:binary'])],
 ]
+/** Several at a time, the longest first. */
+const files = 'e2e tls mount referrers memory access page names explain broken process hostile login scale kills'.split(
+  ' ',
+)
+const suites: Suite[] = [
+  ...Object.keys(ways).flatMap((way) => [tests('faults', way), tests('faults', way, forgetful)]),
+  ...Object.keys(ways).map((way) => tests('e2e', way, forgetful)),
+  ...Object.keys(ways).flatMap((way) => files.map((file) => tests(file, way))),
+  ['what is shipped', suite([...nodeTest, './test/ship.test.ts'])],
+  ['demo', suite([...nodeTest, './test/demo.test.ts'])],
+  ['unit, node', suite([...nodeTest, ...units])],
+  ['unit, bun', suite([bin('bun'), 'test', ...units])],
+  ['unit, deno', suite([bin('deno'), 'test', '-A', '--no-check', ...units])],
+]
+const atOnce = 4
 
 // Before anything else, so that a machine that lacks a part says so at once.
 const print: Print = (line) => console.log(line)
@@ -99,30 +100,31 @@ if (!(await program(['skopeo'], 'skopeo', print))) print('SKOPEO IS MISSING: its
 if (!(await program(browsers, 'chromium', print))) print('CHROMIUM IS MISSING: its test is skipped')
 // The parts that a machine may lack: another language, an engine. What else is wrong with them, they say themselves.
 if (await goTools(print).catch(() => true)) {
-  suites.push([['conformance', check(['node', '--import', 'tsx', 'test/conformance.ts'])]])
+  suites.unshift(['conformance', check(['node', '--import', 'tsx', 'test/conformance.ts'])])
 }
-if (await composeCommand(print))
-  suites.push([['image and compose stack', suite([...nodeTest, './test/image.test.ts'])]])
+if (await composeCommand(print)) {
+  suites.unshift(['image and compose stack', suite([...nodeTest, './test/image.test.ts'])])
+}
 await run(['node', '--version'], { onLine: (line) => print(`node ${line}`) })
 
 const results: [string, Count][] = []
-/** Runs a suite; only the first of those that run together prints as it goes. */
-async function perform([name, go]: Suite, i: number): Promise<string[]> {
-  const lines: string[] = []
-  const say: Print = i === 0 ? print : (line) => lines.push(line)
-  say(`\n=== ${name}`)
-  const started = performance.now()
-  const count = await go(say).catch((error: Error): Count => {
-    say(error.message)
-    return { passed: 0, failed: 1, skipped: 0 }
-  })
-  say(`=== ${name}: ${Math.round((performance.now() - started) / 1000)} s`)
-  results.push([name, count])
-  return lines
+/** Runs one after the other of a list; what one prints stays together. */
+async function perform(list: Suite[]): Promise<void> {
+  for (let next = list.shift(); next; next = list.shift()) {
+    const [name, go] = next
+    const lines: string[] = []
+    const started = performance.now()
+    const count = await go((line) => lines.push(line)).catch((error: Error): Count => {
+      lines.push(error.message)
+      return { passed: 0, failed: 1, skipped: 0 }
+    })
+    const took = `=== ${name}: ${Math.round((performance.now() - started) / 1000)} s`
+    for (const line of [`\n=== ${name}`, ...lines, took]) print(line)
+    results.push([name, count])
+  }
 }
-for (const together of suites) {
-  for (const lines of await Promise.all(together.map(perform))) lines.forEach(print)
-}
+await perform(first)
+await Promise.all(Array.from({ length: atOnce }, () => perform(suites)))
 
 print(`\n${'suite'.padEnd(32)}passed  failed  skipped`)
 for (const [name, { passed, failed, skipped }] of results) {
