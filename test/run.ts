@@ -15,7 +15,7 @@ interface Count {
 
 const bin = (name: string) => `node_modules/.bin/${name}`
 // A test that fails may leave something running, which must not hold the rest up.
-const nodeTest = 'node --import tsx --test --test-reporter=spec --test-timeout=600000 --test-force-exit'.split(' ')
+const nodeTest = 'timeout 900 node --import tsx --test-reporter=spec --test-force-exit'.split(' ')
 const units = [
   './routing.test.ts',
   './test/property.test.ts',
@@ -69,7 +69,7 @@ const tests = (file: string, WAY: string, env: Record<string, string> = {}): Sui
   return [name, suite([...nodeTest, `./test/${file}.test.ts`], { WAY, ...env })]
 }
 /** Memory must not change an answer, so what is tested with it is tested without. */
-const forgetful = { LOOKUP_TTL: '0', MANIFEST_MEMORY: '0', BIG_MIB: '64' }
+const forgetful = { LOOKUP_TTL: '0', MANIFEST_MEMORY: '0', BIG_MIB: '16' }
 
 /** What the rest needs, one after the other. */
 const first: Suite[] = [
@@ -87,7 +87,7 @@ const suites: Suite[] = [
   ...Object.keys(ways).flatMap((way) => files.map((file) => tests(file, way))),
   ['what is shipped', suite([...nodeTest, './test/ship.test.ts'])],
   ['demo', suite([...nodeTest, './test/demo.test.ts'])],
-  ['unit, node', suite([...nodeTest, ...units])],
+  ['unit, node', suite([...nodeTest, '--test', ...units])],
   ['unit, bun', suite([bin('bun'), 'test', ...units])],
   ['unit, deno', suite([bin('deno'), 'test', '-A', '--no-check', ...units])],
 ]
