@@ -26,32 +26,35 @@ export function createAccess(config: Config, now: () => number, log: Log, onLogi
     const refuse = (status: number, code: string, message: string, fields = {}) => {
       return { refusal: ociError(method, status, { code, message }, fields) }
     }
-    // Docker reads without a login only where tokens are asked for: to a Basic challenge it has no answer then. A browser
-    // answers to Basic alone. Behind TLS no login is to go out in clear, whatever AGGREGATE_HOSTNAME says.
-    const tokens = anonymousPull && new URL(request.url).pathname.startsWith('/v2/')
-    const scheme = headers.get('X-Forwarded-Proto') === 'https' ? 'https:' : aggregate.protocol
-    const challenge = {
-      'WWW-Authenticate': tokens
-        ? `Bearer realm="${scheme}//${aggregate.host}/v2/token",service="${aggregate.host}"`
-        : `Basic realm="${aggregate.host}"`,
-    }
+    const challenged = (message: string) =>
+      refuse(401, 'UNAUTHORIZED', message, { 'WWW-Authenticate': challenge(request) })
     const login = loginOf(headers.get('Authorization'))
     if (login === 'none') {
       if (anonymousPull && right === 'read') return {}
-      return refuse(401, 'UNAUTHORIZED', 'a login is required', challenge)
+      return challenged('a login is required')
     }
-    if (login === 'other') return refuse(401, 'UNAUTHORIZED', 'a login with user and password is required', challenge)
+    if (login === 'other') return challenged('a login with user and password is required')
     const found = await check(login.user, login.password, source)
     onLogin(found)
     if (found === 'busy') {
       return refuse(429, 'TOOMANYREQUESTS', 'too many wrong logins from this address', { 'Retry-After': '5' })
     }
-    if (found === 'wrong') return refuse(401, 'UNAUTHORIZED', 'wrong user or password', challenge)
+    if (found === 'wrong') return challenged('wrong user or password')
     const { user } = login
     if (right === 'write' && pushUsers.length > 0 && !pushUsers.includes(user)) {
       return { user, ...refuse(403, 'DENIED', 'this user may not write') }
     }
     return { user }
+  }
+
+  /**
+   * Docker reads without a login only where tokens are asked for: to a Basic challenge it has no answer then. A browser
+   * answers to Basic alone. Behind TLS no login is to go out in clear, whatever AGGREGATE_HOSTNAME says.
+   */
+  function challenge({ url, headers }: Request): string {
+    if (!anonymousPull || !new URL(url).pathname.startsWith('/v2/')) return `Basic realm="${aggregate.host}"`
+    const scheme = headers.get('X-Forwarded-Proto') === 'https' ? 'https:' : aggregate.protocol
+    return `Bearer realm="${scheme}//${aggregate.host}/v2/token",service="${aggregate.host}"`
   }
 }
 
