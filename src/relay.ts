@@ -131,8 +131,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
         for (const { later } of answers) later?.then(discard)
         return deliver(answer, answers, request.method)
       }
-      const unsure = answer.verdict === 'failed' || answer.verdict === 'limited'
-      if ((unsure && decides(upstream)) || clientLeft(answer)) break
+      if ((isUnsure(answer) && decides(upstream)) || clientLeft(answer)) break
     }
     // Nobody else has it, so the one that failed lately is worth the wait after all.
     for (const [i, { later }] of answers.entries()) {
@@ -175,7 +174,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     }
     const proxy = await listOfProxy
     const answers = [proxy.answer, hosted.answer]
-    if (proxy.answer.verdict === 'failed' || proxy.answer.verdict === 'limited') {
+    if (isUnsure(proxy.answer)) {
       return { response: failure(request.method, 'referrers', answers), answers }
     }
     const artifactType = new URLSearchParams(target.query).get('artifactType')
@@ -234,6 +233,9 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
 export function isUp({ status }: Answer): boolean {
   return status === 200 || status === 401
 }
+
+/** Whether an answer leaves open what the registry has. */
+const isUnsure = ({ verdict }: Answer) => verdict === 'failed' || verdict === 'limited'
 
 /** Nothing was found: the first line that applies (the table is in the README, "When nothing is found"). */
 export function failure(
