@@ -4,10 +4,11 @@ import { match, type UpstreamName } from '../routing.ts'
 import type { Config } from './config.ts'
 import { ownPath } from './headers.ts'
 import { barred } from './names.ts'
+import type { Fields } from './runtime.ts'
 import { type Answer, discard, leaving, type Question } from './upstream.ts'
 
-/** Asks a registry on behalf of a client, with further header fields. */
-export type AskFor = (asked: Partial<Question>, fields?: Record<string, string>) => Promise<Answer>
+/** Asks a registry on behalf of a client, with these header fields in place of its own. */
+export type AskFor = (asked: Partial<Question>, fields?: Fields) => Promise<Answer>
 
 export interface Copy {
   digest: string
@@ -34,7 +35,7 @@ const most = 8
 /** Seconds that a client waits for a copy, which goes on without it. */
 const patience = 20
 /** It is this router that copies, so no client is named. */
-const own = { 'User-Agent': '' }
+const own = { 'user-agent': '' }
 
 /** The copy of a blob of the name `from` into the session that hosted opened; nothing where there must be none. */
 export function copyOf(config: Config, from: string | null, blob: string | null, opened: Answer): Copy | undefined {
@@ -93,7 +94,7 @@ export function createCopier(config: Config, onCopy: (outcome: CopyOutcome, byte
       abort: leaving(abort.signal),
       readError: true,
     }
-    const fields = { ...own, 'Content-Type': 'application/octet-stream', 'Content-Length': `${length}` }
+    const fields = { ...own, 'content-type': 'application/octet-stream', 'content-length': `${length}` }
     const stored = await ask.hosted(put, fields)
     end()
     answers.push(stored)

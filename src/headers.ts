@@ -1,7 +1,7 @@
 /** Which header fields cross, in both directions, and as what: the trust rules. */
 import { match, type UpstreamName } from '../routing.ts'
 import type { Config } from './config.ts'
-import type { Connection, Fetch } from './runtime.ts'
+import type { Connection, Fetch, Fields } from './runtime.ts'
 
 /** Fields of one connection, not of the message (RFC 9110, section 7.6.1), and the older names for the same. */
 const hopByHop = /^(connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade)$/
@@ -11,57 +11,65 @@ const replaced =
 /** What says who the client is. */
 const secret = /^(authorization|cookie)$/
 
-/** Names in lower case, as Headers gives them. Pairs, since building Headers is what costs most. */
-type Fields = [name: string, value: string][]
-
-function endToEnd(from: Headers): Fields {
+/** Calls back with what is the message's, names in lower case. Not by an iterator: on Deno that costs eight times as much. */
+function endToEnd(from: Pick<Headers, 'get' | 'forEach'>, use: (value: string, name: string) => void): void {
   const named = from
     .get('Connection')
     ?.toLowerCase()
     .split(/[\s,]+/)
-  return [...from].filter(([name]) => !hopByHop.test(name) && !named?.includes(name))
+  from.forEach((value, name) => {
+    if (!hopByHop.test(name) && !named?.includes(name)) use(value, name)
+  })
 }
 
 /**
  * The fields an upstream gets. The client's login and cookies go to hosted alone, and there only if this router has not
  * asked for them itself; all addresses are ours to tell.
  */
-export function requestHeaders(upstream: UpstreamName, from: Headers, config: Config, client: Connection): Headers {
+export function requestHeaders(upstream: UpstreamName, from: Headers, config: Config, client: Connection): Fields {
   const { aggregate } = config
   const keepsSecrets = upstream === 'hosted' && config.passLogin
-  const fields = endToEnd(from).filter(([name]) => !replaced.test(name) && (keepsSecrets || !secret.test(name)))
+  const fields: Fields = {}
+  endToEnd(from, (value, name) => {
+    if (!replaced.test(name) && (keepsSecrets || !secret.test(name))) fields[name] = value
+  })
   // A body that is decoded on the way has another length, and on one runtime ends short in silence.
-  fields.push(['accept-encoding', 'identity'])
-  fields.push(['x-forwarded-host', aggregate.host])
-  fields.push(['x-forwarded-proto', aggregate.protocol.slice(0, -1)])
-  // Joined to what came, if anything did.
-  if (client.address) fields.push(['x-forwarded-for', client.address])
-  if (client.id) fields.push(['x-request-id', client.id])
-  return new Headers(fields)
+  fields['accept-encoding'] = 'identity'
+  fields['x-forwarded-host'] = aggregate.host
+  fields['x-forwarded-proto'] = aggregate.protocol.slice(0, -1)
+  const way = [fields['x-forwarded-for'], client.address].filter(Boolean)
+  if (way.length > 0) fields['x-forwarded-for'] = way.join(', ')
+  if (client.id) fields['x-request-id'] = client.id
+  return fields
 }
 
 /** Ends `User-Agent` with this router, after the client; a request of its own names it alone (RFC 9110, section 10.1.5). */
 export function signed(fetch: Fetch, version: string): Fetch {
   const product = `combined-registry/${version}`
   return (url, init, fresh) => {
-    const fields = init.headers as Headers
-    const client = fields.get('User-Agent') ?? ''
+    const client = init.headers['user-agent'] ?? ''
     // A second try has it already.
-    if (!client.endsWith(product)) fields.set('User-Agent', `${client} ${product}`.trim())
+    if (!client.endsWith(product)) init.headers['user-agent'] = `${client} ${product}`.trim()
     return fetch(url, init, fresh)
   }
 }
 
 /** The fields a client gets. A login is hosted's to ask for: the proxy's challenges and cookies stop here. */
-export function responseHeaders(upstream: UpstreamName, status: number, from: Headers): Fields {
+export function responseHeaders(
+  upstream: UpstreamName,
+  status: number,
+  from: Headers,
+): [name: string, value: string][] {
   const ownLocation = [201, 202, 204, 416].includes(status)
-  return endToEnd(from).flatMap(([name, value]): Fields => {
-    if (upstream === 'proxy' && (name === 'www-authenticate' || name === 'set-cookie')) return []
-    if (name === 'www-authenticate') return [[name, bearerFirst(value)]]
-    if (name === 'location' && ownLocation) return [[name, ownPath(value)]]
-    if (name === 'link') return [[name, value.replace(/(?<=<)[^>]*(?=>)/g, ownPath)]]
-    return [[name, value]]
+  const fields: [string, string][] = []
+  endToEnd(from, (value, name) => {
+    if (upstream === 'proxy' && (name === 'www-authenticate' || name === 'set-cookie')) return
+    if (name === 'www-authenticate') fields.push([name, bearerFirst(value)])
+    else if (name === 'location' && ownLocation) fields.push([name, ownPath(value)])
+    else if (name === 'link') fields.push([name, value.replace(/(?<=<)[^>]*(?=>)/g, ownPath)])
+    else fields.push([name, value])
   })
+  return fields
 }
 
 /** An address whose path is of the route table goes out as that path: TLS, ports and replicas then do not matter. */

@@ -2,7 +2,7 @@
 import { LRUCache } from 'lru-cache'
 import { readOciError } from './errors.ts'
 import { challengesOf } from './headers.ts'
-import type { Fetch } from './runtime.ts'
+import type { Fetch, Fields } from './runtime.ts'
 
 export interface Login {
   username: string
@@ -38,7 +38,7 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
     const repository = `${writes ? 'write' : 'read'} ${name}`
     if (init.body && !granted.has(repository)) await introduce(base, name, repository)
     const send = (authorization: string | undefined) => {
-      if (authorization) (init.headers as Headers).set('Authorization', authorization)
+      if (authorization) init.headers.authorization = authorization
       return fetch(url, init, fresh)
     }
     const known = granted.get(repository)
@@ -63,7 +63,7 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
 
   /** A body cannot be sent twice, so what opens the way to it is asked for before. */
   async function introduce(base: string, name: string, repository: string): Promise<void> {
-    const response = await fetch(base, { method: 'GET', headers: new Headers(), redirect: 'manual' })
+    const response = await fetch(base, { method: 'GET', headers: {}, redirect: 'manual' })
     readOciError(response)
     if (response.status !== 401) return
     const challenges = challengesOf(response.headers.get('WWW-Authenticate') ?? '').map(parse)
@@ -92,8 +92,8 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
     if (!safe) throw new LoginRefused('its realm is another host, without https')
     if (service) url.searchParams.set('service', service)
     if (scope) url.searchParams.set('scope', scope)
-    const headers = new Headers({ Accept: 'application/json', 'Accept-Encoding': 'identity' })
-    if (basic) headers.set('Authorization', basic)
+    const headers: Fields = { accept: 'application/json', 'accept-encoding': 'identity' }
+    if (basic) headers.authorization = basic
     const init = { method: 'GET', headers, redirect: 'manual', signal: AbortSignal.timeout(realmTimeout) } as const
     const response = await fetch(url.href, init).catch((error) => {
       throw new Error('the realm gives no answer', { cause: error })

@@ -242,7 +242,7 @@ function isShareable({ verdict, content, response }: Answer): boolean {
 }
 
 /** Fields that make an answer depend on more (RFC 9110, sections 13 and 14). */
-export const conditions = ['Range', 'If-Match', 'If-None-Match', 'If-Modified-Since', 'If-Unmodified-Since', 'If-Range']
+export const conditions = ['range', 'if-match', 'if-none-match', 'if-modified-since', 'if-unmodified-since', 'if-range']
 
 /** `told`: whether upstreams are told the client's login; one this router has checked itself changes no answer. */
 export function readingOf(request: Request, matched: Match, query: string, told: boolean): Reading {

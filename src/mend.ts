@@ -60,7 +60,7 @@ export function createMends(config: Config, memory: Memory, copy: Copier): Reado
     for (const { digest, mediaType = '' } of manifests) {
       const child = match('HEAD', `/v2/${name}/manifests/${digest}`)
       if ('refused' in child) return false
-      const [target, fields] = [child.path, { Accept: mediaType }]
+      const [target, fields] = [child.path, { accept: mediaType }]
       if ((await ask.hosted({ method: 'HEAD', target }, fields)).verdict !== 'absent') continue
       const got = await ask.proxy(
         { method: 'GET', target, text: longestManifest, readError: true, aside: true },
@@ -68,7 +68,7 @@ export function createMends(config: Config, memory: Memory, copy: Copier): Reado
       )
       if (got.text === undefined || !(await supply(name, got.text, ask, answers))) return false
       const body = new TextEncoder().encode(got.text)
-      const put = await ask.hosted({ target, body, readError: true }, { 'Content-Type': mediaType })
+      const put = await ask.hosted({ target, body, readError: true }, { 'content-type': mediaType })
       answers.push(got, put)
       if (put.status !== 201) return false
     }

@@ -43,7 +43,7 @@ export async function nodeFetch(ca: string[] | undefined): Promise<Fetch> {
     const upload = body ? behind.get(body as ReadableStream) : undefined
     const asked = request(url, {
       method: method as 'GET',
-      headers: headers as Iterable<[string, string]>,
+      headers,
       // Whatever becomes of this request, the client's connection is still to carry the answer.
       body: (upload?.iterator({ destroyOnReturn: false }) ?? body ?? null) as Readable | null,
       signal,
@@ -141,7 +141,9 @@ async function send(
     return
   }
   try {
-    for (const [name, value] of headers) outgoing.appendHeader(name, value)
+    headers.forEach((value, name) => {
+      outgoing.appendHeader(name, value)
+    })
     outgoing.statusCode = status
     if (streams) {
       outgoing.flushHeaders()

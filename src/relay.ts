@@ -8,7 +8,7 @@ import { conditions, type Kept, type Memory, readingOf } from './memory.ts'
 import { createMends, longestManifest } from './mend.ts'
 import { type Plan, planOf } from './names.ts'
 import { indexType, joined, longestPage, readList, referrersTag } from './referrers.ts'
-import type { Body, Connection, Reply } from './runtime.ts'
+import type { Body, Connection, Fields, Reply } from './runtime.ts'
 import { type Answer, type Ask, clientLeft, discard, leaving, left, type Question } from './upstream.ts'
 
 /** What came of one request, as the client, the log and the metrics need it. */
@@ -83,12 +83,12 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
       if (!manifest) return { response: new Response(null, { status: 499 }), answers: [left('hosted')] }
       Object.assign(sent, { body: manifest, bodyRead: Promise.resolve() })
     }
-    const fields: Record<string, string> = body && length !== null ? { 'Content-Length': length } : {}
+    const fields: Fields = body && length !== null ? { 'content-length': length } : {}
     const askFor =
       (to: UpstreamName): AskFor =>
       (asked, fields = {}) => {
         const usual = question(to, request, target, connection)
-        for (const [field, value] of Object.entries(fields)) usual.headers.set(field, value)
+        Object.assign(usual.headers, fields)
         return ask[to]({ ...usual, abort: leaving(request.signal), ...asked })
       }
     const mending = { ...target, ask: { proxy: askFor('proxy'), hosted: askFor('hosted') }, manifest }
@@ -158,8 +158,8 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     const list = (to: UpstreamName, at: string, query: string) =>
       readList((page) => {
         const { method, headers } = question(to, request, target, connection)
-        for (const field of conditions) headers.delete(field)
-        headers.set('Accept', indexType)
+        for (const field of conditions) delete headers[field]
+        headers.accept = indexType
         const abort = leaving(decided.signal)
         return ask[to]({ method, target: at + page, headers, abort, readError: true, text: longestPage })
       }, query)
@@ -206,7 +206,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
   function ping(to: UpstreamName, request: Request, connection: Connection): Promise<Answer> {
     const asked = { ...question(to, request, v2, connection), method: 'GET', readError: true, always: true }
     // Its answer is for all who ask.
-    asked.headers.delete('User-Agent')
+    delete asked.headers['user-agent']
     const reading = readingOf(request, v2.matched, '', config.passLogin)
     return memory.ping(to, reading, (abort) => ask[to]({ ...asked, abort }))
   }

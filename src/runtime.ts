@@ -28,8 +28,11 @@ export type Reply = Pick<Response, 'status' | 'headers' | 'body' | 'arrayBuffer'
 
 export type Handler = (request: Request, connection: Connection) => Response | Promise<Response>
 
+/** Header fields to send, their names in lower case; as Headers they would cost Deno's fetch three times as much. */
+export type Fields = Record<string, string>
+
 /** The web's fetch; `fresh`: not on a connection that served before. */
-export type Fetch = (url: string, init: RequestInit, fresh?: boolean) => Promise<Reply>
+export type Fetch = (url: string, init: RequestInit & { headers: Fields }, fresh?: boolean) => Promise<Reply>
 
 export interface Server {
   port: number
@@ -110,7 +113,7 @@ function denoFetch(deno: DenoGlobal, ca: string[]): Fetch {
   const unkept = deno.createHttpClient({ ...options, poolMaxIdlePerHost: 0 })
   return (url, init, fresh) => {
     // On a kept connection that breaks, Deno sends a body of a few bytes twice.
-    const once = fresh || (init.body && Number((init.headers as Headers).get('Content-Length') ?? 0) < 65_536)
+    const once = fresh || (init.body && Number(init.headers['content-length'] ?? 0) < 65_536)
     return fetch(url, { ...init, client: once ? unkept : kept } as RequestInit).catch((error: Error) => {
       const { message = '' } = (error.cause ?? {}) as Error
       throw /read(ing)? (request|HTTP\/1) body/.test(message) ? new DOMException(message, 'AbortError') : error

@@ -146,10 +146,16 @@ export function createService(config: Config, { now, log, version, runtime, ...d
 
   app.get('/healthcheck', async (c) => {
     c.set('entity', 'healthcheck')
-    const headers = new Headers({ 'Accept-Encoding': 'identity' })
     const ping = (name: UpstreamName) => {
       const abort = leaving(c.req.raw.signal)
-      return ask[name]({ method: 'GET', target: '/v2/', headers, abort, readError: true, always: true })
+      return ask[name]({
+        method: 'GET',
+        target: '/v2/',
+        headers: { 'accept-encoding': 'identity' },
+        abort,
+        readError: true,
+        always: true,
+      })
     }
     const [proxy, hosted] = await Promise.all([ping('proxy'), ping('hosted')])
     for (const answer of [proxy, hosted]) discard(answer)

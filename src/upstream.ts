@@ -3,7 +3,7 @@ import type { UpstreamName } from '../routing.ts'
 import { createBreaker, type Report } from './breaker.ts'
 import { nestedCode, type OciError, readOciError, readText } from './errors.ts'
 import { LoginRefused } from './login.ts'
-import type { Fetch, Reply } from './runtime.ts'
+import type { Fetch, Fields, Reply } from './runtime.ts'
 
 /** What an answer means for a lookup; only `found` ends it. */
 export type Verdict = 'found' | 'absent' | 'denied' | 'limited' | 'failed'
@@ -32,7 +32,7 @@ export interface Question {
   method: string
   /** Path and query, as they go out. */
   target: string
-  headers: Headers
+  headers: Fields
   body?: Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array> | null
   /** Settles when the body's last byte was taken; a write's deadline starts there. */
   bodyRead?: Promise<void>
@@ -118,8 +118,8 @@ export function createUpstream(options: UpstreamOptions): Ask {
       body: body ?? null,
       signal: abort.signal,
       redirect: 'manual',
-      ...(body ? { duplex: 'half' } : {}),
-    } as RequestInit
+      ...(body && { duplex: 'half' as const }),
+    } as const
     let response: Reply
     try {
       response = await fetch(origin + target, init).catch((error) => {
