@@ -90,12 +90,14 @@ export function createService(config: Config, { now, log, version, runtime, ...d
       inFlight--
       if (inFlight === 0) onIdle()
       const entity = c.get('entity')
-      const { by, answers, bytesIn, bytesOut } = c.get('outcome') ?? {}
+      const outcome = c.get('outcome')
+      const { by, answers } = outcome ?? {}
       const milliseconds = now() - started
       const { status } = c.res
       const complete = sent && status !== 499
-      const bytes = complete ? { bytesIn, bytesOut } : {}
-      metrics.finished({ entity, method, status, seconds: milliseconds / 1000, by, ...bytes })
+      const bytesIn = complete ? outcome?.bytesIn : undefined
+      const bytesOut = complete ? outcome?.bytesOut : undefined
+      metrics.finished({ entity, method, status, seconds: milliseconds / 1000, by, bytesIn, bytesOut })
       const matched = c.get('matched')
       const { name, reference, digest } = matched ?? {}
       const { path, query } = pathOf(c.req.url)
@@ -112,7 +114,8 @@ export function createService(config: Config, { now, log, version, runtime, ...d
         by,
         asked,
         milliseconds: Math.round(milliseconds),
-        ...bytes,
+        bytesIn,
+        bytesOut,
         complete,
         client: c.env.address,
         user: c.get('user'),
