@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { after, before, test } from 'node:test'
 import { between as betweenOn, closeAll } from './parts/between.ts'
-import { run, temporaryFolder, until } from './parts/children.ts'
+import { run, start, temporaryFolder, until } from './parts/children.ts'
 import * as client from './parts/client.ts'
 import { accept, digestOf, download, makeImage, makeIndex, noise, pathOf, pull, push, send } from './parts/client.ts'
 import { program } from './parts/packages.ts'
@@ -400,6 +400,30 @@ test('a proxy that accepts and never answers costs a lookup PROXY_TIMEOUT, no mo
   const took = performance.now() - started
   assert.ok(took >= 190 && took < 5000, `${took} ms`)
   await close()
+})
+
+test('a proxy that no packet reaches costs a lookup PROXY_TIMEOUT, no more', async () => {
+  // A stopped process accepts nothing; once its queue is full, what comes is dropped, as where a host is gone.
+  const listen =
+    "net.createServer().listen({ host: '127.0.0.1', port: 0, backlog: 1 }, function () { console.log(this.address().port) })"
+  const gone = start(['node', '-e', listen])
+  const port = Number((await gone.line(/^\d+$/))[0])
+  process.kill(gone.pid, 'SIGSTOP')
+  const queue = Array.from({ length: 8 }, () => connect(port, '127.0.0.1').on('error', () => {}))
+  await until('the queue', () => queue.some(({ connecting }) => !connecting))
+  const settings = { PROXY_TIMEOUT: '0.2', PROXY_HOSTNAME: `127.0.0.1:${port}` }
+  const { url, close } = await between(answer(404), answer(200, {}, 'mine'), settings)
+  const started = performance.now()
+  assert.equal((await send(url, 'GET', '/v2/a/manifests/1')).body.toString(), 'mine')
+  const took = performance.now() - started
+  assert.ok(
+    queue.some(({ connecting }) => connecting),
+    'the queue was not full',
+  )
+  assert.ok(took >= 190 && took < 5000, `${took} ms`)
+  for (const socket of queue) socket.destroy()
+  await close()
+  await gone.stop('SIGKILL')
 })
 
 test('a hosted registry that never answers a write is 504 after WRITE_TIMEOUT', async () => {
