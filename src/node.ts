@@ -67,7 +67,7 @@ function createArrival() {
     taker: () => taker,
     to: (next: Taker) => {
       taker = next
-      const more = held.map(next.data).at(-1) ?? true
+      const more = held.splice(0).map(next.data).at(-1) ?? true
       if (over) over(next)
       else if (more) controller?.resume()
     },
