@@ -72,9 +72,11 @@ function createArrival() {
       else if (more) controller?.resume()
     },
     resume: () => controller?.resume(),
-    abort: (reason: Error) => controller?.abort(reason),
+    abort: (reason: Error = gone()) => controller?.abort(reason),
   }
 }
+
+const gone = () => new DOMException('the client left', 'AbortError')
 
 function arrivalToWeb(arrival: Arrival): ReadableStream<Uint8Array> {
   let taken = false
@@ -92,7 +94,7 @@ function arrivalToWeb(arrival: Arrival): ReadableStream<Uint8Array> {
           error: (error) => controller.error(error),
         })
       },
-      cancel: () => arrival.abort(new Error('nobody wants the rest')),
+      cancel: () => arrival.abort(),
     },
     { highWaterMark: 0 },
   )
@@ -153,7 +155,7 @@ export async function nodeFetch(ca: string[] | undefined): Promise<Fetch> {
         onResponseError: (_, error) => {
           arrival.taker().error(error)
           const left = upload?.destroyed && !upload.readableEnded
-          reject(left ? new DOMException('the client left', 'AbortError') : error)
+          reject(left ? gone() : error)
         },
       })
     })
@@ -279,7 +281,7 @@ async function pour(body: ReadableStream<Uint8Array>, outgoing: ServerResponse, 
   const arrival = arrivals.get(body)
   if (arrival) {
     outgoing.on('drain', arrival.resume)
-    outgoing.on('close', () => arrival.abort(new Error('the client left')))
+    outgoing.on('close', () => arrival.abort())
     return new Promise((end, error) => {
       const data = (chunk: Uint8Array) => {
         move()

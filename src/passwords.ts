@@ -43,8 +43,9 @@ export function createPasswords(path: string, now: () => number, log: Log): Pass
   const waiting = new Map<string, number>()
   // A login is remembered as a hash under a key that dies with the process.
   const key = randomBytes(32)
-  let users = readUsers(path)
+  // The stamp first: what is written while this reads is seen the next time.
   let read = stampOf(path)
+  let users = readUsers(path)
   let looked = now()
 
   /** Once a second at most: a file that cannot be read leaves things as they were. */
