@@ -1,183 +1,8 @@
-/** Node's ways to ask and to listen; Bun listens in the same way. Bytes pass from stream to stream as Node has them. */
+/** Node's way to listen, and Bun's; where both ends of a body are Node's, nothing is in between. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Readable } from 'node:stream'
-import type { Dispatcher } from 'undici'
+import { arrivalOf, uploadToWeb } from './fetch.ts'
 import { hasBody } from './headers.ts'
-import type { Body, Connection, Fetch, Handler, ListenOptions, Reply, Server } from './runtime.ts'
-
-/** What is behind the web streams given out here: where both ends of a transfer are Node's, nothing in between is needed. */
-const uploads = new WeakMap<ReadableStream, Readable>()
-const arrivals = new WeakMap<ReadableStream, Arrival>()
-
-/** A web stream that does nothing until it is read. */
-function toWeb(readable: Readable): ReadableStream<Uint8Array> {
-  const chunks = readable.iterator({ destroyOnReturn: true })
-  const stream = new ReadableStream<Uint8Array>(
-    {
-      pull: async (controller) => {
-        const { done, value } = await chunks.next()
-        if (done) controller.close()
-        else controller.enqueue(value)
-      },
-      cancel: () => {
-        readable.on('error', () => {}).destroy()
-      },
-    },
-    { highWaterMark: 0 },
-  )
-  uploads.set(stream, readable)
-  return stream
-}
-
-/** Takes a body; `data` says whether more may come before the next `resume`. */
-interface Taker {
-  data: (chunk: Uint8Array) => boolean
-  end: () => void
-  error: (error: Error) => void
-}
-
-/** The body of an answer on its way: a Node stream in between would cost a third of the speed. */
-type Arrival = ReturnType<typeof createArrival>
-
-/** Bytes that come before anybody takes them: most answers are whole then, and their connection serves again. */
-const ahead = 65_536
-
-function createArrival() {
-  const held: Uint8Array[] = []
-  let size = 0
-  let over: ((taker: Taker) => void) | undefined
-  let controller: Dispatcher.DispatchController | undefined
-  let taker: Taker = {
-    data: (chunk) => {
-      held.push(chunk)
-      size += chunk.byteLength
-      return size < ahead
-    },
-    end: () => {
-      over = (next) => next.end()
-    },
-    error: (error) => {
-      over = (next) => next.error(error)
-    },
-  }
-  return {
-    begin: (by: Dispatcher.DispatchController) => {
-      controller = by
-    },
-    taker: () => taker,
-    to: (next: Taker) => {
-      taker = next
-      const more = held.splice(0).map(next.data).at(-1) ?? true
-      if (over) over(next)
-      else if (more) controller?.resume()
-    },
-    resume: () => controller?.resume(),
-    abort: (reason: Error = gone()) => controller?.abort(reason),
-  }
-}
-
-const gone = () => new DOMException('the client left', 'AbortError')
-
-function arrivalToWeb(arrival: Arrival): ReadableStream<Uint8Array> {
-  let taken = false
-  const stream = new ReadableStream<Uint8Array>(
-    {
-      pull: (controller) => {
-        if (taken) return arrival.resume()
-        taken = true
-        arrival.to({
-          data: (chunk) => {
-            controller.enqueue(chunk)
-            return false
-          },
-          end: () => controller.close(),
-          error: (error) => controller.error(error),
-        })
-      },
-      cancel: () => arrival.abort(),
-    },
-    { highWaterMark: 0 },
-  )
-  arrivals.set(stream, arrival)
-  return stream
-}
-
-function wholeOf(arrival: Arrival): Promise<ArrayBuffer> {
-  const chunks: Uint8Array[] = []
-  return new Promise((resolve, reject) => {
-    arrival.to({
-      data: (chunk) => chunks.push(chunk) > 0,
-      end: () => resolve(new Uint8Array(Buffer.concat(chunks)).buffer),
-      error: reject,
-    })
-  })
-}
-
-/**
- * Node's fetch keeps an upload whole for a redirect (nodejs/undici#4058), gives up after 300 s without a byte and after
- * 16 KB of header fields, decodes bodies, and costs twice as much as the client it is built on, which is used here.
- */
-export async function nodeFetch(ca: string[] | undefined): Promise<Fetch> {
-  const { Agent } = await import('undici')
-  // How long to wait, for a connection too, is the caller's signal to say.
-  const connect = { timeout: 0, ca, rejectUnauthorized: true }
-  const options = { headersTimeout: 0, bodyTimeout: 0, maxHeaderSize: 128 * 1024, connect }
-  const kept = new Agent(options)
-  const unkept = new Agent({ ...options, pipelining: 0 })
-  return (url, { method = 'GET', headers, body: given, signal }, fresh) => {
-    const { origin, pathname, search } = new URL(url)
-    const upload = given ? uploads.get(given as ReadableStream) : undefined
-    // Whatever becomes of this request, the client's connection is still to carry the answer.
-    const body = (upload?.iterator({ destroyOnReturn: false }) ?? given ?? null) as Readable | null
-    const asked = { origin, path: pathname + search, method: method as 'GET', headers, body }
-    const arrival = createArrival()
-    return new Promise((resolve, reject) => {
-      const abort = () => {
-        arrival.abort(signal?.reason)
-        reject(signal?.reason)
-      }
-      if (signal?.aborted) return abort()
-      signal?.addEventListener('abort', abort, { once: true })
-      const dispatcher = fresh ? unkept : kept
-      dispatcher.dispatch(asked, {
-        onRequestStart: (controller) => {
-          arrival.begin(controller)
-          if (signal?.aborted) abort()
-        },
-        onResponseStart: (_, status, record) => {
-          if (status >= 200) resolve(replyOf(status, record, arrival))
-        },
-        onResponseData: (controller, chunk) => {
-          // Resumed before more has come, the parser hands over nothing: to pause for that would be for ever.
-          if (chunk.byteLength > 0 && !arrival.taker().data(chunk)) controller.pause()
-        },
-        onResponseEnd: () => arrival.taker().end(),
-        onResponseError: (_, error) => {
-          arrival.taker().error(error)
-          const left = upload?.destroyed && !upload.readableEnded
-          reject(left ? gone() : error)
-        },
-      })
-    })
-  }
-}
-
-function replyOf(status: number, record: Record<string, string | string[] | undefined>, arrival: Arrival): Reply {
-  const headers = new Headers()
-  for (const [name, value = []] of Object.entries(record)) {
-    for (const one of [value].flat()) headers.append(name, one)
-  }
-  let stream: ReadableStream<Uint8Array> | undefined
-  return {
-    status,
-    headers,
-    get body() {
-      stream ??= arrivalToWeb(arrival)
-      return stream
-    },
-    arrayBuffer: () => wholeOf(arrival),
-  }
-}
+import type { Body, Connection, Handler, ListenOptions, Server } from './runtime.ts'
 
 /** `native`: what an upload is sent on with can read a Node stream. */
 export function listenOnNode(native: boolean) {
@@ -200,7 +25,7 @@ export function listenOnNode(native: boolean) {
           socket.setTimeout(idleTimeout * 1000)
           connection.bodyRead = new Promise((resolve) => incoming.once('end', resolve))
           connection.bodyRead.then(() => socket.setTimeout(0))
-          if (native) connection.upload = toWeb(incoming)
+          if (native) connection.upload = uploadToWeb(incoming)
         }
         const response = await handler(request, connection)
         const { status, headers } = response
@@ -278,7 +103,7 @@ async function pour(body: ReadableStream<Uint8Array>, outgoing: ServerResponse, 
   }, patience / 4)
   outgoing.on('drain', move)
   outgoing.on('close', () => clearInterval(watch))
-  const arrival = arrivals.get(body)
+  const arrival = arrivalOf(body)
   if (arrival) {
     outgoing.on('drain', arrival.resume)
     outgoing.on('close', () => arrival.abort())

@@ -1,7 +1,8 @@
 /** The only file that knows Node, Bun and Deno apart: how to listen, and which fetch to use. */
 import process from 'node:process'
 import { ociError } from './errors.ts'
-import { listenOnNode, nodeFetch } from './node.ts'
+import { nodeFetch } from './fetch.ts'
+import { listenOnNode } from './node.ts'
 import { type Pair, rootsWith } from './tls.ts'
 
 /** What only the runtime knows of the connection a request came on. */
