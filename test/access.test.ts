@@ -220,7 +220,7 @@ test("with HOSTED_USERNAME hosted gets the router's login: real pushes and pulls
 
 test('500 wrong logins a second: remembered logins and anonymous pulls go on, a right login from elsewhere gets in, the flood gets 429', async () => {
   const slow = join(folder, 'slow')
-  writeFileSync(slow, users(10, 'ann', 'bob'))
+  writeFileSync(slow, users(12, 'ann', 'bob'))
   const router = await between(answer(404), found, { HTPASSWD_FILE: slow, ANONYMOUS_PULL: 'true' })
   const [crowd, others] = [50, 10].map((maxSockets) => new http.Agent({ keepAlive: true, maxSockets }))
   after(() => {
@@ -234,55 +234,71 @@ test('500 wrong logins a second: remembered logins and anonymous pulls go on, a 
         .on('error', reject)
     })
   const statuses = new Set<number>()
-  let n = 0
+  let [n, underWay] = [0, 0]
   const flood = () => {
     const timer = setInterval(() => {
-      for (let i = 0; i < 10; i++)
-        get('/v2/_catalog', basic('ann', `canary-${n++}`), crowd).then(
-          (status) => statuses.add(status),
-          () => {},
-        )
+      // On a machine too busy for 500 a second they would pile up, and come when it is to be quiet.
+      for (let i = 0; i < 10 && underWay < 50; i++) {
+        underWay++
+        get('/v2/_catalog', basic('ann', `canary-${n++}`), crowd)
+          .then(
+            (status) => statuses.add(status),
+            () => {},
+          )
+          .finally(() => underWay--)
+      }
     }, 20)
     return () => clearInterval(timer)
   }
-  /** Answers to eight clients, one after the other each, in so many milliseconds. */
-  const pulls = async (milliseconds: number) => {
-    const end = performance.now() + milliseconds
-    let count = 0
+  const timed = async (path: string, headers?: http.OutgoingHttpHeaders) => {
+    const started = performance.now()
+    assert.equal(await get(path, headers), 200)
+    return performance.now() - started
+  }
+  /** How long each answer took that eight clients, one after the other each, got while it `goesOn`. */
+  const pullsWhile = async (goesOn: () => boolean) => {
+    const took: number[] = []
     const client = async () => {
-      for (; performance.now() < end; count++) assert.equal(await get('/v2/team/app/manifests/1.0'), 200)
+      while (goesOn()) took.push(await timed('/v2/team/app/manifests/1.0'))
     }
     await Promise.all(Array.from({ length: 8 }, client))
-    return count
+    return took
+  }
+  const pulls = (milliseconds: number) => {
+    const end = performance.now() + milliseconds
+    return pullsWhile(() => performance.now() < end)
   }
   assert.equal(await get('/v2/_catalog', ann), 200)
   await pulls(500)
   let [quiet, flooded] = [0, 0]
-  const times: number[] = []
+  const ratios: number[] = []
   for (let round = 0; round < 5; round++) {
-    quiet += await pulls(300)
+    quiet += (await pulls(300)).length
     const stop = flood()
     await until('the flood to be refused', () => statuses.has(429))
-    const pulled = pulls(300)
-    const started = performance.now()
-    assert.equal(await get('/v2/_catalog', ann), 200)
-    times.push(performance.now() - started)
-    flooded += await pulled
+    const [pulled, login] = await Promise.all([pulls(300), timed('/v2/_catalog', ann)])
+    ratios.push(login / Math.max(...pulled))
+    flooded += pulled.length
     stop()
   }
   const stop = flood()
+  let checking = true
+  const during = pullsWhile(() => checking)
   const started = performance.now()
   assert.equal(await get('/v2/_catalog', bob, others, '127.0.0.2'), 200)
-  assert.ok(performance.now() - started < 5000, 'a right login from another address takes longer than 5 s')
+  const took = performance.now() - started
+  checking = false
+  assert.ok(took < 5000, 'a right login from another address takes longer than 5 s')
+  const shareDuring = (await during).length / took / (quiet / 1500)
   stop()
-  const median = times.sort((a, b) => a - b)[2] as number
+  const ratio = ratios.sort((a, b) => a - b)[2] as number
   const share = flooded / quiet
   say(
-    `${way}: under the flood a remembered login takes ${Math.round(median)} ms; anonymous pulls: ${share.toFixed(2)} of their rate`,
+    `${way}: under the flood a remembered login takes ${ratio.toFixed(2)} of the slowest pull's time; anonymous pulls: ${share.toFixed(2)} of their rate, ${shareDuring.toFixed(2)} while a password is checked`,
   )
-  assert.ok(median < 500)
-  // On two cores, with the clients on them too, 0.5 to 0.95; a check on the main thread leaves less than 0.1.
+  assert.ok(ratio < 2)
   assert.ok(share > 0.2)
+  assert.ok(shareDuring > 0.2, 'a password is checked where all else waits for it')
   assert.deepEqual([...statuses].sort(), [401, 429])
   const metrics = (await send(router.url, 'GET', '/metrics')).body.toString()
   assert.match(metrics, /^registry_router_logins_total\{outcome="busy"\} \d+$/m)
