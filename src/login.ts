@@ -1,8 +1,8 @@
 /** This router's own login at a registry: Basic, or Bearer by the token flow, anonymous where it has no password. */
 import { LRUCache } from 'lru-cache'
-import { readOciError } from './errors.ts'
+import { json, readOciError, readText } from './errors.ts'
 import { challengesOf } from './headers.ts'
-import type { Fetch, Fields } from './runtime.ts'
+import type { Fetch, Fields, Reply } from './runtime.ts'
 
 export interface Login {
   username: string
@@ -12,16 +12,31 @@ export interface Login {
 /** The registry, or the realm it sends to, wants another login than this router has. Neither is down. */
 export class LoginRefused extends Error {}
 
+/** What a realm says of one scope alone: it stands for the registry's own answer. */
+class RealmAnswer extends Error {
+  readonly status: number
+  readonly retryAfter: string | null
+  constructor(status: number, retryAfter: string | null = null) {
+    super(`the realm says ${status}`)
+    this.status = status
+    this.retryAfter = retryAfter
+  }
+}
+
 /** Seconds a token lives where its realm does not say (distribution, "Token Authentication Specification"). */
 const shortestLife = 60
 /** Milliseconds until a refused login is tried anew. */
 const refusalTime = 60_000
 const realmTimeout = 15_000
+const longestToken = 65_536
+
+/** What a token is for: a delete's opens no push, nor the other way round. */
+const rights: Record<string, string> = { GET: 'read', HEAD: 'read', DELETE: 'delete' }
 
 /**
  * A fetch that answers the registry's challenges. It rejects with `LoginRefused` where the
  * login is not taken, and with what `fetch` rejects where a realm cannot be asked. A 401 after a token was granted is
- * the registry's answer: public ones say so of what does not exist.
+ * the registry's answer, and so is a scope that the realm denies: public ones say so of what does not exist.
  */
 export function withLogin(fetch: Fetch, login: Login | undefined, now: () => number): Fetch {
   const granted = new LRUCache<string, string>({ max: 10_000, ttl: 1, ttlResolution: 0, perf: { now } })
@@ -32,44 +47,69 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
 
   return async (url, init, fresh) => {
     if (refused && now() < refused.until) throw new LoginRefused(refused.reason)
-    // Tokens are for a repository, and reading or writing; what is of no repository shares its own.
-    const writes = !['GET', 'HEAD'].includes(init.method ?? '')
-    const [, base = '', name = ''] = /^(.*\/v2\/)(?:(.*)\/(?:manifests|blobs|tags|referrers)\/)?/.exec(url) ?? []
-    const repository = `${writes ? 'write' : 'read'} ${name}`
-    if (init.body && !granted.has(repository)) await introduce(base, name, repository)
-    const send = (authorization: string | undefined) => {
-      if (authorization) init.headers.authorization = authorization
-      return fetch(url, init, fresh)
-    }
-    const known = granted.get(repository)
-    const response = await send(known)
-    if (response.status !== 401) return response
-    const challenge = challengesOf(response.headers.get('WWW-Authenticate') ?? '').map(parse)
-    const bearer = challenge.find(({ scheme }) => scheme === 'bearer')
-    if (bearer) {
+    // Tokens are for a repository, and a right; what is of no repository shares its own.
+    const [, base = '', name = ''] =
+      /^([^:]+:\/\/[^/]+\/v2\/)(?:([^?]*)\/(?:manifests|blobs|tags|referrers)\/)?/.exec(url) ?? []
+    const repository = `${rights[init.method ?? 'GET'] ?? 'write'} ${name}`
+    const once = init.body instanceof ReadableStream
+    try {
+      if (once && !granted.has(repository)) await introduce(base, name, repository, init.signal)
+      const send = (authorization: string | undefined) => {
+        if (authorization) init.headers.authorization = authorization
+        return fetch(url, init, fresh)
+      }
+      const known = granted.get(repository)
+      const response = await send(known)
+      if (response.status !== 401) return response
+      const challenge = challengesOf(response.headers.get('WWW-Authenticate') ?? '').map(parse)
+      const bearer = challenge.find(({ scheme }) => scheme === 'bearer')
+      if (bearer) {
+        readOciError(response)
+        granted.delete(repository)
+        const token = await waitFor(tokenOf(repository, bearer, new URL(url).origin), init.signal)
+        if (once) throw tooLate()
+        return await send(`Bearer ${token}`)
+      }
+      if (!basic || !challenge.some(({ scheme }) => scheme === 'basic')) return response
+      if (known === basic || once) {
+        if (await refusesAll(base, init.signal)) throw refuse('the registry refuses its password')
+        if (known === basic) return response
+        granted.set(repository, basic, { ttl: refusalTime })
+        throw tooLate()
+      }
       readOciError(response)
-      granted.delete(repository)
-      const token = await waitFor(tokenOf(repository, bearer, new URL(url).origin), init.signal)
-      return send(`Bearer ${token}`)
+      const again = await send(basic)
+      if (again.status !== 401) granted.set(repository, basic, { ttl: refusalTime })
+      else if (await refusesAll(base, init.signal)) throw refuse('the registry refuses its password')
+      return again
+    } catch (error) {
+      if (!(error instanceof RealmAnswer)) throw error
+      const { status, retryAfter } = error
+      return new Response(null, { status, headers: retryAfter ? { 'Retry-After': retryAfter } : {} })
     }
-    if (!basic || !challenge.some(({ scheme }) => scheme === 'basic')) return response
-    readOciError(response)
-    if (known === basic) throw refuse('the registry refuses its password')
-    const again = await send(basic)
-    if (again.status === 401) throw refuse('the registry refuses its password')
-    granted.set(repository, basic, { ttl: refusalTime })
-    return again
   }
 
   /** A body cannot be sent twice, so what opens the way to it is asked for before. */
-  async function introduce(base: string, name: string, repository: string): Promise<void> {
-    const response = await fetch(base, { method: 'GET', headers: {}, redirect: 'manual' })
-    readOciError(response)
+  async function introduce(base: string, name: string, repository: string, signal: Signal): Promise<void> {
+    const response = await ping(base, {}, signal)
     if (response.status !== 401) return
     const challenges = challengesOf(response.headers.get('WWW-Authenticate') ?? '').map(parse)
     const bearer = challenges.find(({ scheme }) => scheme === 'bearer')
-    if (bearer) await tokenOf(repository, { ...bearer, scope: `repository:${name}:pull,push` }, new URL(base).origin)
+    const scope = `repository:${name}:pull,push`
+    if (bearer) await waitFor(tokenOf(repository, { ...bearer, scope }, new URL(base).origin), signal)
     else if (basic) granted.set(repository, basic, { ttl: refusalTime })
+  }
+
+  /** Whether it is the password that the registry refuses, and not one name. */
+  async function refusesAll(base: string, signal: Signal): Promise<boolean> {
+    return (await ping(base, { authorization: basic as string }, signal)).status === 401
+  }
+
+  async function ping(base: string, headers: Fields, signal: Signal): Promise<Reply> {
+    const ends = [AbortSignal.timeout(realmTimeout), ...(signal ? [signal] : [])]
+    const response = await fetch(base, { method: 'GET', headers, redirect: 'manual', signal: AbortSignal.any(ends) })
+    readOciError(response)
+    return response
   }
 
   function refuse(reason: string): LoginRefused {
@@ -77,10 +117,11 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
     return new LoginRefused(reason)
   }
 
-  /** One question at a time for the token of a repository. */
+  /** One question at a time for the same token. */
   function tokenOf(repository: string, challenge: Challenge, origin: string): Promise<string> {
-    const under = asked.get(repository) ?? grant(repository, challenge, origin).finally(() => asked.delete(repository))
-    asked.set(repository, under)
+    const key = `${repository} ${challenge.scope}`
+    const under = asked.get(key) ?? grant(repository, challenge, origin).finally(() => asked.delete(key))
+    asked.set(key, under)
     return under
   }
 
@@ -98,18 +139,23 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
     const response = await fetch(url.href, init).catch((error) => {
       throw new Error('the realm gives no answer', { cause: error })
     })
-    if ([400, 401, 403].includes(response.status)) {
-      readOciError(response)
-      throw refuse('the realm refuses its login')
-    }
-    const body = JSON.parse(new TextDecoder().decode(await response.arrayBuffer())) as Record<string, unknown>
-    const token = body.token ?? body.access_token
-    if (response.status !== 200 || typeof token !== 'string') throw new Error(`the realm says ${response.status}`)
-    const life = Math.max(Number(body.expires_in) || shortestLife, shortestLife)
+    const { status } = response
+    const said = json(await readText(response, longestToken)) as Record<string, unknown> | null | undefined
+    if (status === 400 || (status === 401 && basic)) throw refuse('the realm refuses its login')
+    if (status === 401 || status === 403) throw new RealmAnswer(401)
+    if (status === 429) throw new RealmAnswer(429, response.headers.get('Retry-After'))
+    const token = said?.token ?? said?.access_token
+    if (status !== 200 || typeof token !== 'string') throw new Error(`the realm says ${status}`)
+    const life = Math.max(Number(said?.expires_in) || shortestLife, shortestLife)
     granted.set(repository, `Bearer ${token}`, { ttl: life * 900 })
     return token
   }
 }
+
+type Signal = AbortSignal | null | undefined
+
+/** The login is there now, for whoever tries again. */
+const tooLate = () => new Error('wants a new login for a body that is sent already')
 
 interface Challenge {
   scheme: string
@@ -126,7 +172,7 @@ function parse(challenge: string): Challenge {
 }
 
 /** The others may wait longer than this one, so its signal must not end what they wait for. */
-function waitFor<T>(promise: Promise<T>, signal: AbortSignal | null | undefined): Promise<T> {
+function waitFor<T>(promise: Promise<T>, signal: Signal): Promise<T> {
   return new Promise((resolve, reject) => {
     signal?.addEventListener('abort', () => reject(signal.reason), { once: true })
     promise.then(resolve, reject)

@@ -1,16 +1,17 @@
 /** The router's own login at the proxy: real registries with a token realm and with a password file, one way (WAY=…). */
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
+import http from 'node:http'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import packageManifest from '../package.json' with { type: 'json' }
 import { between as betweenOn, closeAll } from './parts/between.ts'
-import { temporaryFolder } from './parts/children.ts'
-import { accept, digestOf, makeImage, pull, push, send } from './parts/client.ts'
+import { temporaryFolder, until } from './parts/children.ts'
+import { accept, digestOf, makeImage, noise, pull, push, send } from './parts/client.ts'
 import { type Realm, startRealm } from './parts/realm.ts'
 import { findRegistry, type Launch, type Registry } from './parts/registries.ts'
 import { type Router, startRouter, type Way } from './parts/router.ts'
-import { answer, scripted } from './parts/scripted.ts'
+import { answer, type Script, scripted } from './parts/scripted.ts'
 
 const way = (process.env.WAY ?? 'node') as Way
 const between = betweenOn.bind(undefined, way)
@@ -170,4 +171,134 @@ test('a realm in clear on another host gets nothing: no request, no password', a
   assert.ok(!reply.headers['www-authenticate'])
   await router.close()
   await elsewhere.close()
+})
+
+/** A registry that wants tokens and its realm, on one host: `granted` says by scope which token, or how else, the realm answers. */
+function wantsTokens(granted: (scope: string) => string | [status: number, headers?: object], serve: Script): Script {
+  return (request, response, recorded) => {
+    const { url = '', headers } = request
+    const { searchParams, pathname } = new URL(url, 'http://registry')
+    if (pathname === '/token') {
+      const scope = searchParams.getAll('scope').join(' ')
+      const said = granted(scope)
+      if (typeof said === 'string') return answer(200, {}, JSON.stringify({ token: said }))(request, response, recorded)
+      return answer(said[0], { ...said[1] })(request, response, recorded)
+    }
+    const [, name = ''] = /^\/v2\/(.+)\/(?:manifests|blobs)\//.exec(pathname) ?? []
+    const right = { GET: 'pull', HEAD: 'pull', DELETE: 'delete' }[request.method as string] ?? 'pull,push'
+    const scope = name ? `repository:${name}:${right}` : ''
+    if (headers.authorization === `Bearer ${granted(scope)}`) return serve(request, response, recorded)
+    const challenge = `Bearer realm="http://${headers.host}/token",service="x",scope="${scope}"`
+    return answer(401, { 'WWW-Authenticate': challenge })(request, response, recorded)
+  }
+}
+const routersOwn = (of: 'HOSTED' | 'PROXY') => ({ [`${of}_USERNAME`]: 'router', [`${of}_PASSWORD`]: password })
+/** The router's own login at hosted; its clients' is the same. */
+function asRouter() {
+  const file = join(folder, 'clients')
+  writeFileSync(file, `router:${hash}\n`)
+  return { HTPASSWD_FILE: file, ...routersOwn('HOSTED') }
+}
+const asClient = { Authorization: basic }
+/** An upload without a length, as docker sends it. */
+const chunk = (url: string) =>
+  send(url, 'PATCH', '/v2/team/app/blobs/uploads/1', {
+    headers: { ...asClient, 'Transfer-Encoding': 'chunked' },
+    body: noise(300_000, 1),
+  })
+
+test("a delete's token opens no upload; a layer is never sent twice, and a second try has the new login", async () => {
+  let session = 1
+  const patches: number[] = []
+  const registry = wantsTokens(
+    (scope) => `${scope} ${session}`,
+    (request, response, recorded) => {
+      if (request.method === 'PATCH') request.on('end', () => patches.push(recorded.bytes))
+      answer(202, { Location: '/v2/team/app/blobs/uploads/1', Range: '0-299999' })(request, response, recorded)
+    },
+  )
+  const router = await between(answer(404), registry, asRouter())
+  assert.equal((await send(router.url, 'POST', '/v2/team/app/blobs/uploads/', { headers: asClient })).status, 202)
+  assert.equal((await send(router.url, 'DELETE', '/v2/team/app/manifests/1', { headers: asClient })).status, 202)
+  assert.equal((await chunk(router.url)).status, 202)
+  session++
+  assert.equal((await chunk(router.url)).status, 502)
+  assert.equal((await chunk(router.url)).status, 202)
+  assert.deepEqual(patches, [300_000, 300_000])
+  await router.close()
+})
+
+test('a name that a realm or a registry keeps closed is denied, and all others go on', async () => {
+  const closed = /closed/
+  const tokens = wantsTokens((scope) => (closed.test(scope) ? [401] : 'open'), answer(200, {}, '{}'))
+  const passwords: Script = (request, ...rest) => {
+    const opens = request.headers.authorization === basic && !closed.test(request.url as string)
+    return answer(opens ? 200 : 401, opens ? {} : { 'WWW-Authenticate': 'Basic realm="x"' }, '{}')(request, ...rest)
+  }
+  for (const [registry, login] of [
+    [tokens, {}],
+    [passwords, routersOwn('PROXY')],
+  ] as const) {
+    const router = await between(registry, answer(404), { LOOKUP_TTL: '0', ...login })
+    for (const [name, status] of [
+      ['team/open', 200],
+      ['closed/app', 404],
+      ['team/open', 200],
+      ['team/other', 200],
+    ] as const) {
+      const reply = await send(router.url, 'GET', `/v2/${name}/manifests/1`)
+      assert.equal(reply.status, status, name)
+      if (status === 404) assert.equal(reply.json().errors[0].detail[0].verdict, 'denied')
+    }
+    await router.close()
+  }
+})
+
+test('a token is for the name that is asked for, whatever else looks like one in its path or query', async () => {
+  const scopes: string[] = []
+  const registry = wantsTokens(
+    (scope) => {
+      scopes.push(scope)
+      return scope
+    },
+    answer(200, {}, '{}'),
+  )
+  const router = await between(registry, answer(404), { LOOKUP_TTL: '0' })
+  const paths = [
+    'team/v2/nginx/manifests/1',
+    'nginx/manifests/1',
+    'evil/manifests/1?x=/v2/nginx/manifests/1',
+    'nginx/manifests/1',
+  ]
+  const replies = await Promise.all(paths.map((path) => send(router.url, 'GET', `/v2/${path}`)))
+  assert.deepEqual(
+    replies.map(({ status }) => status),
+    paths.map(() => 200),
+  )
+  const names = scopes.map((scope) => scope.split(':')[1])
+  assert.deepEqual([...new Set(names)].sort(), ['evil', 'nginx', 'team/v2/nginx'])
+  await router.close()
+})
+
+test('a realm that limits the rate: 429 with its Retry-After, and no breaker', async () => {
+  const registry = wantsTokens(() => [429, { 'Retry-After': '7' }], answer(200))
+  const router = await between(registry, answer(404))
+  for (let i = 0; i < 5; i++) {
+    const reply = await send(router.url, 'GET', '/v2/library/app/manifests/1')
+    assert.deepEqual([reply.status, reply.headers['retry-after']], [429, '7'])
+    assert.equal(reply.json().errors[0].detail[0].verdict, 'limited')
+  }
+  await router.close()
+})
+
+test('a client that leaves an upload frees a hosted registry that has not said yet what login it wants', async () => {
+  const router = await between(answer(404), () => {}, asRouter())
+  const request = http
+    .request(`${router.url}/v2/team/app/blobs/uploads/1`, { method: 'PATCH', headers: asClient })
+    .on('error', () => {})
+  request.write('a part')
+  await until('hosted to be asked', () => router.hosted.requests.length > 0)
+  request.destroy()
+  await until('hosted to be left', () => router.hosted.requests[0]?.broken)
+  await router.close()
 })
