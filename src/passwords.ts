@@ -19,8 +19,9 @@ const mostWaiting = 20
 const mostOfOne = 4
 /** What a check takes is what one of a source that failed lately has to wait, so many times over. */
 const restFactor = 5
-/** For users there are none of, so that they take as long: bcrypt of nothing anybody knows, cost 10. */
-const nobody = '$2b$10$abcdefghijklmnopqrstuu5Ls8dVrS3mYyNnUbkRCvY1aG2J1gWq2'
+/** For users there are none of, so that they take as long: bcrypt of nothing anybody knows, at the first user's cost. */
+const nobody = (users: Users) =>
+  `${users.values().next().value?.slice(0, 7) ?? '$2b$10$'}abcdefghijklmnopqrstuu5Ls8dVrS3mYyNnUbkRCvY1aG2J1gWq2`
 
 /** `USER:HASH` lines, as `htpasswd -B` writes them; throws an Error whose message ends the sentence "FILE …". */
 export function readUsers(path: string): Users {
@@ -74,7 +75,7 @@ export function createPasswords(path: string, now: () => number, log: Log): Pass
     if (remembered) return remembered
     const ofThis = waiting.get(source) ?? 0
     const suspect = failures.has(source) || ofThis >= mostOfOne
-    const checking = under.get(name) ?? verify(password, users.get(user) ?? nobody, suspect)
+    const checking = under.get(name) ?? verify(password, users.get(user) ?? nobody(users), suspect)
     if (!checking) return 'busy'
     under.set(name, checking)
     waiting.set(source, ofThis + 1)

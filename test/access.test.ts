@@ -218,6 +218,29 @@ test("with HOSTED_USERNAME hosted gets the router's login: real pushes and pulls
   for (const one of [hosted, cache]) await one.stop()
 })
 
+test('a wrong login takes as long for a user there is none of', async () => {
+  const file = join(folder, 'costly')
+  writeFileSync(file, users(12, 'ann'))
+  const router = await between(answer(404), found, { HTPASSWD_FILE: file })
+  let host = 2
+  /** From an address of its own, so that no earlier failure counts; milliseconds. */
+  const wrong = async (user: string) => {
+    const started = performance.now()
+    const options = { headers: basic(user, `canary-${++host}`), localAddress: `127.0.0.${host}`, agent: false as const }
+    const status = await new Promise((resolve, reject) => {
+      http.get(`${router.url}/v2/`, options, (reply) => resolve(reply.resume().statusCode)).on('error', reject)
+    })
+    assert.equal(status, 401)
+    return performance.now() - started
+  }
+  await wrong('ann')
+  const ratios: number[] = []
+  for (let i = 0; i < 5; i++) ratios.push((await wrong('nobody')) / (await wrong('ann')))
+  const ratio = ratios.sort((a, b) => a - b)[2] as number
+  assert.ok(ratio > 0.6 && ratio < 1.7, `${ratio}`)
+  await router.close()
+})
+
 test('500 wrong logins a second: remembered logins and anonymous pulls go on, a right login from elsewhere gets in, the flood gets 429', async () => {
   const slow = join(folder, 'slow')
   writeFileSync(slow, users(12, 'ann', 'bob'))
