@@ -187,9 +187,13 @@ export function createMemory({ lookupTtl, manifestMemory, now, onUse }: MemoryOp
       leave = join(flight, client, () => resolve(left(upstream)))
       flight.answer.then(resolve, reject)
     })
-    if (!under || isShareable(answer)) return answer
-    leave()
-    return ask(leaving(client))
+    const ownOf = (shared: Answer) => {
+      if (isShareable(shared)) return shared
+      leave()
+      return ask(leaving(client))
+    }
+    if (!under) return answer
+    return answer.later ? { ...answer, later: answer.later.then(ownOf) } : ownOf(answer)
   }
 
   function begin(key: string, ask: AskWith): Flight {

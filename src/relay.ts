@@ -81,7 +81,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
         () => undefined,
       )
       if (!manifest) return { response: new Response(null, { status: 499 }), answers: [left('hosted')] }
-      Object.assign(sent, { body: manifest, bodyRead: Promise.resolve() })
+      sent.body = manifest
     }
     const fields: Fields = body && length !== null ? { 'content-length': length } : {}
     const askFor =
@@ -93,10 +93,11 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
       }
     const mending = { ...target, ask: { proxy: askFor('proxy'), hosted: askFor('hosted') }, manifest }
     const answer = await mending.ask.hosted(sent, fields)
-    if (name && !['GET', 'HEAD'].includes(method)) memory.wrote(name)
     const mended = answer.response ? ((await mends[`${method} ${route.entity}`]?.(mending, answer)) ?? []) : []
     const answers = [answer, ...mended]
     const last = answers.at(-1) as Answer
+    // One that got no answer may have been carried out.
+    if (name && !['GET', 'HEAD'].includes(method) && last.verdict !== 'denied') memory.wrote(name)
     for (const one of mended.length > 0 ? answers.slice(0, -1) : []) discard(one)
     if (!last.response) return { response: failure(method, route.entity, [last]), answers }
     return deliver(last, answers, method, body ? Number(length ?? stored(last.response)) : 0)

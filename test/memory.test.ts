@@ -343,3 +343,45 @@ test('MANIFEST_MEMORY=0: no manifest is kept', async () => {
   assert.deepEqual(asked(router)[1], 2)
   await router.close()
 })
+
+test('a write that hosted denies leaves what is remembered of the name as it was', async () => {
+  const router = await between(manifest(), answer(401, { 'WWW-Authenticate': 'Basic realm="x"' }))
+  await get(router, byDigest)
+  asked(router)
+  assert.equal((await send(router.url, 'POST', '/v2/team/app/blobs/uploads/')).status, 401)
+  assert.equal((await get(router, byDigest)).status, 200)
+  assert.deepEqual(asked(router), [0, 1])
+  await router.close()
+})
+
+test('several who wait for a registry that failed lately: each gets all of a body that streams', async () => {
+  const [failing, halves] = [answer(503), [] as http.ServerResponse[]]
+  const proxy = changing(failing)
+  const hosted = held(absent)
+  const router = await between(proxy.run, (...given) => hosted.run(...given), {
+    LOOKUP_ORDER: 'hosted-first',
+    V2_REQUIRES: 'hosted',
+  })
+  const [a, b] = ['a', 'b'].map((text) => text.repeat(40_000)) as [string, string]
+  const read = () => send(router.url, 'GET', byTag, { headers: accept })
+  const letHosted = () => until('hosted to be asked', () => hosted.waiting.length > 0).then(hosted.release)
+  for (let i = 0; i < 3; i++) await Promise.all([read(), letHosted()])
+  await until('the proxy to be skipped', () => router.router.log().some(({ message }) => /skipped/.test(`${message}`)))
+  proxy.now = (_, response) => {
+    response.writeHead(200, { 'Content-Type': type }).write(a)
+    halves.push(response)
+  }
+  let bodies: string[] = []
+  await until('the trial', async () => {
+    const replies = Array.from({ length: 4 }, read)
+    await letHosted()
+    const ending = setInterval(() => {
+      for (const response of halves.splice(0)) response.end(b)
+    }, 20)
+    bodies = (await Promise.all(replies)).map(({ body }) => body.toString())
+    clearInterval(ending)
+    return bodies.some((body) => /^[ab]/.test(body))
+  })
+  assert.deepEqual(new Set(bodies), new Set([a + b]))
+  await router.close()
+})
