@@ -7,6 +7,8 @@ export interface OciError {
   detail?: unknown
 }
 
+type Bytes = Uint8Array<ArrayBuffer>
+
 /** Longest error body that is read; anything beyond it is not looked at. */
 const maxErrorBody = 64 * 1024
 
@@ -24,25 +26,40 @@ export async function readOciError(response: Pick<Response, 'body'>): Promise<Oc
 }
 
 /** A body as text; undefined where it is longer than `most` bytes or breaks. Its connection is free afterwards. */
-export async function readText({ body }: Pick<Response, 'body'>, most: number): Promise<string | undefined> {
-  if (!body) return ''
+export async function readText(response: Pick<Response, 'body'>, most: number): Promise<string | undefined> {
+  const bytes = await readBytes(response, most)
+  return bytes && new TextDecoder().decode(bytes)
+}
+
+/** The same as it came. */
+export async function readBytes({ body }: Pick<Response, 'body'>, most: number): Promise<Bytes | undefined> {
+  if (!body) return new Uint8Array()
   const reader: ReadableStreamDefaultReader<Uint8Array> = body.getReader()
-  const decoder = new TextDecoder()
-  let text = ''
+  const chunks: Uint8Array[] = []
   let size = 0
   try {
     for (;;) {
       const { done, value } = await reader.read()
-      if (done) return text
+      if (done) return concat(chunks, size)
       size += value.byteLength
       if (size > most) break
-      text += decoder.decode(value, { stream: true })
+      chunks.push(value)
     }
   } catch {
     // Cut short: what came of it says nothing.
   }
   reader.cancel().catch(() => {})
   return undefined
+}
+
+function concat(chunks: readonly Uint8Array[], size: number): Bytes {
+  const whole = new Uint8Array(size)
+  let at = 0
+  for (const chunk of chunks) {
+    whole.set(chunk, at)
+    at += chunk.byteLength
+  }
+  return whole
 }
 
 /** What the text says; undefined where it is no JSON. */

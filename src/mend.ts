@@ -2,7 +2,7 @@
 import { type Match, match, type UpstreamName } from '../routing.ts'
 import type { Config } from './config.ts'
 import { type AskFor, type Copier, copyOf } from './copy.ts'
-import { json, readText } from './errors.ts'
+import { json, readBytes } from './errors.ts'
 import type { Memory } from './memory.ts'
 import { barred } from './names.ts'
 import type { Answer } from './upstream.ts'
@@ -46,9 +46,10 @@ export function createMends(config: Config, memory: Memory, copy: Copier): Reado
   /** A manifest that hosted refuses for what it lacks: what the proxy has of that in this name is copied. */
   async function complete({ matched: { name = '' }, ask, manifest }: Mending, refusal: Answer): Promise<Answer[]> {
     if (![400, 404].includes(refusal.status) || !refusal.response || !manifest || barred(config, name)) return []
-    const said = await readText(refusal.response, longestError)
-    refusal.content = new TextEncoder().encode(said)
-    if (!/"(MANIFEST_)?BLOB_UNKNOWN"/.test(said ?? '')) return []
+    const said = await readBytes(refusal.response, longestError)
+    if (!said) return [{ ...refusal, verdict: 'failed', status: 502, reason: 'no answer', response: undefined }]
+    refusal.content = said
+    if (!/"(MANIFEST_)?BLOB_UNKNOWN"/.test(new TextDecoder().decode(said))) return []
     const answers: Answer[] = []
     if (!(await supply(name, new TextDecoder().decode(manifest), ask, answers))) return []
     return [...answers, await ask.hosted({ body: manifest })]
@@ -56,7 +57,8 @@ export function createMends(config: Config, memory: Memory, copy: Copier): Reado
 
   /** Copies what hosted lacks of a manifest, of an index the manifests first; whether hosted has all of it then. */
   async function supply(name: string, manifest: string, ask: Mending['ask'], answers: Answer[]): Promise<boolean> {
-    const { config: image, layers = [], manifests = [] } = (json(manifest) ?? {}) as Manifest
+    const { config: image, ...lists } = (json(manifest) ?? {}) as Manifest
+    const [manifests, layers] = [lists.manifests, lists.layers].map(partsOf) as [Part[], Part[]]
     for (const { digest, mediaType = '' } of manifests) {
       const child = match('HEAD', `/v2/${name}/manifests/${digest}`)
       if ('refused' in child) return false
@@ -88,7 +90,17 @@ export function createMends(config: Config, memory: Memory, copy: Copier): Reado
 }
 
 interface Manifest {
-  config?: { digest?: string }
-  layers?: { digest?: string }[]
-  manifests?: { digest?: string; mediaType?: string }[]
+  config?: Part
+  layers?: unknown
+  manifests?: unknown
+}
+
+interface Part {
+  digest?: string
+  mediaType?: string
+}
+
+/** A client may put anything: `null` is how some write an empty list. */
+function partsOf(list: unknown): Part[] {
+  return Array.isArray(list) ? list.filter((one) => typeof one === 'object' && one) : []
 }

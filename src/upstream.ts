@@ -34,7 +34,7 @@ export interface Question {
   target: string
   headers: Fields
   body?: Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array> | null
-  /** Settles when the body's last byte was taken; a write's deadline starts there. */
+  /** Settles when the last byte of a body that streams was taken; a write's deadline starts there. */
   bodyRead?: Promise<void>
   /** Aborted when nobody waits for the answer any more; a deadline aborts it too. */
   abort: AbortController
@@ -92,7 +92,8 @@ export function createUpstream(options: UpstreamOptions): Ask {
     const failed = (status: number, reason?: string): Answer => {
       return { upstream: name, verdict: 'failed', status, reason, milliseconds: now() - started }
     }
-    const deadline = startDeadline(timeout, abort, body ? (question.bodyRead ?? never) : undefined)
+    const from = body instanceof ReadableStream ? (question.bodyRead ?? never) : undefined
+    const deadline = startDeadline(timeout, abort, from)
     const answered = (answer: Answer, cause?: string, well = answer.status < 502 || answer.status > 504): Answer => {
       deadline.clear()
       report(well)

@@ -386,3 +386,70 @@ test('a name in HOSTED_NAMES has no manifest completed from the proxy', async ()
   assert.equal(reply.json().errors[0].code, 'MANIFEST_BLOB_UNKNOWN')
   assert.equal(cache.lines().length, asked)
 })
+
+const manifestOf = (layers: unknown) => JSON.stringify({ schemaVersion: 2, mediaType: manifestType, layers })
+const put = (url: string, body: string) =>
+  send(url, 'PUT', '/v2/a/manifests/1', { headers: { 'Content-Type': manifestType }, body })
+const refused = (body: string | Buffer = '{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN"}]}'): Script => {
+  return (request, response) => {
+    request.resume().on('end', () => response.writeHead(400, { 'Content-Length': body.length }).end(body))
+  }
+}
+/** A hosted registry that refuses a manifest for a layer it lacks, and does `second` when it comes again. */
+function lacks(second: Script, read: Script = answer(404)): Script {
+  let puts = 0
+  return (request, response, recorded) => {
+    const { method, url = '' } = request
+    const manifest = () => (method === 'PUT' ? (puts++ ? second : refused()) : read)
+    const blob = () => (method === 'POST' ? answer(202, { Location: '/v2/a/blobs/uploads/1' }) : answer(404))
+    const script = url.includes('/manifests/') ? manifest() : method === 'PUT' ? answer(201) : blob()
+    script(request, response, recorded)
+  }
+}
+const hasLayer = answer(200, { 'Content-Length': content.length }, content.toString('latin1'))
+
+test('a read begun while a manifest is completed is not shared with one begun after the push', async () => {
+  const [puts, gets]: [ServerResponse[], ServerResponse[]] = [[], []]
+  const router = await between(
+    (request, ...rest) => (request.url?.includes('/blobs/') ? hasLayer : answer(404))(request, ...rest),
+    lacks(
+      (request, response) => request.resume().on('end', () => puts.push(response)),
+      (_, response) => gets.push(response),
+    ),
+  )
+  const pushed = put(router.url, manifestOf([{ digest }]))
+  await until('the manifest to come again', () => puts.length === 1)
+  const before = send(router.url, 'GET', '/v2/a/manifests/1')
+  await until('hosted to be asked', () => gets.length === 1)
+  puts[0]?.writeHead(201).end()
+  assert.equal((await pushed).status, 201)
+  const after = send(router.url, 'GET', '/v2/a/manifests/1')
+  await until('hosted to be asked again', () => gets.length === 2)
+  for (const [i, response] of gets.entries()) response.writeHead(200).end(['old', 'new'][i])
+  assert.deepEqual([(await before).body.toString(), (await after).body.toString()], ['old', 'new'])
+  await router.close()
+})
+
+test('a completed manifest that hosted does not answer: 504 within WRITE_TIMEOUT', async () => {
+  const router = await between(
+    hasLayer,
+    lacks((request) => request.resume()),
+    { WRITE_TIMEOUT: '0.3' },
+  )
+  assert.equal((await put(router.url, manifestOf([{ digest }]))).status, 504)
+  await router.close()
+})
+
+test("hosted's refusal of a manifest passes as it came, whatever is in the manifest or in the refusal", async () => {
+  const latin = Buffer.from('r\xe9fus\xe9: BLOB_UNKNOWN', 'latin1')
+  const router = await between(answer(404), refused(latin))
+  for (const layers of [null, [null], 'none', undefined, [{}]]) {
+    const reply = await put(router.url, manifestOf(layers))
+    assert.deepEqual([reply.status, reply.body], [400, latin])
+  }
+  await router.close()
+  const worded = await between(answer(404), refused())
+  for (const layers of [null, [null], 'none', [{}]])
+    assert.equal((await put(worded.url, manifestOf(layers))).status, 400)
+  await worded.close()
+})
