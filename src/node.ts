@@ -18,7 +18,11 @@ export function listenOnNode(native: boolean) {
         const { socket } = incoming
         const connection: Connection = {
           address: socket.remoteAddress?.replace(/^::ffff:/, ''),
-          sent: new Promise((resolve) => outgoing.once('close', () => resolve(outgoing.writableFinished))),
+          sent: new Promise((resolve) => {
+            outgoing.once('close', () => resolve(outgoing.writableFinished))
+            // One that waits its turn behind others of its connection does not hear of that connection's end.
+            if (!outgoing.socket) socket.setMaxListeners(0).once('close', () => resolve(false))
+          }),
         }
         if (hasBody(request)) {
           // A silence counts while a body moves, not while a registry thinks: that has deadlines of its own.
@@ -35,7 +39,14 @@ export function listenOnNode(native: boolean) {
         return RESPONSE_ALREADY_SENT
       },
       // An upload may take hours; a token may take 14 KB.
-      serverOptions: { ...tls, requestTimeout: 0, keepAliveTimeout: 75_000, maxHeaderSize: 65_536 },
+      serverOptions: {
+        ...tls,
+        requestTimeout: 0,
+        headersTimeout: idleTimeout * 1000,
+        connectionsCheckingInterval: idleTimeout * 250,
+        keepAliveTimeout: 75_000,
+        maxHeaderSize: 65_536,
+      },
     }) as import('node:https').Server
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject)
@@ -85,6 +96,7 @@ async function send(
     } else if (body && beforeEnd) outgoing.write(body)
     await beforeEnd?.()
     outgoing.end(streams || beforeEnd ? undefined : body)
+    if (outgoing.writableLength > 0) outgoing.setTimeout(patience, () => outgoing.destroy())
   } catch {
     // Half an answer must not look whole.
     outgoing.destroy()

@@ -108,6 +108,30 @@ if (way !== 'deno') {
     await close()
   })
 
+  test('IDLE_TIMEOUT ends a client that sends half a request head, or does not read an answer that is ready', async () => {
+    const body = 'x'.repeat(1_000_000)
+    const type = 'application/vnd.oci.image.manifest.v1+json'
+    const large = answer(200, { 'Content-Type': type, 'Content-Length': body.length }, body)
+    const { url, close } = await between(answer(404), large, { IDLE_TIMEOUT: '0.5' })
+    const { hostname, port } = new URL(url)
+    const sends = (text: string) => {
+      const socket = connect(Number(port), hostname, () => socket.write(text))
+      return socket.on('error', () => {})
+    }
+    const half = sends('GET /v2/ HTTP/1.1\r\nHo')
+    await new Promise((resolve) => half.on('close', resolve).resume())
+    const request = `GET /v2/a/manifests/${digestOf(body)} HTTP/1.1\r\nHost: x\r\nAccept: ${type}\r\n\r\n`
+    const deaf = sends(request.repeat(20)).pause()
+    const inFlight = async () => {
+      const metrics = (await send(url, 'GET', '/metrics')).body.toString()
+      return Number(/^registry_router_requests_in_flight (\d+)$/m.exec(metrics)?.[1])
+    }
+    await until('its requests to be there', async () => (await inFlight()) > 1)
+    await until('its requests to be over', async () => (await inFlight()) === 1)
+    deaf.destroy()
+    await close()
+  })
+
   test('IDLE_TIMEOUT ends an upload on which nothing moves, and hosted sees a broken request', async () => {
     const { url, hosted, close } = await between(answer(404), (request) => request.resume(), { IDLE_TIMEOUT: '0.3' })
     const request = open(url, 'PATCH', upload, { 'Content-Length': 100 })
