@@ -46,6 +46,14 @@ export function createMetrics(version: string, runtime: string) {
     buckets: firstByteBuckets,
   })
   const up = new Gauge(metric('upstream_up', 'Whether the last answer came, and was not 502, 503 or 504.', 'upstream'))
+  const skipped = new Gauge(
+    metric(
+      'upstream_skipped',
+      'Whether it is skipped: it failed three times in a row, and no read since went well.',
+      'upstream',
+    ),
+  )
+  for (const upstream of ['proxy', 'hosted']) skipped.set({ upstream }, 0)
   const memory = new Counter(metric('memory_total', 'Uses of what was learned, by what was found.', 'kind', 'outcome'))
   const copies = new Counter(
     metric('copies_total', 'Layers copied from proxy to hosted for a push, by outcome.', 'outcome'),
@@ -77,6 +85,7 @@ export function createMetrics(version: string, runtime: string) {
       if (by && bytesIn) transferred.inc({ direction: 'push', upstream: by }, bytesIn)
       if (by && bytesOut) transferred.inc({ direction: 'pull', upstream: by }, bytesOut)
     },
+    skips: (upstream: UpstreamName, open: boolean) => skipped.set({ upstream }, open ? 1 : 0),
     copied: (outcome: CopyOutcome, bytes: number) => {
       copies.inc({ outcome })
       if (outcome === 'mounted') copied.inc(bytes)

@@ -68,6 +68,7 @@ export function createService(config: Config, { now, log, version, runtime, ...d
       },
       onBreaker: (open) => {
         page.skipped[name] = open
+        metrics.skips(name, open)
         log('warn', open ? 'skipped until it is well again' : 'well again', { upstream: name })
       },
     })

@@ -532,6 +532,25 @@ test('/metrics counts by entity, status, upstream and verdict, and no label repe
   assert.ok(!/canary/i.test(text))
 })
 
+test('/metrics says which registry is skipped, whatever it says to pings', async () => {
+  const saying = { hosted: refused }
+  const hosted: Say = (sent, init) => (sent.url.endsWith('/v2/') ? status(200) : saying.hosted)(sent, init)
+  const { ask, clock } = between(status(404), hosted)
+  const skipped = async (value: number) => {
+    await ask('/v2/')
+    const { text } = await ask('/metrics')
+    assert.match(text, new RegExp(`^registry_router_upstream_skipped\\{upstream="hosted"\\} ${value}$`, 'm'))
+    assert.match(text, /^registry_router_upstream_skipped\{upstream="proxy"\} 0$/m)
+  }
+  await skipped(0)
+  for (let i = 0; i < 3; i++) await ask(byTag)
+  await skipped(1)
+  saying.hosted = status(200)
+  clock.ahead = 1001
+  await ask(byTag)
+  await skipped(0)
+})
+
 test('the log has one line a request, with every verdict and no secret', async () => {
   const { ask, lines } = between(status(404), status(200))
   await ask(`${byTag}?_state=canary`, { headers: client }, { address: '192.0.2.1' })
