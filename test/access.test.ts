@@ -219,8 +219,8 @@ test("with HOSTED_USERNAME hosted gets the router's login: real pushes and pulls
 })
 
 test('a wrong login takes as long for a user there is none of', async () => {
-  const file = join(folder, 'costly')
-  writeFileSync(file, users(12, 'ann'))
+  const file = join(folder, 'cheap')
+  writeFileSync(file, users(4, 'ann'))
   const router = await between(answer(404), found, { HTPASSWD_FILE: file })
   let host = 2
   /** From an address of its own, so that no earlier failure counts; milliseconds. */
@@ -235,9 +235,10 @@ test('a wrong login takes as long for a user there is none of', async () => {
   }
   await wrong('ann')
   const ratios: number[] = []
-  for (let i = 0; i < 5; i++) ratios.push((await wrong('nobody')) / (await wrong('ann')))
-  const ratio = ratios.sort((a, b) => a - b)[2] as number
-  assert.ok(ratio > 0.6 && ratio < 1.7, `${ratio}`)
+  for (let i = 0; i < 9; i++) ratios.push((await wrong('nobody')) / (await wrong('ann')))
+  const ratio = ratios.sort((a, b) => a - b)[4] as number
+  // With a stand-in of cost 10, whatever the file has, it is 11.
+  assert.ok(ratio > 0.25 && ratio < 4, `${ratio}`)
   await router.close()
 })
 
@@ -320,8 +321,10 @@ test('500 wrong logins a second: remembered logins and anonymous pulls go on, a 
     `${way}: under the flood a remembered login takes ${ratio.toFixed(2)} of the slowest pull's time; anonymous pulls: ${share.toFixed(2)} of their rate, ${shareDuring.toFixed(2)} while a password is checked`,
   )
   assert.ok(ratio < 2)
-  assert.ok(share > 0.2)
-  assert.ok(shareDuring > 0.2, 'a password is checked where all else waits for it')
+  // On two cores, with the clients on them too: 0.6 and more, 0.15 with two other suites beside it.
+  assert.ok(share > 0.1)
+  // Checked on the main thread: 0.02.
+  assert.ok(shareDuring > 0.05, 'a password is checked where all else waits for it')
   assert.deepEqual([...statuses].sort(), [401, 429])
   const metrics = (await send(router.url, 'GET', '/metrics')).body.toString()
   assert.match(metrics, /^registry_router_logins_total\{outcome="busy"\} \d+$/m)
