@@ -88,7 +88,7 @@ const suites: Suite[] = [
   ['what is shipped', suite([...nodeTest, './test/ship.test.ts'])],
   ['demo', suite([...nodeTest, './test/demo.test.ts'])],
   ['unit, node', suite([...nodeTest, '--test', ...units])],
-  ['unit, bun', suite([bin('bun'), 'test', ...units])],
+  ['unit, bun', suite([bin('bun'), 'test', '--timeout=60000', ...units])],
   ['unit, deno', suite([bin('deno'), 'test', '-A', '--no-check', ...units])],
 ]
 const atOnce = 4
