@@ -7,8 +7,6 @@ export interface OciError {
   detail?: unknown
 }
 
-type Bytes = Uint8Array<ArrayBuffer>
-
 /** Longest error body that is read; anything beyond it is not looked at. */
 const maxErrorBody = 64 * 1024
 
@@ -32,7 +30,10 @@ export async function readText(response: Pick<Response, 'body'>, most: number): 
 }
 
 /** The same as it came. */
-export async function readBytes({ body }: Pick<Response, 'body'>, most: number): Promise<Bytes | undefined> {
+export async function readBytes(
+  { body }: Pick<Response, 'body'>,
+  most: number,
+): Promise<Uint8Array<ArrayBuffer> | undefined> {
   if (!body) return new Uint8Array()
   const reader: ReadableStreamDefaultReader<Uint8Array> = body.getReader()
   const chunks: Uint8Array[] = []
@@ -40,7 +41,7 @@ export async function readBytes({ body }: Pick<Response, 'body'>, most: number):
   try {
     for (;;) {
       const { done, value } = await reader.read()
-      if (done) return concat(chunks, size)
+      if (done) return new Uint8Array(Buffer.concat(chunks))
       size += value.byteLength
       if (size > most) break
       chunks.push(value)
@@ -50,16 +51,6 @@ export async function readBytes({ body }: Pick<Response, 'body'>, most: number):
   }
   reader.cancel().catch(() => {})
   return undefined
-}
-
-function concat(chunks: readonly Uint8Array[], size: number): Bytes {
-  const whole = new Uint8Array(size)
-  let at = 0
-  for (const chunk of chunks) {
-    whole.set(chunk, at)
-    at += chunk.byteLength
-  }
-  return whole
 }
 
 /** What the text says; undefined where it is no JSON. */

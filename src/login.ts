@@ -45,58 +45,55 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
     login && `Basic ${btoa(String.fromCharCode(...new TextEncoder().encode(`${login.username}:${login.password}`)))}`
   let refused: { until: number; reason: string } | undefined
 
-  return async (url, init, fresh) => {
+  return (url, init, fresh) =>
+    answered(url, init, fresh).catch((error) => {
+      if (!(error instanceof RealmAnswer)) throw error
+      const { status, retryAfter } = error
+      return new Response(null, { status, headers: retryAfter ? { 'Retry-After': retryAfter } : {} })
+    })
+
+  async function answered(...[url, init, fresh]: Parameters<Fetch>): Promise<Reply> {
     if (refused && now() < refused.until) throw new LoginRefused(refused.reason)
     // Tokens are for a repository, and a right; what is of no repository shares its own.
     const [, base = '', name = ''] =
       /^([^:]+:\/\/[^/]+\/v2\/)(?:([^?]*)\/(?:manifests|blobs|tags|referrers)\/)?/.exec(url) ?? []
     const repository = `${rights[init.method ?? 'GET'] ?? 'write'} ${name}`
     const once = init.body instanceof ReadableStream
-    try {
-      if (once && !granted.has(repository)) await introduce(base, name, repository, init.signal)
-      const send = (authorization: string | undefined) => {
-        if (authorization) init.headers.authorization = authorization
-        return fetch(url, init, fresh)
-      }
-      const known = granted.get(repository)
-      const response = await send(known)
-      if (response.status !== 401) return response
-      const challenge = challengesOf(response.headers.get('WWW-Authenticate') ?? '').map(parse)
-      const bearer = challenge.find(({ scheme }) => scheme === 'bearer')
-      if (bearer) {
-        readOciError(response)
-        granted.delete(repository)
-        const token = await waitFor(tokenOf(repository, bearer, new URL(url).origin), init.signal)
-        if (once) throw tooLate()
-        return await send(`Bearer ${token}`)
-      }
-      if (!basic || !challenge.some(({ scheme }) => scheme === 'basic')) return response
-      if (known === basic || once) {
-        if (await refusesAll(base, init.signal)) throw refuse('the registry refuses its password')
-        if (known === basic) return response
-        granted.set(repository, basic, { ttl: refusalTime })
-        throw tooLate()
-      }
-      readOciError(response)
-      const again = await send(basic)
-      if (again.status !== 401) granted.set(repository, basic, { ttl: refusalTime })
-      else if (await refusesAll(base, init.signal)) throw refuse('the registry refuses its password')
-      return again
-    } catch (error) {
-      if (!(error instanceof RealmAnswer)) throw error
-      const { status, retryAfter } = error
-      return new Response(null, { status, headers: retryAfter ? { 'Retry-After': retryAfter } : {} })
+    if (once && !granted.has(repository)) await introduce(base, name, repository, init.signal)
+    const send = (authorization: string | undefined) => {
+      if (authorization) init.headers.authorization = authorization
+      return fetch(url, init, fresh)
     }
+    const known = granted.get(repository)
+    const response = await send(known)
+    if (response.status !== 401) return response
+    const { bearer, takesBasic } = challengesIn(response)
+    if (bearer) {
+      readOciError(response)
+      granted.delete(repository)
+      const token = await waitFor(tokenOf(repository, bearer, url), init.signal)
+      if (once) throw tooLate()
+      return send(`Bearer ${token}`)
+    }
+    if (!basic || !takesBasic) return response
+    let last = response
+    if (known !== basic) {
+      readOciError(response)
+      granted.set(repository, basic, { ttl: refusalTime })
+      if (once) throw tooLate()
+      last = await send(basic)
+    }
+    if (last.status === 401 && (await refusesAll(base, init.signal))) throw refuse('the registry refuses its password')
+    return last
   }
 
   /** A body cannot be sent twice, so what opens the way to it is asked for before. */
   async function introduce(base: string, name: string, repository: string, signal: Signal): Promise<void> {
     const response = await ping(base, {}, signal)
     if (response.status !== 401) return
-    const challenges = challengesOf(response.headers.get('WWW-Authenticate') ?? '').map(parse)
-    const bearer = challenges.find(({ scheme }) => scheme === 'bearer')
+    const { bearer } = challengesIn(response)
     const scope = `repository:${name}:pull,push`
-    if (bearer) await waitFor(tokenOf(repository, { ...bearer, scope }, new URL(base).origin), signal)
+    if (bearer) await waitFor(tokenOf(repository, { ...bearer, scope }, base), signal)
     else if (basic) granted.set(repository, basic, { ttl: refusalTime })
   }
 
@@ -118,9 +115,9 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
   }
 
   /** One question at a time for the same token. */
-  function tokenOf(repository: string, challenge: Challenge, origin: string): Promise<string> {
+  function tokenOf(repository: string, challenge: Challenge, asker: string): Promise<string> {
     const key = `${repository} ${challenge.scope}`
-    const under = asked.get(key) ?? grant(repository, challenge, origin).finally(() => asked.delete(key))
+    const under = asked.get(key) ?? grant(repository, challenge, new URL(asker).origin).finally(() => asked.delete(key))
     asked.set(key, under)
     return under
   }
@@ -162,6 +159,12 @@ interface Challenge {
   realm?: string
   service?: string
   scope?: string
+}
+
+function challengesIn({ headers }: Reply): { bearer?: Challenge; takesBasic: boolean } {
+  const all = challengesOf(headers.get('WWW-Authenticate') ?? '').map(parse)
+  const of = (wanted: string) => all.find(({ scheme }) => scheme === wanted)
+  return { bearer: of('bearer'), takesBasic: of('basic') !== undefined }
 }
 
 function parse(challenge: string): Challenge {

@@ -58,8 +58,8 @@ export function createMends(config: Config, memory: Memory, copy: Copier): Reado
   /** Copies what hosted lacks of a manifest, of an index the manifests first; whether hosted has all of it then. */
   async function supply(name: string, manifest: string, ask: Mending['ask'], answers: Answer[]): Promise<boolean> {
     const { config: image, ...lists } = (json(manifest) ?? {}) as Manifest
-    const [manifests, layers] = [lists.manifests, lists.layers].map(partsOf) as [Part[], Part[]]
-    for (const { digest, mediaType = '' } of manifests) {
+    const layers = partsOf(lists.layers)
+    for (const { digest, mediaType = '' } of partsOf(lists.manifests)) {
       const child = match('HEAD', `/v2/${name}/manifests/${digest}`)
       if ('refused' in child) return false
       const [target, fields] = [child.path, { accept: mediaType }]

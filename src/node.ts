@@ -96,6 +96,7 @@ async function send(
     } else if (body && beforeEnd) outgoing.write(body)
     await beforeEnd?.()
     outgoing.end(streams || beforeEnd ? undefined : body)
+    // Of what is at hand whole, little is left here; so Bun's counting, which `pour` avoids, does no harm.
     if (outgoing.writableLength > 0) outgoing.setTimeout(patience, () => outgoing.destroy())
   } catch {
     // Half an answer must not look whole.
