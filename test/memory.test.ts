@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import type http from 'node:http'
 import { after, test } from 'node:test'
-import { type Between, between as betweenOn, closeAll } from './parts/between.ts'
+import { type Between, between as betweenOn, closeAll, inFlight } from './parts/between.ts'
 import { until } from './parts/children.ts'
 import { answerOf, digestOf, open, type Reply, send } from './parts/client.ts'
 import type { Way } from './parts/router.ts'
@@ -374,12 +374,13 @@ test('several who wait for a registry that failed lately: each gets all of a bod
   let bodies: string[] = []
   await until('the trial', async () => {
     const replies = Array.from({ length: 4 }, read)
+    await until('all four to wait', async () => (await inFlight(router.url)) === 4)
     await letHosted()
     const ending = setInterval(() => {
       for (const response of halves.splice(0)) response.end(b)
     }, 20)
-    bodies = (await Promise.all(replies)).map(({ body }) => body.toString())
-    clearInterval(ending)
+    const answered = await Promise.all(replies).finally(() => clearInterval(ending))
+    bodies = answered.map(({ body }) => body.toString())
     return bodies.some((body) => /^[ab]/.test(body))
   })
   assert.deepEqual(new Set(bodies), new Set([a + b]))

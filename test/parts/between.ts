@@ -20,6 +20,12 @@ export async function closeAll(): Promise<void> {
 }
 const unclosed = new Set<Between['close']>()
 
+/** Requests that a router has not yet answered whole, the question for it aside. */
+export async function inFlight(url: string): Promise<number> {
+  const metrics = (await send(url, 'GET', '/metrics')).body.toString()
+  return Number(/^registry_router_requests_in_flight (\d+)$/m.exec(metrics)?.[1]) - 1
+}
+
 export async function between(
   way: Way,
   proxy: Script,
