@@ -354,7 +354,9 @@ test('a write that hosted denies leaves what is remembered of the name as it was
   await router.close()
 })
 
-test('several who wait for a registry that failed lately: each gets all of a body that streams', async () => {
+test('several who wait for a registry that failed lately: each gets all of a body that streams', {
+  timeout: 60_000,
+}, async () => {
   const [failing, halves] = [answer(503), [] as http.ServerResponse[]]
   const proxy = changing(failing)
   const hosted = held(absent)
