@@ -22,8 +22,9 @@ export function createLog(
     }
     if (logFormat === 'json') {
       // Two objects as one: making one of them first would cost as much as all the rest.
-      const [first, rest] = [JSON.stringify({ time, level, message }), JSON.stringify(fields)]
-      write(rest === '{}' ? first : `${first.slice(0, -1)},${rest.slice(1)}`)
+      const first = `{"time":"${time}","level":"${level}","message":${JSON.stringify(message)}`
+      const rest = JSON.stringify(fields)
+      write(rest === '{}' ? `${first}}` : `${first},${rest.slice(1)}`)
       return
     }
     const pairs = Object.entries(fields).filter(([, value]) => value !== undefined)

@@ -86,10 +86,11 @@ async function send(
     return
   }
   try {
+    const fields: string[] = []
     headers.forEach((value, name) => {
-      outgoing.appendHeader(name, value)
+      fields.push(name, value)
     })
-    outgoing.statusCode = status
+    outgoing.writeHead(status, fields)
     if (streams) {
       outgoing.flushHeaders()
       await pour(body, outgoing, patience)
