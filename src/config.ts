@@ -1,5 +1,6 @@
 /** The configuration: one table of environment variables, read once, every fault named at once. */
-import { textOf } from './files.ts'
+import { secretIn } from './files.ts'
+import type { Login } from './login.ts'
 import { readUsers } from './passwords.ts'
 import { readCertificates, readKey } from './tls.ts'
 
@@ -59,10 +60,10 @@ const table = {
   pushUsers: row('PUSH_USERS', '', list, 'with HTPASSWD_FILE: who may write (none named: all)'),
   hostedUsername: row('HOSTED_USERNAME', '', String, "with HTPASSWD_FILE: the router's own login at hosted"),
   hostedPassword: row('HOSTED_PASSWORD', '', String, 'its password'),
-  hostedPasswordFile: row('HOSTED_PASSWORD_FILE', '', fileContent, 'or a file that holds it'),
+  hostedPasswordFile: row('HOSTED_PASSWORD_FILE', '', readableBy(secretIn), 'or a file that holds it'),
   proxyUsername: row('PROXY_USERNAME', '', String, "the router's own login at the proxy"),
   proxyPassword: row('PROXY_PASSWORD', '', String, 'its password'),
-  proxyPasswordFile: row('PROXY_PASSWORD_FILE', '', fileContent, 'or a file that holds it'),
+  proxyPasswordFile: row('PROXY_PASSWORD_FILE', '', readableBy(secretIn), 'or a file that holds it'),
   lookupTtl: row('LOOKUP_TTL', '60', secondsOrNever, 'seconds a verdict or a manifest is remembered (0: never)'),
   manifestMemory: row('MANIFEST_MEMORY', '64', wholeNumber(65536), 'MiB of manifests by digest kept (0: none)'),
   logFormat: row('LOG_FORMAT', 'json', oneOf('json', 'text'), 'one line a request'),
@@ -72,11 +73,6 @@ const table = {
 type Values = { [Key in keyof typeof table]: (typeof table)[Key] extends Row<infer T> ? T : never }
 
 type LoginKey = `${'hosted' | 'proxy'}${'Username' | 'Password' | 'PasswordFile'}`
-interface Login {
-  username: string
-  password: string
-}
-
 export type Config = Omit<Values, LoginKey> & {
   /** The router's own logins. */
   hostedLogin?: Login
@@ -148,12 +144,14 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
   return {
     ...rest,
     aggregate: values.tlsCertFile && !named.includes('://') ? origin(`https://${named.trim()}`) : values.aggregate,
-    hostedLogin: hostedUsername
-      ? { username: hostedUsername, password: hostedPassword || hostedPasswordFile }
-      : undefined,
-    proxyLogin: proxyUsername ? { username: proxyUsername, password: proxyPassword || proxyPasswordFile } : undefined,
+    hostedLogin: loginOf(hostedUsername, hostedPassword, hostedPasswordFile),
+    proxyLogin: loginOf(proxyUsername, proxyPassword, proxyPasswordFile),
     passLogin: !values.htpasswdFile,
   }
+}
+
+function loginOf(username: string, password: string, file: string): Login | undefined {
+  return username ? { username, password: password || secretIn(file), file } : undefined
 }
 
 /** The table as `--help` prints it. */
@@ -200,10 +198,6 @@ function secondsOrNever(text: string): number {
 function gibibytes(text: string): number {
   if (!/^\d+(\.\d+)?$/.test(text)) throw new Error(`must be a number of GiB, not "${text}"`)
   return Number(text) * 1024 ** 3
-}
-
-function fileContent(path: string): string {
-  return path === '' ? '' : textOf(path).replace(/\r?\n$/, '')
 }
 
 function certificates(path: string): string[] {

@@ -1,4 +1,4 @@
-/** Files that settings name: their text, and whether they changed. */
+/** Files that settings name: their text, and what they hold after they changed. */
 import { readFileSync, statSync } from 'node:fs'
 
 /** Throws an Error whose message ends the sentence "FILE …". */
@@ -8,6 +8,39 @@ export function textOf(path: string): string {
   } catch (error) {
     throw new Error(`cannot be read: ${(error as NodeJS.ErrnoException).code}`)
   }
+}
+
+/** A file that holds a secret and nothing else; throws likewise. */
+export function secretIn(path: string): string {
+  const text = textOf(path).replace(/\r?\n$/, '')
+  if (text === '') throw new Error('is empty')
+  return text
+}
+
+/**
+ * Looks at the files once a second: where they changed since `stamp`, `use` gets what is read anew. What cannot be read or
+ * used leaves things as they were; `failed` hears why. Of files that are written one after the other, the first look may fail.
+ */
+export function follow<T>(
+  paths: string[],
+  read: () => T,
+  use: (value: T) => void,
+  failed: (cause: string) => void,
+  stamp = stampOf(...paths),
+): void {
+  let seen = stamp
+  const look = () => {
+    // The stamp first: what is written while this reads is seen the next time.
+    const current = stampOf(...paths)
+    if (current === seen) return
+    seen = current
+    try {
+      use(read())
+    } catch (error) {
+      failed((error as Error).message)
+    }
+  }
+  setInterval(look, 1000).unref()
 }
 
 /** Another one as soon as one of the files is; it follows symlinks, which are how Kubernetes swaps what it mounts. */

@@ -1,12 +1,16 @@
 /** This router's own login at a registry: Basic, or Bearer by the token flow, anonymous where it has no password. */
 import { LRUCache } from 'lru-cache'
 import { json, readOciError, readText } from './errors.ts'
+import { follow, secretIn } from './files.ts'
 import { challengesOf } from './headers.ts'
+import type { Log } from './log.ts'
 import type { Fetch, Fields, Reply } from './runtime.ts'
 
 export interface Login {
   username: string
   password: string
+  /** Where the password is from, to be read anew when it changes; empty: it stays. */
+  file: string
 }
 
 /** The registry, or the realm it sends to, wants another login than this router has. Neither is down. */
@@ -38,12 +42,21 @@ const rights: Record<string, string> = { GET: 'read', HEAD: 'read', DELETE: 'del
  * login is not taken, and with what `fetch` rejects where a realm cannot be asked. A 401 after a token was granted is
  * the registry's answer, and so is a scope that the realm denies: public ones say so of what does not exist.
  */
-export function withLogin(fetch: Fetch, login: Login | undefined, now: () => number): Fetch {
+export function withLogin(fetch: Fetch, login: Login | undefined, now: () => number, log: Log): Fetch {
   const granted = new LRUCache<string, string>({ max: 10_000, ttl: 1, ttlResolution: 0, perf: { now } })
   const asked = new Map<string, Promise<string>>()
-  const basic =
-    login && `Basic ${btoa(String.fromCharCode(...new TextEncoder().encode(`${login.username}:${login.password}`)))}`
+  let basic = login && basicOf(login)
   let refused: { until: number; reason: string } | undefined
+  if (login?.file) {
+    const use = (password: string) => {
+      basic = basicOf({ ...login, password })
+      refused = undefined
+      granted.clear()
+      log('info', 'password read anew')
+    }
+    const failed = (cause: string) => log('warn', 'the new password cannot be read, the old one stays', { cause })
+    follow([login.file], () => secretIn(login.file), use, failed)
+  }
 
   return (url, init, fresh) =>
     answered(url, init, fresh).catch((error) => {
@@ -147,6 +160,10 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
     granted.set(repository, `Bearer ${token}`, { ttl: life * 900 })
     return token
   }
+}
+
+function basicOf({ username, password }: Login): string {
+  return `Basic ${btoa(String.fromCharCode(...new TextEncoder().encode(`${username}:${password}`)))}`
 }
 
 type Signal = AbortSignal | null | undefined

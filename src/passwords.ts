@@ -2,7 +2,7 @@
 import { createHmac, randomBytes } from 'node:crypto'
 import { Worker } from 'node:worker_threads'
 import { LRUCache } from 'lru-cache'
-import { stampOf, textOf } from './files.ts'
+import { follow, textOf } from './files.ts'
 import type { Log } from './log.ts'
 
 /** `busy`: too many wait, and this one has failed lately. */
@@ -44,30 +44,18 @@ export function createPasswords(path: string, now: () => number, log: Log): Pass
   const waiting = new Map<string, number>()
   // A login is remembered as a hash under a key that dies with the process.
   const key = randomBytes(32)
-  // The stamp first: what is written while this reads is seen the next time.
-  let read = stampOf(path)
-  let users = readUsers(path)
-  let looked = now()
-
-  /** Once a second at most: a file that cannot be read leaves things as they were. */
-  function look(): void {
-    if (now() - looked < 1000) return
-    looked = now()
-    try {
-      const current = stampOf(path)
-      if (current === read) return
-      read = current
-      users = readUsers(path)
-      known.clear()
-      log('info', 'users read anew', { users: users.size })
-    } catch (error) {
-      log('warn', 'HTPASSWD_FILE cannot be read anew, the users stay as they were', { cause: (error as Error).message })
-    }
+  const use = (read: Users) => {
+    users = read
+    known.clear()
+    log('info', 'users read anew', { users: users.size })
   }
+  const failed = (cause: string) =>
+    log('warn', 'HTPASSWD_FILE cannot be read anew, the users stay as they were', { cause })
+  follow([path], () => readUsers(path), use, failed)
+  let users = readUsers(path)
 
   const verify = createQueue(now)
   return async (user, password, source) => {
-    look()
     const name = createHmac('sha256', key)
       .update(JSON.stringify([user, password]))
       .digest('base64')

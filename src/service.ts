@@ -52,6 +52,7 @@ export function createService(config: Config, { now, log, version, runtime, ...d
   function upstream(name: UpstreamName): Ask {
     const { origin, host } = config[name]
     const login = name === 'proxy' ? config.proxyLogin : config.hostedLogin
+    const ofUpstream: Log = (level, message, fields) => log(level, message, { upstream: name, ...fields })
     return createUpstream({
       name,
       origin,
@@ -60,16 +61,16 @@ export function createService(config: Config, { now, log, version, runtime, ...d
       writeTimeout: config.writeTimeout,
       // The proxy's challenges reach no client: what it denies to the router, it denies.
       clientsLogIn: name === 'proxy' || config.passLogin,
-      fetch: name === 'proxy' || login ? withLogin(fetch, login, now) : fetch,
+      fetch: name === 'proxy' || login ? withLogin(fetch, login, now, ofUpstream) : fetch,
       now,
       onAnswer: (answer, read, cause) => {
         metrics.answered(answer, read)
-        if (cause) log('warn', 'no usable answer', { upstream: name, reason: answer.reason, cause })
+        if (cause) ofUpstream('warn', 'no usable answer', { reason: answer.reason, cause })
       },
       onBreaker: (open) => {
         page.skipped[name] = open
         metrics.skips(name, open)
-        log('warn', open ? 'skipped until it is well again' : 'well again', { upstream: name })
+        ofUpstream('warn', open ? 'skipped until it is well again' : 'well again')
       },
     })
   }

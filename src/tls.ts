@@ -1,7 +1,7 @@
 /** Certificates: the router's own, taken anew when their files change, and those that upstreams are checked against. */
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import tls from 'node:tls'
-import { stampOf, textOf } from './files.ts'
+import { follow, stampOf, textOf } from './files.ts'
 import type { Log } from './log.ts'
 
 /** A certificate with its chain and its key, in PEM, and of which state of their files they are. */
@@ -43,22 +43,14 @@ export function readPair(certFile: string, keyFile: string): Pair {
   return pair
 }
 
-/** Looks at the files once a second. Of two that are written one after the other, the old ones serve until both are there. */
+/** Of two files that are written one after the other, the old ones serve until both are there. */
 export function watchPair(certFile: string, keyFile: string, { stamp }: Pair, renew: (pair: Pair) => void, log: Log) {
-  let seen = stamp
-  const look = () => {
-    const current = stampOf(certFile, keyFile)
-    if (current === seen) return
-    seen = current
-    try {
-      const pair = readPair(certFile, keyFile)
-      renew(pair)
-      log('info', 'new certificate', { until: new X509Certificate(pair.cert).validTo })
-    } catch (error) {
-      log('warn', 'the new certificate cannot be used, the old one stays', { cause: (error as Error).message })
-    }
+  const use = (pair: Pair) => {
+    renew(pair)
+    log('info', 'new certificate', { until: new X509Certificate(pair.cert).validTo })
   }
-  setInterval(look, 1000).unref()
+  const failed = (cause: string) => log('warn', 'the new certificate cannot be used, the old one stays', { cause })
+  follow([certFile, keyFile], () => readPair(certFile, keyFile), use, failed, stamp)
 }
 
 /** The usual roots and these, which alone would replace them. */

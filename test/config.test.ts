@@ -75,7 +75,8 @@ for (const [glob, inside, outside] of globs) {
 }
 
 test("the router's own login: a name and a password, or a file of it, both or neither", () => {
-  assert.deepEqual(read({ PROXY_USERNAME: 'a', PROXY_PASSWORD: 'b' }).proxyLogin, { username: 'a', password: 'b' })
+  const login = { username: 'a', password: 'b', file: '' }
+  assert.deepEqual(read({ PROXY_USERNAME: 'a', PROXY_PASSWORD: 'b' }).proxyLogin, login)
   assert.equal(read().proxyLogin, undefined)
   for (const environment of [
     { PROXY_USERNAME: 'a' },

@@ -155,6 +155,27 @@ test('a registry with a password file gets Basic, once it has asked for it', asy
   await closed.stop()
 })
 
+test('a changed password file is taken without a restart, a refused login forgotten; an empty one is not', async () => {
+  const path = join(folder, 'rotated-users')
+  const file = join(folder, 'password')
+  writeFileSync(path, `router:${hash}\n`)
+  writeFileSync(file, 'canary-old\n')
+  const closed = await launch({ name: 'rotated', folder, auth: { htpasswd: { realm: 'closed', path } } })
+  const router = await start({ PROXY_HOSTNAME: closed.host, PROXY_USERNAME: 'router', PROXY_PASSWORD_FILE: file })
+  // Refused for a minute, if nothing changes.
+  assert.equal((await manifest(router, 'any/app')).status, 502)
+  writeFileSync(file, `${password}\n`)
+  await until('the new password', async () => (await manifest(router, 'any/app')).status === 404)
+  writeFileSync(file, '')
+  await router.child.line(
+    /"message":"the new password cannot be read, the old one stays","upstream":"proxy","cause":"is empty"/,
+  )
+  assert.equal((await manifest(router, 'any/other')).status, 404)
+  assert.ok(!router.child.lines.join('\n').includes('canary'))
+  await router.stop()
+  await closed.stop()
+})
+
 test('a realm in clear on another host gets nothing: no request, no password', async () => {
   const elsewhere = await scripted(answer(200, {}, '{"token":"x"}'))
   const [, port] = elsewhere.host.split(':')

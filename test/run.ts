@@ -86,6 +86,7 @@ const suites: Suite[] = [
   ...Object.keys(ways).map((way) => tests('e2e', way, forgetful)),
   ...Object.keys(ways).flatMap((way) => files.map((file) => tests(file, way))),
   ['what is shipped', suite([...nodeTest, './test/ship.test.ts'])],
+  tests('front', 'node'),
   ['demo', suite([...nodeTest, './test/demo.test.ts'])],
   ['unit, node', suite([...nodeTest, '--test', ...units])],
   ['unit, bun', suite([bin('bun'), 'test', '--timeout=60000', ...units])],
@@ -97,6 +98,7 @@ const atOnce = 4
 const print: Print = (line) => console.log(line)
 await findRegistry(print)
 if (!(await program(['skopeo'], 'skopeo', print))) print('SKOPEO IS MISSING: its tests are skipped')
+if (!(await program(['nginx'], 'nginx', print))) print('NGINX IS MISSING: its tests are skipped')
 if (!(await program(browsers, 'chromium', print))) print('CHROMIUM IS MISSING: its test is skipped')
 // The parts that a machine may lack: another language, an engine. What else is wrong with them, they say themselves.
 if (await goTools(print).catch(() => true)) {

@@ -7,7 +7,7 @@ import { adopt, type Child, start } from './children.ts'
 export const root = fileURLToPath(new URL('../..', import.meta.url))
 
 export const ways = {
-  node: ['node', '--min-semi-space-size=16', '--import', 'tsx', 'server.ts'],
+  node: ['node', '--min-semi-space-size=16', '--no-memory-reducer', '--import', 'tsx', 'server.ts'],
   bun: ['node_modules/.bin/bun', 'run', 'server.ts'],
   deno: ['node_modules/.bin/deno', 'run', '-A', 'server.ts'],
   binary: ['dist/combined-registry'],
