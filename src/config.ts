@@ -144,13 +144,13 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
   return {
     ...rest,
     aggregate: values.tlsCertFile && !named.includes('://') ? origin(`https://${named.trim()}`) : values.aggregate,
-    hostedLogin: loginOf(hostedUsername, hostedPassword, hostedPasswordFile),
-    proxyLogin: loginOf(proxyUsername, proxyPassword, proxyPasswordFile),
+    hostedLogin: ownLogin(hostedUsername, hostedPassword, hostedPasswordFile),
+    proxyLogin: ownLogin(proxyUsername, proxyPassword, proxyPasswordFile),
     passLogin: !values.htpasswdFile,
   }
 }
 
-function loginOf(username: string, password: string, file: string): Login | undefined {
+function ownLogin(username: string, password: string, file: string): Login | undefined {
   return username ? { username, password: password || secretIn(file), file } : undefined
 }
 

@@ -96,7 +96,9 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
       if (once) throw tooLate()
       last = await send(basic)
     }
-    if (last.status === 401 && (await refusesAll(base, init.signal))) throw refuse('the registry refuses its password')
+    const tried = basic
+    if (last.status === 401 && (await refusesAll(tried, base, init.signal)))
+      throw refuse('the registry refuses its password', tried)
     return last
   }
 
@@ -111,8 +113,8 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
   }
 
   /** Whether it is the password that the registry refuses, and not one name. */
-  async function refusesAll(base: string, signal: Signal): Promise<boolean> {
-    return (await ping(base, { authorization: basic as string }, signal)).status === 401
+  async function refusesAll(authorization: string, base: string, signal: Signal): Promise<boolean> {
+    return (await ping(base, { authorization }, signal)).status === 401
   }
 
   async function ping(base: string, headers: Fields, signal: Signal): Promise<Reply> {
@@ -122,8 +124,9 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
     return response
   }
 
-  function refuse(reason: string): LoginRefused {
-    refused = { until: now() + refusalTime, reason }
+  function refuse(reason: string, tried: string | undefined): LoginRefused {
+    // The password may have been read anew in the meantime.
+    if (tried === basic) refused = { until: now() + refusalTime, reason }
     return new LoginRefused(reason)
   }
 
@@ -144,14 +147,15 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
     if (service) url.searchParams.set('service', service)
     if (scope) url.searchParams.set('scope', scope)
     const headers: Fields = { accept: 'application/json', 'accept-encoding': 'identity' }
-    if (basic) headers.authorization = basic
+    const tried = basic
+    if (tried) headers.authorization = tried
     const init = { method: 'GET', headers, redirect: 'manual', signal: AbortSignal.timeout(realmTimeout) } as const
     const response = await fetch(url.href, init).catch((error) => {
       throw new Error('the realm gives no answer', { cause: error })
     })
     const { status } = response
     const said = json(await readText(response, longestToken)) as Record<string, unknown> | null | undefined
-    if (status === 400 || (status === 401 && basic)) throw refuse('the realm refuses its login')
+    if (status === 400 || (status === 401 && tried)) throw refuse('the realm refuses its login', tried)
     if (status === 401 || status === 403) throw new RealmAnswer(401)
     if (status === 429) throw new RealmAnswer(429, response.headers.get('Retry-After'))
     const token = said?.token ?? said?.access_token

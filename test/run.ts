@@ -68,7 +68,7 @@ const tests = (file: string, WAY: string, env: Record<string, string> = {}): Sui
   const name = `${file.replace('e2e', 'end to end')}, ${WAY}${env === forgetful ? ', no memory' : ''}`
   return [name, suite([...nodeTest, `./test/${file}.test.ts`], { WAY, ...env })]
 }
-/** Memory must not change an answer, so what is tested with it is tested without. */
+/** Memory must not change an answer, so what is tested with it is tested without; once, for no runtime has a part in it. */
 const forgetful = { LOOKUP_TTL: '0', MANIFEST_MEMORY: '0', BIG_MIB: '16' }
 
 /** What the rest needs, one after the other. */
@@ -82,8 +82,9 @@ const files = 'e2e tls mount referrers memory access page names explain broken p
   ' ',
 )
 const suites: Suite[] = [
-  ...Object.keys(ways).flatMap((way) => [tests('faults', way), tests('faults', way, forgetful)]),
-  ...Object.keys(ways).map((way) => tests('e2e', way, forgetful)),
+  ...Object.keys(ways).map((way) => tests('faults', way)),
+  tests('faults', 'node', forgetful),
+  tests('e2e', 'node', forgetful),
   ...Object.keys(ways).flatMap((way) => files.map((file) => tests(file, way))),
   ['what is shipped', suite([...nodeTest, './test/ship.test.ts'])],
   tests('front', 'node'),
