@@ -2,7 +2,6 @@
 import assert from 'node:assert/strict'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { after, before, test } from 'node:test'
 import { between, closeAll } from './parts/between.ts'
@@ -64,7 +63,10 @@ async function inFront(of: string): Promise<string> {
   )
   const file = join(prefix, 'nginx.conf')
   const http = `http { access_log off; ${temporary.join(' ')}\n${server} }`
-  writeFileSync(file, `daemon off; pid ${prefix}/pid; error_log ${prefix}/error.log; events {}\n${http}\n`)
+  writeFileSync(
+    file,
+    `daemon off; master_process off; pid ${prefix}/pid; error_log ${prefix}/error.log; events {}\n${http}\n`,
+  )
   const child = start([nginx as string, '-p', prefix, '-c', file])
   const url = `https://127.0.0.1:${port}`
   await until('nginx', () =>
@@ -83,9 +85,8 @@ test('a layer of 64 MiB goes up and comes down whole', needsNginx, async () => {
   const hosted: Script = (request, ...rest) => (request.method === 'GET' ? sends : answer(202))(request, ...rest)
   const router = await between(way, answer(404), hosted)
   const url = await inFront(router.router.host)
-  const patch = open(url, 'PATCH', upload)
-  await pipeline(noise(bytes, 1), patch)
-  assert.equal((await answerOf(patch)).statusCode, 202)
+  const patched = await send(url, 'PATCH', upload, { body: noise(bytes, 1) })
+  assert.equal(patched.status, 202)
   assert.equal(router.hosted.requests.find(({ method }) => method === 'PATCH')?.bytes, bytes)
   assert.equal((await download(url, blob)).digest, digest)
   await router.close()
@@ -104,16 +105,17 @@ test('what is sent arrives while the rest is still to come, both ways', needsNgi
   const router = await between(way, answer(404), half)
   const url = await inFront(router.router.host)
   const patch = open(url, 'PATCH', upload)
-  const sent = pipeline(Readable.from(heldAfterFirst(noise(4 * mebibyte, 3), held)), patch)
+  const patched = answerOf(patch)
+  const sent = pipeline(heldAfterFirst(noise(4 * mebibyte, 3), held), patch)
   await until('the first bytes of the upload', () => router.hosted.requests.some(({ bytes }) => bytes > 0))
   const get = open(url, 'GET', blob)
   get.end()
   const pulled = await answerOf(get)
+  const ended = new Promise((resolve) => pulled.once('end', resolve))
   await new Promise((resolve) => pulled.once('data', resolve))
   release()
   await sent
-  assert.equal((await answerOf(patch)).statusCode, 202)
-  pulled.resume()
-  await new Promise((resolve) => pulled.once('end', resolve))
+  assert.equal((await patched).statusCode, 202)
+  await ended
   await router.close()
 })
