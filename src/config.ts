@@ -151,7 +151,7 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
 }
 
 function ownLogin(username: string, password: string, file: string): Login | undefined {
-  return username ? { username, password: password || secretIn(file), file } : undefined
+  return username ? { username, password, file } : undefined
 }
 
 /** The table as `--help` prints it. */

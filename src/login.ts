@@ -8,8 +8,9 @@ import type { Fetch, Fields, Reply } from './runtime.ts'
 
 export interface Login {
   username: string
+  /** Empty where a file holds it. */
   password: string
-  /** Where the password is from, to be read anew when it changes; empty: it stays. */
+  /** A file that holds the password, read anew when it changes; or empty. */
   file: string
 }
 
@@ -45,17 +46,19 @@ const rights: Record<string, string> = { GET: 'read', HEAD: 'read', DELETE: 'del
 export function withLogin(fetch: Fetch, login: Login | undefined, now: () => number, log: Log): Fetch {
   const granted = new LRUCache<string, string>({ max: 10_000, ttl: 1, ttlResolution: 0, perf: { now } })
   const asked = new Map<string, Promise<string>>()
-  let basic = login && basicOf(login)
+  let basic: string | undefined
   let refused: { until: number; reason: string } | undefined
-  if (login?.file) {
+  if (login) {
+    const { username, password, file } = login
     const use = (password: string) => {
-      basic = basicOf({ ...login, password })
+      basic = basicOf(username, password)
       refused = undefined
       granted.clear()
       log('info', 'password read anew')
     }
     const failed = (cause: string) => log('warn', 'the new password cannot be read, the old one stays', { cause })
-    follow([login.file], () => secretIn(login.file), use, failed)
+    if (file) follow([file], () => secretIn(file), use, failed)
+    basic = basicOf(username, password || secretIn(file))
   }
 
   return (url, init, fresh) =>
@@ -166,7 +169,7 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
   }
 }
 
-function basicOf({ username, password }: Login): string {
+function basicOf(username: string, password: string): string {
   return `Basic ${btoa(String.fromCharCode(...new TextEncoder().encode(`${username}:${password}`)))}`
 }
 

@@ -176,6 +176,33 @@ test('a changed password file is taken without a restart, a refused login forgot
   await closed.stop()
 })
 
+test('a refusal of the old password that comes after the new one was read shuts nobody out', async () => {
+  const file = join(folder, 'overtaken')
+  writeFileSync(file, 'canary-old\n')
+  let release = () => {}
+  const held = new Promise<void>((resolve) => {
+    release = resolve
+  })
+  const wants = answer(401, { 'WWW-Authenticate': 'Basic realm="closed"' })
+  const closed: Script = (request, ...rest) => {
+    const { authorization } = request.headers
+    if (authorization === basic) return answer(200, {}, '{}')(request, ...rest)
+    // Whether it is the password that is refused, this router asks at /v2/.
+    if (request.url === '/v2/') held.then(() => wants(request, ...rest))
+    else wants(request, ...rest)
+  }
+  const router = await between(closed, answer(404), { PROXY_USERNAME: 'router', PROXY_PASSWORD_FILE: file })
+  const refused = send(router.url, 'GET', '/v2/any/app/manifests/1')
+  await until('the ping', () => router.proxy.requests.some(({ target }) => target === '/v2/'))
+  writeFileSync(file, `${password}\n`)
+  await router.router.child.line(/"message":"password read anew"/)
+  release()
+  // The lookup's second try has the new one.
+  assert.equal((await refused).status, 200)
+  assert.equal((await send(router.url, 'GET', '/v2/any/app/manifests/2')).status, 200)
+  await router.close()
+})
+
 test('a realm in clear on another host gets nothing: no request, no password', async () => {
   const elsewhere = await scripted(answer(200, {}, '{"token":"x"}'))
   const [, port] = elsewhere.host.split(':')
