@@ -1,8 +1,9 @@
 /** What the bench measures with: routers and nginx as operators run them, a registry far away, clients, and the clock. */
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
 import { join } from 'node:path'
 import { adopt, run, start, until } from '../test/parts/children.ts'
+import { startNginx } from '../test/parts/nginx.ts'
 import { freePort } from '../test/parts/registries.ts'
 import { root, type Way, ways } from '../test/parts/router.ts'
 
@@ -54,19 +55,12 @@ function isLive(port: number): Promise<boolean> {
 /** nginx with the usual fallback: reads at the cache, what it lacks at hosted, writes at hosted, bodies not buffered. */
 export async function launchNginx(folder: string, cache: string, hosted: string): Promise<Target> {
   const port = await freePort()
-  const prefix = join(folder, `nginx-${port}`)
-  mkdirSync(prefix)
-  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
-    (one) => `${one}_temp_path ${prefix}/${one};`,
-  )
-  writeFileSync(
-    join(prefix, 'nginx.conf'),
-    `user root; worker_processes auto; daemon off; pid ${prefix}/pid; error_log ${prefix}/error.log;
-    events { worker_connections 8192; }
-    http {
-      ${temporary.join(' ')}
-      access_log ${prefix}/access.log;
-      upstream cache { server ${cache}; keepalive 256; }
+  const url = `http://127.0.0.1:${port}`
+  const child = await startNginx(
+    folder,
+    url,
+    'user root; worker_processes auto;',
+    `upstream cache { server ${cache}; keepalive 256; }
       upstream hosted { server ${hosted}; keepalive 256; }
       server {
         listen 127.0.0.1:${port} backlog=4096;
@@ -84,12 +78,8 @@ export async function launchNginx(folder: string, cache: string, hosted: string)
           proxy_pass http://cache;
         }
         location @hosted { proxy_pass http://hosted; }
-      }
-    }`,
+      }`,
   )
-  const child = start(['nginx', '-p', prefix, '-c', join(prefix, 'nginx.conf')])
-  const url = `http://127.0.0.1:${port}`
-  await until('nginx', () => fetch(`${url}/v2/`).catch(() => undefined))
   const pids = () => tree(child.pid)
   pids().forEach(adopt)
   return { name: 'nginx', url, pids, stop: () => child.stop('SIGTERM') }

@@ -243,6 +243,12 @@ test("the compose stack's router starts, gets longer than DRAIN_TIMEOUT to end, 
   }
 })
 
+test('the compose stack, which asks nobody for a login, is open to its machine alone, and starts without its cache', () => {
+  const { ports, depends_on } = compose.router
+  for (const port of ports) assert.match(port, /^127\.0\.0\.1:/)
+  assert.equal(depends_on.proxy.condition, 'service_started')
+})
+
 const lines = read('deploy/kubernetes/router.env').match(/^#?[A-Z]\w+=.*$/gm) ?? []
 /** What router.env sets, and what it would set without its `#`s. */
 const [set, all] = [lines.filter((line) => !line.startsWith('#')), lines].map((some) =>

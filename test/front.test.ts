@@ -1,12 +1,12 @@
 /** nginx in front of the router, as docs/operating.md has it: nothing is too large, held back or cut short there. */
 import assert from 'node:assert/strict'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { after, before, test } from 'node:test'
 import { between, closeAll } from './parts/between.ts'
 import { type Certificate, certify } from './parts/certificates.ts'
-import { start, temporaryFolder, until } from './parts/children.ts'
+import { temporaryFolder, until } from './parts/children.ts'
 import {
   answerOf,
   digestOf,
@@ -18,6 +18,7 @@ import {
   send,
   trusted,
 } from './parts/client.ts'
+import { startNginx } from './parts/nginx.ts'
 import { program } from './parts/packages.ts'
 import { freePort } from './parts/registries.ts'
 import { root, type Way } from './parts/router.ts'
@@ -56,22 +57,9 @@ async function inFront(of: string): Promise<string> {
     assert.equal(text.split(from).length, 2, `the manual's server has ${from} once`)
     return text.replace(from, to)
   }, block)
-  const prefix = join(folder, `${port}`)
-  mkdirSync(prefix)
-  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
-    (one) => `${one}_temp_path ${prefix}/${one};`,
-  )
-  const file = join(prefix, 'nginx.conf')
-  const http = `http { access_log off; ${temporary.join(' ')}\n${server} }`
-  writeFileSync(
-    file,
-    `daemon off; master_process off; pid ${prefix}/pid; error_log ${prefix}/error.log; events {}\n${http}\n`,
-  )
-  const child = start([nginx as string, '-p', prefix, '-c', file])
   const url = `https://127.0.0.1:${port}`
-  await until('nginx', () =>
-    child.exited() ? assert.fail(child.lines.join('\n')) : send(url, 'GET', '/v2/').catch(() => undefined),
-  )
+  // One process, so that nothing outlives the test.
+  await startNginx(folder, url, 'master_process off;', server)
   return url
 }
 

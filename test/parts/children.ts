@@ -38,6 +38,8 @@ const reaper = spawn(
   { stdio: ['pipe', 'ignore', 'ignore'], detached: true },
 )
 reaper.unref()
+/** Milliseconds that a test waits for something. */
+const patience = 30_000
 const tell = (line: string) => reaper.stdin.write(`${line}\n`)
 ;(reaper.stdin as unknown as { unref: () => void }).unref()
 
@@ -98,15 +100,21 @@ export function start(command: string[], { env, cwd, onLine }: Options = {}): Ch
     exited: () => child.exitCode !== null || child.signalCode !== null,
     line: (pattern) =>
       new Promise((resolve, reject) => {
+        const fail = (why: string) => reject(new Error(`${command.join(' ')} ${why} ${pattern}:\n${lines.join('\n')}`))
+        const late = setTimeout(fail, patience, 'had 30 s for')
         const look = (line: string) => {
           const found = line.match(pattern)
           if (!found) return
           waiting.delete(look)
+          clearTimeout(late)
           resolve(found)
         }
         waiting.add(look)
         for (const line of lines) look(line)
-        const gone = () => reject(new Error(`${command.join(' ')} ended without ${pattern}:\n${lines.join('\n')}`))
+        const gone = () => {
+          clearTimeout(late)
+          fail('ended without')
+        }
         ended.then(gone, gone)
       }),
     stop: async (signal = 'SIGTERM') => {
@@ -126,7 +134,7 @@ export async function run(command: string[], options: Options = {}): Promise<str
 
 /** Waits until `look` gives something true, which it is asked every few milliseconds; rejects after 30 s. */
 export async function until<T>(what: string, look: () => T | Promise<T>): Promise<NonNullable<T>> {
-  const deadline = Date.now() + 30_000
+  const deadline = Date.now() + patience
   for (;;) {
     const seen = await look()
     if (seen) return seen

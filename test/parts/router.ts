@@ -1,13 +1,14 @@
 /** The router as a child process, in each of the four ways to run it. */
 import { existsSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
+import packageManifest from '../../package.json' with { type: 'json' }
 import { noSecret } from './canary.ts'
 import { adopt, type Child, start } from './children.ts'
 
 export const root = fileURLToPath(new URL('../..', import.meta.url))
 
 export const ways = {
-  node: ['node', '--min-semi-space-size=16', '--no-memory-reducer', '--import', 'tsx', 'server.ts'],
+  node: packageManifest.scripts.start.split(' '),
   bun: ['node_modules/.bin/bun', 'run', 'server.ts'],
   deno: ['node_modules/.bin/deno', 'run', '-A', 'server.ts'],
   binary: ['dist/combined-registry'],
