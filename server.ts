@@ -40,7 +40,14 @@ async function serve(config: Config): Promise<void> {
   const server = await runtime.listen(service.handle, { ...config, tls }).catch((error: Error) => {
     fail([`cannot listen on ${config.host}:${config.port}: ${error.message}`])
   })
-  if (tls) watchPair(tlsCertFile, tlsKeyFile, tls, server.renew, log)
+  if (tls) {
+    service.certified(tls.expires)
+    const use = (pair: Pair) => {
+      server.renew(pair)
+      service.certified(pair.expires)
+    }
+    watchPair(tlsCertFile, tlsKeyFile, tls, use, log)
+  }
   if (runtime.warning) log('warn', runtime.warning)
   if (config.lookupOrder === 'proxy-first' && config.hostedNames.source === '(?!)') {
     log('warn', 'any name of the public registry shadows the same name in hosted: list your own in HOSTED_NAMES')

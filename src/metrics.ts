@@ -70,6 +70,10 @@ export function createMetrics(version: string, runtime: string) {
     ),
   )
   for (const upstream of ['proxy', 'hosted']) skipped.set({ upstream }, 0)
+  const expiryHelp = 'When the certificate this router serves with ends, in seconds since 1970.'
+  const expiry = new Gauge(metric('certificate_expiration_timestamp_seconds', expiryHelp))
+  // Without a certificate there is none, rather than one that ended in 1970.
+  expiry.remove()
   const memory = counter('memory_total', 'Uses of what was learned, by what was found.', 'kind', 'outcome')
   const copies = counter('copies_total', 'Layers copied from proxy to hosted for a push, by outcome.', 'outcome')
   const copied = new Counter(metric('copied_bytes_total', 'Bytes of layers that clients had not to upload.'))
@@ -88,6 +92,7 @@ export function createMetrics(version: string, runtime: string) {
         }),
       )
     },
+    certified: (expires: Date) => expiry.set(expires.getTime() / 1000),
     text: () => registry.metrics(),
     contentType: registry.contentType,
     started: () => inFlight.inc(),

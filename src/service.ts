@@ -28,6 +28,8 @@ export interface Dependencies {
 
 export interface Service {
   handle: Handler
+  /** Tells the metrics when the certificate ends that is in use from now on. */
+  certified: (expires: Date) => void
   /** From now on `/livez` says 503, so that a balancer sends nothing more. Settles when the last answer is sent. */
   drain: () => Promise<void>
   /** Why an image comes from where it comes, without a login. */
@@ -230,6 +232,7 @@ export function createService(config: Config, { now, log, version, runtime, ...d
   return {
     explain: (image) => explain(image, null, new Request(config.aggregate), {}),
     handle: (request, connection) => app.fetch(request, connection),
+    certified: metrics.certified,
     drain: () => {
       draining = true
       if (inFlight === 0) return Promise.resolve()

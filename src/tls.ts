@@ -4,10 +4,11 @@ import tls from 'node:tls'
 import { follow, stampOf, textOf } from './files.ts'
 import type { Log } from './log.ts'
 
-/** A certificate with its chain and its key, in PEM, and of which state of their files they are. */
+/** A certificate with its chain and its key, in PEM, when it ends, and of which state of their files they are. */
 export interface Pair {
   cert: string
   key: string
+  expires: Date
   stamp: string
 }
 
@@ -35,19 +36,20 @@ export function readKey(path: string): string {
 export function readPair(certFile: string, keyFile: string): Pair {
   // The stamp first: what is written while this reads is seen the next time.
   const stamp = stampOf(certFile, keyFile)
-  const pair = { cert: readCertificates(certFile).join('\n'), key: readKey(keyFile), stamp }
-  const fit = new X509Certificate(pair.cert).checkPrivateKey(createPrivateKey(pair.key))
-  if (!fit) throw new Error('TLS_CERT_FILE and TLS_KEY_FILE do not fit each other')
+  const [cert, key] = [readCertificates(certFile).join('\n'), readKey(keyFile)]
+  const own = new X509Certificate(cert)
+  if (!own.checkPrivateKey(createPrivateKey(key)))
+    throw new Error('TLS_CERT_FILE and TLS_KEY_FILE do not fit each other')
   // Where the runtime can tell, this refuses what a listener would: a key too short.
-  tls.createSecureContext(pair)
-  return pair
+  tls.createSecureContext({ cert, key })
+  return { cert, key, expires: new Date(own.validTo), stamp }
 }
 
 /** Of two files that are written one after the other, the old ones serve until both are there. */
 export function watchPair(certFile: string, keyFile: string, { stamp }: Pair, renew: (pair: Pair) => void, log: Log) {
   const use = (pair: Pair) => {
     renew(pair)
-    log('info', 'new certificate', { until: new X509Certificate(pair.cert).validTo })
+    log('info', 'new certificate', { until: pair.expires })
   }
   const failed = (cause: string) => log('warn', 'the new certificate cannot be used, the old one stays', { cause })
   follow([certFile, keyFile], () => readPair(certFile, keyFile), use, failed, stamp)

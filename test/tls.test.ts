@@ -1,6 +1,6 @@
 /** TLS on both sides: certificates served and taken anew, authorities that upstreams are checked against, one way (WAY=…). */
 import assert from 'node:assert/strict'
-import { createHash } from 'node:crypto'
+import { createHash, X509Certificate } from 'node:crypto'
 import { mkdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
 import http2 from 'node:http2'
 import { join } from 'node:path'
@@ -56,7 +56,7 @@ before(async () => {
   folder = temporaryFolder()
   authority = await certify(folder, 'authority')
   first = await certify(folder, 'first', here, authority)
-  second = await certify(folder, 'second', here, authority)
+  second = await certify(folder, 'second', here, authority, 3)
   trusted.ca = authority.cert
   serving = { TLS_CERT_FILE: first.certFile, TLS_KEY_FILE: first.keyFile }
   trusting = { CA_FILE: authority.certFile, LOOKUP_TTL: '0' }
@@ -311,6 +311,13 @@ function certificateAt(router: Router): Promise<string> {
   })
 }
 
+/** Seconds since 1970. */
+const expiryOf = ({ cert }: Certificate) => Date.parse(new X509Certificate(cert).validTo) / 1000
+async function expiryAt({ url }: Router): Promise<number> {
+  const { body } = await send(url, 'GET', '/metrics')
+  return Number(/^registry_router_certificate_expiration_timestamp_seconds (.*)$/m.exec(`${body}`)?.[1])
+}
+
 test(`new certificates are taken without a restart, behind swapped symlinks too; what is in flight ends whole`, async () => {
   // As Kubernetes mounts a secret: the files are links into `..data`, which is a link to a folder, and is replaced.
   const mount = join(folder, 'mount')
@@ -338,6 +345,7 @@ test(`new certificates are taken without a restart, behind swapped symlinks too;
   const pushed = ask(router.url, 'PATCH', upload, Readable.from(heldAfterFirst(noise(4 * mebibyte, 3), held)))
   await until('both to be in flight', () => upstream.requests.some(({ bytes }) => bytes > 0) && upstream.requests[1])
   assert.equal(await certificateAt(router), 'first')
+  assert.equal(await expiryAt(router), expiryOf(first))
 
   // cert-manager writes the one, then the other.
   put('2', { cert: second.cert, key: first.key })
@@ -348,6 +356,7 @@ test(`new certificates are taken without a restart, behind swapped symlinks too;
   put('3', second)
   await router.child.line(/"message":"new certificate"/)
   assert.equal(await certificateAt(router), 'second')
+  assert.equal(await expiryAt(router), expiryOf(second))
   put('4', { cert: 'junk', key: second.key })
   await router.child.line(/"cause":"must hold certificates in PEM"/)
   assert.equal(await certificateAt(router), 'second')

@@ -12,8 +12,14 @@ export interface Certificate {
   key: string
 }
 
-/** One that signs itself, or that `by` signs for these names: `DNS:registry.example,IP:127.0.0.1`. */
-export async function certify(folder: string, name: string, names = '', by?: Certificate): Promise<Certificate> {
+/** One that signs itself, or that `by` signs for these names: `DNS:registry.example,IP:127.0.0.1`; it lives for so many days. */
+export async function certify(
+  folder: string,
+  name: string,
+  names = '',
+  by?: Certificate,
+  days = 2,
+): Promise<Certificate> {
   if (!(await program(['openssl'], 'openssl', (line) => console.error(line)))) throw new Error('openssl is missing')
   const [certFile, keyFile] = [join(folder, `${name}.pem`), join(folder, `${name}.key`)]
   const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', keyFile]
@@ -22,8 +28,8 @@ export async function certify(folder: string, name: string, names = '', by?: Cer
     const [asked, extensions] = [join(folder, `${name}.csr`), join(folder, `${name}.ext`)]
     await run([...request, '-out', asked])
     writeFileSync(extensions, `subjectAltName=${names}\n`)
-    const authority = ['-CA', by.certFile, '-CAkey', by.keyFile, '-CAcreateserial', '-days', '2']
+    const authority = ['-CA', by.certFile, '-CAkey', by.keyFile, '-CAcreateserial', '-days', `${days}`]
     await run(['openssl', 'x509', '-req', '-in', asked, ...authority, '-extfile', extensions, '-out', certFile])
-  } else await run([...request, '-x509', '-days', '2', '-out', certFile])
+  } else await run([...request, '-x509', '-days', `${days}`, '-out', certFile])
   return { certFile, keyFile, cert: readFileSync(certFile, 'utf8'), key: readFileSync(keyFile, 'utf8') }
 }
