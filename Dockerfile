@@ -10,8 +10,6 @@ RUN npm run build -- ${TARGETARCH:-$(node -p process.arch)}
 
 FROM gcr.io/distroless/base-debian12:nonroot
 COPY --from=build /build/dist/combined-registry-linux-* /combined-registry
-# Bun runs 256 upstream requests at a time unless its environment says otherwise before the start.
-ENV BUN_CONFIG_MAX_HTTP_REQUESTS=65336
 USER 65532:65532
 EXPOSE 5000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=5s CMD ["/combined-registry", "--healthcheck"]

@@ -48,7 +48,6 @@ async function serve(config: Config): Promise<void> {
     }
     watchPair(tlsCertFile, tlsKeyFile, tls, use, log)
   }
-  if (runtime.warning) log('warn', runtime.warning)
   if (config.lookupOrder === 'proxy-first' && config.hostedNames.source === '(?!)') {
     log('warn', 'any name of the public registry shadows the same name in hosted: list your own in HOSTED_NAMES')
   }

@@ -34,7 +34,7 @@ const hub = await launch({ name: 'hub', folder })
 const far = await parts.farAway(hub.host)
 const hosted = await launch({ name: 'hosted', folder })
 const cache = await launch({ name: 'cache', folder, proxyOf: far.url })
-const upstreams = { HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: cache.host, BUN_CONFIG_MAX_HTTP_REQUESTS: '65336' }
+const upstreams = { HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: cache.host }
 const none = { pids: () => [], stop: async () => {} }
 const direct: Target = { name: 'direct', url: hosted.url, ...none }
 const nginx = await parts.launchNginx(folder, cache.host, hosted.host)

@@ -1,4 +1,4 @@
-/** Node's way to ask: bodies pass as Node has them, and become web streams only for whoever reads one. */
+/** Node's way to ask, and Bun's: bodies pass as Node has them, and become web streams only for whoever reads one. */
 import type { Readable } from 'node:stream'
 import type { Dispatcher } from 'undici'
 import type { Fetch, Reply } from './runtime.ts'
@@ -7,8 +7,8 @@ import type { Fetch, Reply } from './runtime.ts'
 const uploads = new WeakMap<ReadableStream, Readable>()
 const arrivals = new WeakMap<ReadableStream, Arrival>()
 
-/** An answer's body as it comes, where that is behind it. */
-export const arrivalOf = (body: ReadableStream) => arrivals.get(body)
+/** An answer's body as it comes; each that was fetched here has that behind it. */
+export const arrivalOf = (body: ReadableStream) => arrivals.get(body) as Arrival
 
 /** An upload as a web stream, which does nothing until it is read. */
 export function uploadToWeb(readable: Readable): ReadableStream<Uint8Array> {
@@ -38,7 +38,7 @@ interface Taker {
 }
 
 /** The body of an answer on its way: a Node stream in between would cost a third of the speed. */
-type Arrival = ReturnType<typeof createArrival>
+export type Arrival = ReturnType<typeof createArrival>
 
 /** Bytes that come before anybody takes them: most answers are whole then, and their connection serves again. */
 const ahead = 65_536
@@ -117,9 +117,11 @@ function wholeOf(arrival: Arrival): Promise<ArrayBuffer> {
 /**
  * Node's fetch keeps an upload whole for a redirect (nodejs/undici#4058), gives up after 300 s without a byte and after
  * 16 KB of header fields, decodes bodies, and costs twice as much as the client it is built on, which is used here.
+ * Bun's runs 256 requests at a time, and holds up to 2.5 MiB of each body that its client is slow to take.
  */
 export async function nodeFetch(ca: string[] | undefined): Promise<Fetch> {
-  const { Agent } = await import('undici')
+  // Under its bare name Bun gives a stand-in that is made of its own fetch.
+  const { Agent } = await import('undici/index.js')
   // How long to wait, for a connection too, is the caller's signal to say.
   const connect = { timeout: 0, ca, rejectUnauthorized: true }
   const options = { headersTimeout: 0, bodyTimeout: 0, maxHeaderSize: 128 * 1024, connect }

@@ -1,72 +1,71 @@
-/** Node's way to listen, and Bun's; where both ends of a body are Node's, nothing is in between. */
+/** Node's way to listen, and Bun's; a body that streams passes with nothing in between. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { arrivalOf, uploadToWeb } from './fetch.ts'
+import { type Arrival, arrivalOf, uploadToWeb } from './fetch.ts'
 import { hasBody } from './headers.ts'
-import type { Body, Connection, Handler, ListenOptions, Server } from './runtime.ts'
+import type { Body, Connection, Listen } from './runtime.ts'
 
-/** `native`: what an upload is sent on with can read a Node stream. */
-export function listenOnNode(native: boolean) {
-  return async (handler: Handler, { port: wanted, host, idleTimeout, tls }: ListenOptions): Promise<Server> => {
-    const { createAdaptorServer } = await import('@hono/node-server')
-    const { RESPONSE_ALREADY_SENT } = await import('@hono/node-server/utils/response')
-    const { createServer } = tls ? await import('node:https') : await import('node:http')
-    const server = createAdaptorServer({
-      createServer,
-      fetch: async (request, bindings) => {
-        const incoming = bindings.incoming as IncomingMessage
-        const outgoing = bindings.outgoing as ServerResponse
-        const { socket } = incoming
-        const connection: Connection = {
-          address: socket.remoteAddress?.replace(/^::ffff:/, ''),
-          sent: new Promise((resolve) => {
-            outgoing.once('close', () => resolve(outgoing.writableFinished))
-            // One that waits its turn behind others of its connection does not hear of that connection's end.
-            if (!outgoing.socket) socket.setMaxListeners(0).once('close', () => resolve(false))
-          }),
-        }
-        if (hasBody(request)) {
-          // A silence counts while a body moves, not while a registry thinks: that has deadlines of its own.
-          socket.setTimeout(idleTimeout * 1000)
-          connection.bodyRead = new Promise((resolve) => incoming.once('end', resolve))
-          connection.bodyRead.then(() => socket.setTimeout(0))
-          if (native) connection.upload = uploadToWeb(incoming)
-        }
-        const response = await handler(request, connection)
-        const { status, headers } = response
-        const body = connection.body === undefined ? response.body : connection.body
-        const closing = headers.get('Connection') === 'close'
-        send(status, headers, body, outgoing, idleTimeout * 1000, closing ? () => linger(incoming) : undefined)
-        return RESPONSE_ALREADY_SENT
-      },
-      // An upload may take hours; a token may take 14 KB.
-      serverOptions: {
-        ...tls,
-        requestTimeout: 0,
-        headersTimeout: idleTimeout * 1000,
-        connectionsCheckingInterval: idleTimeout * 250,
-        keepAliveTimeout: 75_000,
-        maxHeaderSize: 65_536,
-      },
-    }) as import('node:https').Server
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject)
-      server.listen(wanted, host, resolve)
-    })
-    const { port } = server.address() as { port: number }
-    return {
-      port,
-      renew: (pair) => {
-        if (native) return server.setSecureContext(pair)
-        // Bun's has no such thing (oven-sh/bun#43815), but may listen again at once; connections go on. Where it cannot, it ends.
-        server.removeAllListeners('error').close()
-        server.listen({ port, host, tls: pair } as object)
-      },
-      stop: async () => {
-        server.close()
-        // A connection that falls idle later would hold the server open until its keep-alive ends.
-        setInterval(() => server.closeIdleConnections(), 100).unref()
-      },
-    }
+export const listenOnNode: Listen = async (handler, { port: wanted, host, idleTimeout, tls }) => {
+  const { createAdaptorServer } = await import('@hono/node-server')
+  const { RESPONSE_ALREADY_SENT } = await import('@hono/node-server/utils/response')
+  const { createServer } = tls ? await import('node:https') : await import('node:http')
+  const server = createAdaptorServer({
+    createServer,
+    fetch: async (request, bindings) => {
+      const incoming = bindings.incoming as IncomingMessage
+      const outgoing = bindings.outgoing as ServerResponse
+      const { socket } = incoming
+      const connection: Connection = {
+        address: socket.remoteAddress?.replace(/^::ffff:/, ''),
+        sent: new Promise((resolve) => {
+          outgoing.once('close', () => resolve(outgoing.writableFinished))
+          // One that waits its turn behind others of its connection does not hear of that connection's end.
+          if (!outgoing.socket) socket.setMaxListeners(0).once('close', () => resolve(false))
+        }),
+      }
+      if (hasBody(request)) {
+        // A silence counts while a body moves, not while a registry thinks: that has deadlines of its own.
+        socket.setTimeout(idleTimeout * 1000)
+        connection.bodyRead = new Promise((resolve) => incoming.once('end', resolve))
+        connection.bodyRead.then(() => socket.setTimeout(0))
+        connection.upload = uploadToWeb(incoming)
+      }
+      const response = await handler(request, connection)
+      const { status, headers } = response
+      let { body } = connection
+      // An answer of this router's own, and short.
+      if (body === undefined) body = response.body && new Uint8Array(await response.arrayBuffer())
+      const closing = headers.get('Connection') === 'close'
+      send(status, headers, body, outgoing, idleTimeout * 1000, closing ? () => linger(incoming) : undefined)
+      return RESPONSE_ALREADY_SENT
+    },
+    // An upload may take hours; a token may take 14 KB.
+    serverOptions: {
+      ...tls,
+      requestTimeout: 0,
+      headersTimeout: idleTimeout * 1000,
+      connectionsCheckingInterval: idleTimeout * 250,
+      keepAliveTimeout: 75_000,
+      maxHeaderSize: 65_536,
+    },
+  }) as import('node:https').Server
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(wanted, host, resolve)
+  })
+  const { port } = server.address() as { port: number }
+  return {
+    port,
+    renew: (pair) => {
+      if (server.setSecureContext) return server.setSecureContext(pair)
+      // Bun's has no such thing (oven-sh/bun#43815), but may listen again at once; connections go on. Where it cannot, it ends.
+      server.removeAllListeners('error').close()
+      server.listen({ port, host, tls: pair } as object)
+    },
+    stop: async () => {
+      server.close()
+      // A connection that falls idle later would hold the server open until its keep-alive ends.
+      setInterval(() => server.closeIdleConnections(), 100).unref()
+    },
   }
 }
 
@@ -93,7 +92,7 @@ async function send(
     outgoing.writeHead(status, fields)
     if (streams) {
       outgoing.flushHeaders()
-      await pour(body, outgoing, patience)
+      await pour(arrivalOf(body), outgoing, patience)
     } else if (body && beforeEnd) outgoing.write(body)
     await beforeEnd?.()
     outgoing.end(streams || beforeEnd ? undefined : body)
@@ -106,7 +105,7 @@ async function send(
 }
 
 /** All of a body, unless nothing moves for `patience` milliseconds; rejects where it breaks. */
-async function pour(body: ReadableStream<Uint8Array>, outgoing: ServerResponse, patience: number): Promise<void> {
+function pour(arrival: Arrival, outgoing: ServerResponse, patience: number): Promise<void> {
   // Not the socket's own timeout: Bun's counts from when it was set, whatever has moved since.
   let moved = performance.now()
   const move = () => {
@@ -117,34 +116,15 @@ async function pour(body: ReadableStream<Uint8Array>, outgoing: ServerResponse, 
   }, patience / 4)
   outgoing.on('drain', move)
   outgoing.on('close', () => clearInterval(watch))
-  const arrival = arrivalOf(body)
-  if (arrival) {
-    outgoing.on('drain', arrival.resume)
-    outgoing.on('close', () => arrival.abort())
-    return new Promise((end, error) => {
-      const data = (chunk: Uint8Array) => {
-        move()
-        return outgoing.write(chunk)
-      }
-      arrival.to({ data, end, error })
-    })
-  }
-  const reader = body.getReader()
-  let wake = () => {}
-  outgoing.on('drain', () => wake())
-  outgoing.on('close', () => {
-    wake()
-    reader.cancel().catch(() => {})
+  outgoing.on('drain', arrival.resume)
+  outgoing.on('close', () => arrival.abort())
+  return new Promise((end, error) => {
+    const data = (chunk: Uint8Array) => {
+      move()
+      return outgoing.write(chunk)
+    }
+    arrival.to({ data, end, error })
   })
-  for (;;) {
-    const { done, value } = await reader.read()
-    if (done) return
-    move()
-    if (outgoing.write(value) || outgoing.destroyed) continue
-    await new Promise<void>((resolve) => {
-      wake = resolve
-    })
-  }
 }
 
 /** Closing at once on a client that still sends would reset its connection, and lose the answer on its way. */

@@ -46,8 +46,6 @@ export interface Server {
 export interface Runtime {
   /** Name and version, as in the metric `build_info`. */
   name: string
-  /** Set where the way it was started limits it. */
-  warning?: string
   /** Rejects with an AbortError where the client left in the middle of the body. */
   fetch: Fetch
   listen: Listen
@@ -95,15 +93,8 @@ type DenoServer = { addr: { port: number }; shutdown: () => Promise<void> }
 export async function detectRuntime(ca: string[]): Promise<Runtime> {
   const { Bun, Deno } = globalThis as Globals
   if (Deno) return { name: `deno ${Deno.version.deno}`, fetch: denoFetch(Deno, ca), listen: listenOnDeno(Deno) }
-  if (Bun)
-    return { name: `bun ${Bun.version}`, warning: bunWarning(), fetch: bunFetch(ca), listen: listenOnNode(false) }
-  return { name: `node ${process.versions.node}`, fetch: await nodeFetch(rootsWith(ca)), listen: listenOnNode(true) }
-}
-
-/** `decompress: false` gives the exact bytes; `timeout: false` lifts a limit of five minutes without a byte. */
-function bunFetch(ca: string[]): Fetch {
-  const options = { decompress: false, timeout: false, tls: { ca: rootsWith(ca), rejectUnauthorized: true } }
-  return (url, init, fresh) => fetch(url, { ...init, ...options, keepalive: !fresh } as RequestInit)
+  const name = Bun ? `bun ${Bun.version}` : `node ${process.versions.node}`
+  return { name, fetch: await nodeFetch(rootsWith(ca)), listen: listenOnNode }
 }
 
 /** A client that leaves an upload shows on Deno in the body alone, not in the request's signal. */
@@ -120,12 +111,6 @@ function denoFetch(deno: DenoGlobal, ca: string[]): Fetch {
       throw /read(ing)? (request|HTTP\/1) body/.test(message) ? new DOMException(message, 'AbortError') : error
     })
   }
-}
-
-/** Bun reads the limit once, from the real environment, before any code runs. */
-function bunWarning(): string | undefined {
-  if (Number(process.env.BUN_CONFIG_MAX_HTTP_REQUESTS) > 256) return undefined
-  return 'Bun runs 256 upstream requests at a time, the rest wait: set BUN_CONFIG_MAX_HTTP_REQUESTS=65336 before the start'
 }
 
 function listenOnDeno(deno: DenoGlobal): Listen {

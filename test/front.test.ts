@@ -6,7 +6,7 @@ import { pipeline } from 'node:stream/promises'
 import { after, before, test } from 'node:test'
 import { between, closeAll } from './parts/between.ts'
 import { type Certificate, certify } from './parts/certificates.ts'
-import { temporaryFolder, until } from './parts/children.ts'
+import { type Child, temporaryFolder, until } from './parts/children.ts'
 import {
   answerOf,
   digestOf,
@@ -34,6 +34,7 @@ const blob = `/v2/a/blobs/${digestOf('x')}`
 const upload = '/v2/a/blobs/uploads/1'
 let folder: string
 let certificate: Certificate
+const fronts: Child[] = []
 
 before(async () => {
   folder = temporaryFolder()
@@ -41,7 +42,10 @@ before(async () => {
   certificate = await certify(folder, 'front', 'DNS:registry.example,IP:127.0.0.1', authority)
   trusted.ca = authority.cert
 })
-after(closeAll)
+after(async () => {
+  for (const child of fronts) await child.stop()
+  await closeAll()
+})
 
 /** The manual's server, with the addresses and files of this test; its address. */
 async function inFront(of: string): Promise<string> {
@@ -59,7 +63,7 @@ async function inFront(of: string): Promise<string> {
   }, block)
   const url = `https://127.0.0.1:${port}`
   // One process, so that nothing outlives the test.
-  await startNginx(folder, url, 'master_process off;', server)
+  fronts.push(await startNginx(folder, url, 'master_process off;', server))
   return url
 }
 
