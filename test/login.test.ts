@@ -339,6 +339,7 @@ test('a realm that limits the rate: 429 with its Retry-After, and no breaker', a
   await router.close()
 })
 
+// On Deno, where only a body's reader hears of that, this takes the 15 s that the question may last.
 test('a client that leaves an upload frees a hosted registry that has not said yet what login it wants', async () => {
   const router = await between(answer(404), () => {}, asRouter())
   const request = http

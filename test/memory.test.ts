@@ -180,12 +180,14 @@ const unkept: [string, Script][] = [
   ['another status', answer(206, { 'Content-Type': type, 'Content-Length': content.length }, content)],
 ]
 test('a manifest is kept whole and checked, or not at all', async () => {
+  const hosted = changing(absent)
+  const router = await between(absent, hosted.run)
   for (const [what, script] of unkept) {
-    const router = await between(absent, script)
+    hosted.now = script
     for (const _ of [1, 2]) await get(router, byDigest)
     assert.equal(asked(router)[1], 2, what)
-    await router.close()
   }
+  await router.close()
 })
 
 test('a manifest cut short is no answer: the other registry is asked, nothing is kept', async () => {
@@ -279,6 +281,7 @@ test('requests with different logins share the question to the proxy, and never 
   const logins = [{}, { Authorization: 'Basic a' }, { Authorization: 'Basic b' }, { Cookie: 'c' }]
   const replies = logins.map((login) => get(router, byTag, { ...accept, ...login }))
   await until('all to wait', async () => /in_flight 5$/m.test((await get(router, '/metrics')).body.toString()))
+  await until('the proxy to be asked', () => proxy.waiting.length === 1)
   proxy.release()
   await until('hosted to be asked', () => hosted.waiting.length === logins.length)
   hosted.release()
@@ -297,6 +300,7 @@ test('a client that leaves takes nothing from those who wait with it; the last o
     return request
   })
   await until('the three', async () => /in_flight 4$/m.test((await get(router, '/metrics')).body.toString()))
+  await until('the proxy to be asked', () => slow.waiting.length === 1)
   leaving[0]?.destroy()
   leaving[1]?.destroy()
   await until('two to be gone', async () => /in_flight 2$/m.test((await get(router, '/metrics')).body.toString()))
