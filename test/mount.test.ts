@@ -112,7 +112,8 @@ test('a push of an image on a base of 200 MiB: the client sends under 1 MiB, and
   await cache.stop()
   assert.equal(await pull(alone.url, 'team/large', digestOf(manifest)), digestOf(manifest))
   await cache.start()
-  assert.ok((alone.peakMemory() ?? 0) < 200, `${alone.peakMemory()} MiB`)
+  // 100 and more at rest: with the layer held whole it would be over 300.
+  assert.ok((alone.peakMemory() ?? 0) < 260, `${alone.peakMemory()} MiB`)
   await alone.stop()
 })
 
