@@ -35,7 +35,7 @@ export type Fields = Record<string, string>
 /** The web's fetch; `fresh`: not on a connection that served before. */
 export type Fetch = (url: string, init: RequestInit & { headers: Fields }, fresh?: boolean) => Promise<Reply>
 
-export interface Server {
+interface Server {
   port: number
   /** Accepts no more connections and closes the idle ones; what is in flight goes on. */
   stop: () => Promise<void>
@@ -51,7 +51,7 @@ export interface Runtime {
   listen: Listen
 }
 
-export interface ListenOptions {
+interface ListenOptions {
   port: number
   host: string
   /** Seconds without a byte, either way, that end a stream; Deno cannot watch one without slowing it. */

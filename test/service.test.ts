@@ -529,6 +529,8 @@ test('/metrics counts by entity, status, upstream and verdict, and no label repe
   assert.match(text, /^registry_router_upstream_up\{upstream="proxy"\} 1$/m)
   assert.match(text, /^registry_router_build_info\{version="0",runtime="test"\} 1$/m)
   assert.match(text, /^registry_router_requests_in_flight 1$/m)
+  // Without a certificate there is no end of one: a 0 would be an alert.
+  assert.doesNotMatch(text, /^registry_router_certificate_expiration/m)
   assert.ok(!/canary/i.test(text))
 })
 
