@@ -412,23 +412,29 @@ await part('log', 'What the access log costs', async () => {
     'by tag, no two alike at once': tags.map((tag) => manifest('team/app', tag)),
   }
   for (const way of everyWay) {
-    // Two processes of one program differ by a fifth, so several are measured.
-    const launched = ['info', 'warn', 'info', 'warn'].map(async (level) => {
-      const router = await parts.launchRouter(way, folder, { ...upstreams, LOG_LEVEL: level })
-      return { ...router, name: router.url, level }
-    })
-    const several = await Promise.all(launched)
-    for (const [what, paths] of Object.entries(asked)) {
-      const load = { paths, accept, connections: 16 }
-      for (const target of several) await parts.load(folder, target, { ...load, time: 3 })
-      const seen = await alternate(several, (target) => parts.load(folder, target, { ...load, time: 1 }), rounds * 4)
-      const cpu = (level: string) =>
-        median(several.filter((one) => one.level === level).map(({ name }) => seen.median(name, (one) => one.cpu)))
+    const seen = new Map(Object.keys(asked).map((what) => [what, [] as Record<string, number>[]]))
+    // Two processes of one program differ by a fifth, so several pairs are measured.
+    for (let pair = 0; pair < rounds * 2; pair++) {
+      const launched = ['info', 'warn'].map(async (level) => {
+        const router = await parts.launchRouter(way, folder, { ...upstreams, LOG_LEVEL: level })
+        return { ...router, name: level }
+      })
+      const two = await Promise.all(launched)
+      for (const [what, paths] of Object.entries(asked)) {
+        const load = { paths, accept, connections: 16 }
+        for (const target of two) await parts.load(folder, target, { ...load, time: 2 })
+        const one = await alternate(two, (target) => parts.load(folder, target, { ...load, time: 1 }), 3)
+        const cpu = (level: string) => one.median(level, ({ cpu }) => cpu)
+        seen.get(what)?.push({ info: cpu('info'), warn: cpu('warn') })
+      }
+      for (const { stop } of two) await stop()
+    }
+    for (const [what, pairs] of seen) {
+      const cpu = (level: string) => median(pairs.map((pair) => pair[level] as number))
       const more = cpu('info') / cpu('warn') - 1
       got.set(`${way} ${what}`, more)
       lines.push([what, way, short(cpu('info')), short(cpu('warn')), `${Math.round(more * 100)} %`])
     }
-    for (const { stop } of several) await stop()
   }
   for (const what of Object.keys(asked)) {
     const measure = `processor time for the access log, ${what}`
