@@ -1,4 +1,5 @@
 /** The configuration: one table of environment variables, read once, every fault named at once. */
+import { match } from '../routing.ts'
 import { secretIn } from './files.ts'
 import type { Login } from './login.ts'
 import { readUsers } from './passwords.ts'
@@ -17,7 +18,12 @@ const table = {
     'public name of the entry point (https://NAME behind a TLS terminator)',
   ),
   hosted: row('HOSTED_HOSTNAME', undefined, origin, 'hosted registry: host, host:port (http) or a URL'),
-  proxy: row('PROXY_HOSTNAME', undefined, origin, 'pull-through cache: likewise'),
+  proxy: row(
+    'PROXY_HOSTNAME',
+    undefined,
+    originWithPath,
+    'pull-through cache: likewise; a path stands before every name there',
+  ),
   port: row('PORT', '5000', wholeNumber(65535), 'port it listens on (0: a free one)'),
   host: row('HOST', '0.0.0.0', String, 'address it listens on'),
   tlsCertFile: row(
@@ -77,6 +83,8 @@ export type Config = Omit<Values, LoginKey> & {
   /** The router's own logins. */
   hostedLogin?: Login
   proxyLogin?: Login
+  /** What stands before every name at the proxy, from its first slash on; or empty. */
+  proxyPath: string
   /**
    * Whose login hosted receives:
    *
@@ -146,6 +154,7 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     aggregate: values.tlsCertFile && !named.includes('://') ? origin(`https://${named.trim()}`) : values.aggregate,
     hostedLogin: ownLogin(hostedUsername, hostedPassword, hostedPasswordFile),
     proxyLogin: ownLogin(proxyUsername, proxyPassword, proxyPasswordFile),
+    proxyPath: values.proxy.pathname.replace(/\/$/, ''),
     passLogin: !values.htpasswdFile,
   }
 }
@@ -168,11 +177,21 @@ function row<T>(...columns: Row<T>): Row<T> {
 }
 
 function origin(text: string): URL {
+  return address(text, 'without a path', (path) => path === '/')
+}
+
+function originWithPath(text: string): URL {
+  return address(text, 'whose path, without /v2, stands before names there', (path) => {
+    return path === '/' || (!/^\/v2\b/.test(path) && 'route' in match('GET', `/v2${path.replace(/\/$/, '')}/tags/list`))
+  })
+}
+
+function address(text: string, wanted: string, fits: (path: string) => boolean): URL {
   const withScheme = /^[a-z][a-z0-9+.-]*:\/\//i.test(text) ? text : `http://${text}`
   const url = URL.canParse(withScheme) ? new URL(withScheme) : undefined
-  const bare = url && ['http:', 'https:'].includes(url.protocol) && url.pathname === '/' && !url.search && !url.hash
+  const bare = url && ['http:', 'https:'].includes(url.protocol) && fits(url.pathname) && !url.search && !url.hash
   if (!url || !bare)
-    throw new Error(`must be host, host:port, or an http or https URL without a path, not "${redacted(text)}"`)
+    throw new Error(`must be host, host:port, or an http or https URL ${wanted}, not "${redacted(text)}"`)
   if (url.username || url.password) throw new Error('must not contain a user or password')
   return url
 }

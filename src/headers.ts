@@ -54,19 +54,27 @@ export function signed(fetch: Fetch, version: string): Fetch {
   }
 }
 
-/** The fields a client gets. A login is hosted's to ask for: the proxy's challenges and cookies stop here. */
+/**
+ * The fields a client gets. A login is hosted's to ask for: the proxy's challenges and cookies stop here. `before` is what
+ * stands before every name there, and before none here.
+ */
 export function responseHeaders(
   upstream: UpstreamName,
   status: number,
   from: Headers,
+  before = '',
 ): [name: string, value: string][] {
   const ownLocation = [201, 202, 204, 416].includes(status)
   const fields: [string, string][] = []
+  const here = (link: string) => {
+    const path = ownPath(link)
+    return path.startsWith(`/v2${before}/`) ? `/v2${path.slice(3 + before.length)}` : path
+  }
   endToEnd(from, (value, name) => {
     if (upstream === 'proxy' && (name === 'www-authenticate' || name === 'set-cookie')) return
     if (name === 'www-authenticate') fields.push([name, bearerFirst(value)])
     else if (name === 'location' && ownLocation) fields.push([name, ownPath(value)])
-    else if (name === 'link') fields.push([name, value.replace(/(?<=<)[^>]*(?=>)/g, ownPath)])
+    else if (name === 'link') fields.push([name, value.replace(/(?<=<)[^>]*(?=>)/g, here)])
     else fields.push([name, value])
   })
   return fields

@@ -2,9 +2,10 @@
 import { type Match, match, type UpstreamName } from '../routing.ts'
 import type { Config } from './config.ts'
 import { type AskFor, type Copier, copyOf } from './copy.ts'
-import { json, readBytes } from './errors.ts'
+import { json, readBytes, readOciError } from './errors.ts'
 import type { Memory } from './memory.ts'
 import { barred } from './names.ts'
+import type { Reply } from './runtime.ts'
 import type { Answer } from './upstream.ts'
 
 export interface Mending {
@@ -23,17 +24,35 @@ const longestError = 1024 * 1024
 /** Bytes; registries take no longer ones (distribution-spec 1.1, "Pushing Manifests"). */
 export const longestManifest = 4 * 1024 * 1024
 
+/** Whether it asks for a blob of another name. */
+export function isMount({ matched, query }: Pick<Mending, 'matched' | 'query'>): boolean {
+  return matched.route.entity === 'uploads' && new URLSearchParams(query).has('mount')
+}
+
 /** By method and entity. */
 export function createMends(config: Config, memory: Memory, copy: Copier): Readonly<Record<string, Mend>> {
   return { 'POST uploads': mount, 'HEAD blob': tell, 'PUT manifest': complete }
 
-  /** A mount that hosted answered with a session, since it lacks the blob (distribution-spec 1.1, "Mounting a blob"). */
-  async function mount({ matched, query, ask }: Mending, opened: Answer): Promise<Answer[]> {
+  /** A mount that hosted refuses, or answers with a session, since it lacks the blob (distribution-spec 1.1, "Mounting a blob"). */
+  async function mount(mending: Mending, first: Answer): Promise<Answer[]> {
+    const { matched, query, ask } = mending
     const wanted = new URLSearchParams(query)
+    const session = () => ask.hosted({ target: matched.path, namesAnother: false })
+    const before: Answer[] = []
+    // A login that opens this name may not open the other; a client's own hears so, and asks for a session itself.
+    if (
+      isMount(mending) &&
+      ['denied', 'absent'].includes(first.verdict) &&
+      !(first.status === 401 && config.passLogin)
+    ) {
+      readOciError(first.response as Reply)
+      before.push(await session())
+    }
+    const opened = before[0] ?? first
     const wish = opened.status === 202 && copyOf(config, wanted.get('from'), wanted.get('mount'), opened)
     const { state, answers } = wish ? await copy(wish, ask) : { state: 'unused', answers: [] }
-    if (state === 'unused') return []
-    return state === 'stored' ? answers : [...answers, await ask.hosted({ target: matched.path })]
+    if (state === 'unused') return before
+    return [...before, ...answers, ...(state === 'stored' ? [] : [await session()])]
   }
 
   /** A HEAD of a blob that hosted lacks: of a name that is read from the proxy, its 200 is the answer. */

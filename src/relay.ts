@@ -5,7 +5,7 @@ import type { AskFor, Copier } from './copy.ts'
 import { type OciError, ociError } from './errors.ts'
 import { bearerFirst, hasBody, requestHeaders, responseHeaders } from './headers.ts'
 import { conditions, type Kept, type Memory, readingOf } from './memory.ts'
-import { createMends, longestManifest } from './mend.ts'
+import { createMends, isMount, longestManifest } from './mend.ts'
 import { type Plan, planOf } from './names.ts'
 import { indexType, joined, longestPage, readList, referrersTag } from './referrers.ts'
 import type { Body, Connection, Fields, Reply } from './runtime.ts'
@@ -72,7 +72,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     const body = hasBody(request) ? (connection.upload ?? request.body) : null
     const length = request.headers.get('Content-Length')
     // The request's own stream, never a wrapper: on Deno that would lose the length, and four fifths of the speed.
-    const sent: Partial<Question> = { body, bodyRead: connection.bodyRead }
+    const sent: Partial<Question> = { body, bodyRead: connection.bodyRead, namesAnother: isMount(target) }
     let manifest: Uint8Array<ArrayBuffer> | undefined
     if (body && route.entity === 'manifest' && Number(length ?? Number.NaN) <= longestManifest) {
       // Whole, so that it can be sent once more when what it lacks is there.
@@ -220,7 +220,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
 
   function deliver(answer: Answer, answers: Answer[], method: string, bytesIn?: number): Outcome {
     const { status, headers: given } = answer.response as Reply
-    const headers = responseHeaders(answer.upstream, status, given)
+    const headers = responseHeaders(answer.upstream, status, given, answer.upstream === 'proxy' ? config.proxyPath : '')
     const length = given.get('Content-Length')
     const none = [204, 205, 304].includes(status) || method === 'HEAD' || length === '0'
     const body = none ? null : (answer.content ?? answer.response?.body ?? null)

@@ -58,6 +58,7 @@ export function createService(config: Config, { now, log, version, runtime, ...d
     return createUpstream({
       name,
       origin,
+      path: name === 'proxy' ? config.proxyPath : '',
       ownHosts: [host, config.aggregate.host],
       readTimeout: name === 'hosted' ? config.hostedTimeout : config.proxyTimeout,
       writeTimeout: config.writeTimeout,

@@ -48,11 +48,15 @@ export interface Question {
   aside?: boolean
   /** Ask even while the breaker is open: a ping proves nothing of lookups, and a write is always tried. */
   always?: boolean
+  /** A 401 may be about another name that this speaks of: it is `denied`, for the asker to deal with, never a client. */
+  namesAnother?: boolean
 }
 
 export interface UpstreamOptions {
   name: UpstreamName
   origin: string
+  /** What stands before every name there, from its first slash on; or empty. */
+  path: string
   /** Hosts that answer as this router: a redirect there would only come back. */
   ownHosts: readonly string[]
   /** Whether clients may answer its challenges; else a 401 is the operator's trouble, and no answer. */
@@ -74,7 +78,7 @@ export type Ask = (question: Question) => Promise<Answer>
 
 /** The registry's `ask`. It never rejects: what goes wrong is an answer with the verdict `failed`. */
 export function createUpstream(options: UpstreamOptions): Ask {
-  const { name, origin, fetch, now, onAnswer } = options
+  const { name, origin, path, fetch, now, onAnswer } = options
   const breaker = createBreaker(now, options.onBreaker)
   return async (question) => {
     if (!isRead(question) || question.always) return send(question, () => {})
@@ -87,6 +91,7 @@ export function createUpstream(options: UpstreamOptions): Ask {
 
   async function send(question: Question, report: Report): Promise<Answer> {
     const { method, target, headers, body, abort } = question
+    const url = origin + (path ? target.replace(/^\/v2(?=\/[^?])/, `/v2${path}`) : target)
     const started = now()
     const timeout = isRead(question) ? options.readTimeout : options.writeTimeout
     const failed = (status: number, reason?: string): Answer => {
@@ -123,11 +128,11 @@ export function createUpstream(options: UpstreamOptions): Ask {
     } as const
     let response: Reply
     try {
-      response = await fetch(origin + target, init).catch((error) => {
+      response = await fetch(url, init).catch((error) => {
         // A kept-alive connection may close just as a request goes out. What has a body is never sent twice.
         const again = (isRead(question) || (method === 'POST' && !body)) && !abort.signal.aborted
         if (!again) throw error
-        return fetch(origin + target, init, true)
+        return fetch(url, init, true)
       })
     } catch (error) {
       return noAnswer(error)
@@ -139,7 +144,7 @@ export function createUpstream(options: UpstreamOptions): Ask {
       const cause = `redirect to ${location}: use https:// in its address?`
       return answered(failed(502, 'redirects to itself or to this router'), cause, true)
     }
-    if (status === 401 && !options.clientsLogIn) {
+    if (status === 401 && !options.clientsLogIn && !question.namesAnother) {
       readOciError(response)
       return answered(failed(502, 'wants a login that this router does not have'), '401', true)
     }

@@ -44,6 +44,7 @@ test('three variables are enough; the rest has the defaults of the README', () =
     pushUsers: [],
     hostedLogin: undefined,
     proxyLogin: undefined,
+    proxyPath: '',
     passLogin: true,
     lookupTtl: 60,
     manifestMemory: 64,
@@ -56,6 +57,17 @@ test('a registry is a host, a host and port, or an http or https URL', () => {
   assert.equal(read({ HOSTED_HOSTNAME: 'https://hosted.example/' }).hosted.origin, 'https://hosted.example')
   assert.equal(read({ HOSTED_HOSTNAME: 'http://10.0.0.1:5001' }).hosted.origin, 'http://10.0.0.1:5001')
   assert.equal(read({ HOSTED_HOSTNAME: '[::1]:5001' }).hosted.origin, 'http://[::1]:5001')
+})
+
+test('the address of the proxy may have a path, which stands before every name there', () => {
+  for (const [address, origin, path] of [
+    ['harbor.example/docker-hub', 'http://harbor.example', '/docker-hub'],
+    ['https://cache.example/a/b.c/', 'https://cache.example', '/a/b.c'],
+    ['https://cache.example/', 'https://cache.example', ''],
+  ] as const) {
+    const { proxy, proxyPath } = read({ PROXY_HOSTNAME: address })
+    assert.deepEqual([proxy.origin, proxyPath], [origin, path])
+  }
 })
 
 const globs: [string, string[], string[]][] = [
@@ -112,6 +124,10 @@ const wrong: [string, string][] = [
   ['HOSTED_HOSTNAME', 'http://hosted/v2/'],
   ['HOSTED_HOSTNAME', 'hosted:port'],
   ['PROXY_HOSTNAME', 'a b'],
+  ['PROXY_HOSTNAME', 'https://proxy/v2/'],
+  ['PROXY_HOSTNAME', 'https://proxy/v2/mirror'],
+  ['PROXY_HOSTNAME', 'https://proxy/Mirror'],
+  ['PROXY_HOSTNAME', 'https://proxy/a?b'],
   ['PROXY_HOSTNAME', 'https://user:canary@proxy'],
   ['PROXY_HOSTNAME', 'https://user:canary@proxy/path'],
   ['PORT', '-1'],

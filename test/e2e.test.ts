@@ -210,6 +210,25 @@ test('TAGS=lookup: an update bot sees the tags of public images and of private o
   await stop()
 })
 
+test('a proxy whose names stand behind a path: pulls, tags, signatures and mounts by the names without it', async () => {
+  const images = { v1: makeImage({ 'behind.txt': '1' }), v2: makeImage({ 'behind.txt': '2' }) }
+  for (const [tag, image] of Object.entries(images)) await push(hub.url, 'mirror/hub/library/behind', tag, image)
+  const { url, stop } = await another({ PROXY_HOSTNAME: `${hub.host}/mirror/hub`, TAGS: 'lookup' })
+  const { digest, blobs } = images.v1
+  assert.equal((await send(url, 'GET', '/v2/')).status, 200)
+  for (const reference of ['v1', digest]) assert.equal(await pull(url, 'library/behind', reference), digest)
+  assert.deepEqual((await send(url, 'GET', '/v2/library/behind/tags/list')).json().tags.sort(), ['v1', 'v2'])
+  assert.equal((await manifest('mirror/hub/library/behind', 'v1', 'GET', url)).status, 404)
+  const mount = `/v2/team/behind/blobs/uploads/?mount=${blobs[0]?.digest}&from=library/behind`
+  assert.equal((await send(url, 'POST', mount)).status, 201)
+  await push(url, 'team/behind', 'mine', hello)
+  assert.equal(await pull(url, 'team/behind', 'mine'), hello.digest)
+  const signature = images.v2.digest.replace(':', '-')
+  await push(hub.url, 'mirror/hub/library/behind', `${signature}.sig`, hello)
+  assert.equal(await pull(url, 'library/behind', `${signature}.sig`), hello.digest)
+  await stop()
+})
+
 test('a deleted manifest is gone at once, a deleted blob too', async () => {
   const image = makeImage({ 'gone.txt': 'gone' })
   await push(router.url, 'team/gone', 'v1', image)

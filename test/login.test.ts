@@ -7,7 +7,7 @@ import { after, before, test } from 'node:test'
 import packageManifest from '../package.json' with { type: 'json' }
 import { between as betweenOn, closeAll } from './parts/between.ts'
 import { temporaryFolder, until } from './parts/children.ts'
-import { accept, digestOf, makeImage, noise, pull, push, send } from './parts/client.ts'
+import { accept, type Blob, digestOf, makeImage, noise, pathOf, pull, push, send, withDigest } from './parts/client.ts'
 import { type Realm, startRealm } from './parts/realm.ts'
 import { findRegistry, type Launch, type Registry } from './parts/registries.ts'
 import { type Router, startRouter, type Way } from './parts/router.ts'
@@ -34,7 +34,10 @@ before(async () => {
   folder = temporaryFolder()
   launch = await findRegistry(say)
   const knows = (authorization: string) => [basic, trusted].includes(authorization)
-  realm = await startRealm(folder, knows, (authorization, scope) => !!authorization || /:public\//.test(scope))
+  realm = await startRealm(folder, knows, (authorization, scope) => {
+    const closed = /:closed\//.test(scope) && authorization !== trusted
+    return (!!authorization && !closed) || /:public\//.test(scope)
+  })
   tokens = realm.tokens
   hosted = await launch({ name: 'hosted', folder })
   registry = await launch({ name: 'token', folder, auth: realm.auth })
@@ -87,6 +90,14 @@ test('a public registry that wants anonymous tokens serves as the proxy; a token
   for (const digest of await Promise.all(pulls)) assert.equal(digest, image.digest)
   assert.deepEqual(tokens, [{ authorization: undefined, agent, scope: 'repository:public/app:pull' }])
   assert.equal((await send(router.url, 'GET', '/v2/')).status, 200)
+  await router.stop()
+})
+
+test('where a path stands before names at the proxy, tokens are for the names there', async () => {
+  const router = await start({ PROXY_HOSTNAME: `${registry.host}/public` })
+  tokens.length = 0
+  assert.equal(await pull(router.url, 'app', 'v1'), image.digest)
+  assert.deepEqual(tokens, [{ authorization: undefined, agent, scope: 'repository:public/app:pull' }])
   await router.stop()
 })
 
@@ -254,6 +265,21 @@ const chunk = (url: string) =>
     headers: { ...asClient, 'Transfer-Encoding': 'chunked' },
     body: noise(300_000, 1),
   })
+
+test("a mount from a name that hosted keeps from the router's login is a session, or what the proxy has of it", async () => {
+  const hosts = { HOSTED_HOSTNAME: registry.host, PROXY_HOSTNAME: hosted.host }
+  const router = await startRouter(way, { ...hosts, ...asRouter() })
+  const { digest, content } = image.blobs[1] as Blob
+  await push(hosted.url, 'closed/base', 'v1', image)
+  const mount = (name: string, from: string) =>
+    send(router.url, 'POST', `/v2/${name}/blobs/uploads/?mount=${digest}&from=${from}`, { headers: asClient })
+  const opened = await mount('team/uploaded', 'closed/nothing')
+  assert.deepEqual([opened.status, opened.headers['www-authenticate']], [202, undefined])
+  const put = send(router.url, 'PUT', withDigest(pathOf(opened), digest), { headers: asClient, body: content })
+  assert.equal((await put).status, 201)
+  assert.equal((await mount('team/copied', 'closed/base')).status, 201)
+  await router.stop()
+})
 
 test("a delete's token opens no upload; a layer is never sent twice, and a second try has the new login", async () => {
   let session = 1

@@ -217,6 +217,23 @@ for (const [what, script] of troubles) {
   })
 }
 
+test('a mount that hosted refuses is asked for as a session; a 401 is for the client, which has another login', async () => {
+  const challenge = 'Basic realm="team"'
+  let refusal = 0
+  const router = await between(answer(404), (request, ...rest) => {
+    const fields = { 'WWW-Authenticate': challenge, Location: '/v2/a/blobs/uploads/1' }
+    answer(request.url?.includes('from=') ? refusal : 202, fields)(request, ...rest)
+  })
+  for (const status of [400, 403, 404]) {
+    refusal = status
+    assert.equal((await mount('a', digest, 'b', router.url)).status, 202, `${status}`)
+  }
+  refusal = 401
+  const { status, headers } = await mount('a', digest, 'b', router.url)
+  assert.deepEqual([status, headers['www-authenticate']], [401, challenge])
+  await router.close()
+})
+
 test('bytes of another digest never reach hosted whole, whether or not it checks them', async () => {
   const router = await between(
     answer(200, { 'Content-Length': content.length }, 'y'.repeat(content.length)),

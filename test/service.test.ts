@@ -409,6 +409,26 @@ for (const [code, given, wanted] of locations) {
   })
 }
 
+test('a path in PROXY_HOSTNAME stands before every name asked of the proxy, and in no Link to a client', async () => {
+  const settings = { PROXY_HOSTNAME: 'proxy:2/mirror/hub', TAGS: 'lookup' }
+  for (const link of ['/v2/mirror/hub/team/app/tags/list?n=1', 'http://proxy:2/v2/mirror/hub/team/app/tags/list?n=1']) {
+    const { ask, sent } = between(status(200, { Link: `<${link}>; rel="next"` }), status(200), settings)
+    const replies = []
+    for (const path of ['/v2/', byTag, blob, '/v2/team/app/tags/list?n=1', '/v2/mirror/hub/team/app/tags/list'])
+      replies.push(await ask(path))
+    assert.equal(replies[3]?.headers.get('Link'), '</v2/team/app/tags/list?n=1>; rel="next"')
+    const paths = sent.filter(({ to }) => to === 'proxy').map(({ url }) => url.slice('http://proxy:2'.length))
+    assert.deepEqual(paths, [
+      '/v2/',
+      `/v2/mirror/hub${byTag.slice(3)}`,
+      `/v2/mirror/hub${blob.slice(3)}`,
+      '/v2/mirror/hub/team/app/tags/list?n=1',
+      '/v2/mirror/hub/mirror/hub/team/app/tags/list',
+    ])
+    assert.equal(sent.find(({ to }) => to === 'hosted')?.url, 'http://hosted:1/v2/')
+  }
+})
+
 test('a Link whose path is of the route table goes out as that path', async () => {
   const link = '<http://hosted:1/v2/_catalog?last=a&n=1>; rel="next", <https://docs.example/x>; rel="help"'
   const { headers } = await between(notAsked, status(200, { Link: link })).ask('/v2/_catalog?n=1')
