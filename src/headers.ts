@@ -66,15 +66,12 @@ export function responseHeaders(
 ): [name: string, value: string][] {
   const ownLocation = [201, 202, 204, 416].includes(status)
   const fields: [string, string][] = []
-  const here = (link: string) => {
-    const path = ownPath(link)
-    return path.startsWith(`/v2${before}/`) ? `/v2${path.slice(3 + before.length)}` : path
-  }
   endToEnd(from, (value, name) => {
     if (upstream === 'proxy' && (name === 'www-authenticate' || name === 'set-cookie')) return
     if (name === 'www-authenticate') fields.push([name, bearerFirst(value)])
     else if (name === 'location' && ownLocation) fields.push([name, ownPath(value)])
-    else if (name === 'link') fields.push([name, value.replace(/(?<=<)[^>]*(?=>)/g, here)])
+    else if (name === 'link')
+      fields.push([name, value.replace(/(?<=<)[^>]*(?=>)/g, (link) => withoutPath(ownPath(link), before))])
     else fields.push([name, value])
   })
   return fields
@@ -86,6 +83,10 @@ export function ownPath(location: string): string {
   if (!path) return location
   const matched = match('GET', path)
   return 'route' in matched || matched.refused === 405 ? path + query : location
+}
+
+function withoutPath(path: string, before: string): string {
+  return path.startsWith(`/v2${before}/`) ? `/v2${path.slice(3 + before.length)}` : path
 }
 
 /** Clients take the first challenge they can follow, so Bearer comes first (RFC 9110, section 11.6.1). */

@@ -34,20 +34,14 @@ export function createMends(config: Config, memory: Memory, copy: Copier): Reado
   return { 'POST uploads': mount, 'HEAD blob': tell, 'PUT manifest': complete }
 
   /** A mount that hosted refuses, or answers with a session, since it lacks the blob (distribution-spec 1.1, "Mounting a blob"). */
-  async function mount(mending: Mending, first: Answer): Promise<Answer[]> {
-    const { matched, query, ask } = mending
+  async function mount({ matched, query, ask }: Mending, first: Answer): Promise<Answer[]> {
     const wanted = new URLSearchParams(query)
-    const session = () => ask.hosted({ target: matched.path, namesAnother: false })
-    const before: Answer[] = []
+    const session = () => ask.hosted({ target: matched.path })
     // A login that opens this name may not open the other; a client's own hears so, and asks for a session itself.
-    if (
-      isMount(mending) &&
-      ['denied', 'absent'].includes(first.verdict) &&
-      !(first.status === 401 && config.passLogin)
-    ) {
-      readOciError(first.response as Reply)
-      before.push(await session())
-    }
+    const forClient = first.status === 401 && config.passLogin
+    const refused = wanted.has('mount') && ['denied', 'absent'].includes(first.verdict) && !forClient
+    if (refused) readOciError(first.response as Reply)
+    const before = refused ? [await session()] : []
     const opened = before[0] ?? first
     const wish = opened.status === 202 && copyOf(config, wanted.get('from'), wanted.get('mount'), opened)
     const { state, answers } = wish ? await copy(wish, ask) : { state: 'unused', answers: [] }
