@@ -72,11 +72,14 @@ async function part(name: string, title: string, measure: () => Promise<string>)
   sections.push(`## ${title}\n\n${text}`)
 }
 
-/** Every target in turn, round after round; the medians of what `measure` gives, and of its ratio to another's in the same round. */
+/** Every target in turn, round after round, each on an idle machine; medians of what `measure` gives, and of its ratios within a round. */
 async function alternate<T>(among: Target[], measure: (target: Target, round: number) => Promise<T>, times = rounds) {
   const seen = new Map<string, T[]>(among.map(({ name }) => [name, []]))
   for (let round = 0; round < times; round++) {
-    for (const target of among) seen.get(target.name)?.push(await measure(target, round))
+    for (const target of among) {
+      await parts.settled()
+      seen.get(target.name)?.push(await measure(target, round))
+    }
   }
   const of = (name: string) => seen.get(name) as T[]
   return {
@@ -132,13 +135,11 @@ await part('rates', 'Manifests: answers a second', async () => {
     const among = [itself, ...targets.slice(1)]
     // What is learned at the first request is learned before the first round, and what a runtime runs often is compiled:
     // asking a registry takes Node some thousand times until then.
-    const time = paths.length > 1 ? 10 : 2
-    for (const target of among.slice(1)) await parts.load(folder, target, { paths, accept, connections: 16, time })
+    const warmUp = { paths, accept, connections: 16, time: paths.length > 1 ? 10 : 2 }
+    for (const target of among.slice(1)) await parts.load(folder, target, warmUp)
     for (const connections of paths.length > 1 ? [16] : [1, 16, 128, 512]) {
-      const seen = await alternate(among, async (target) => {
-        await parts.settled(itself, paths[0] as string)
-        return parts.load(folder, target, { paths, accept, connections, time: connections > 128 ? 3 : 1 })
-      })
+      const time = connections > 128 ? 3 : 1
+      const seen = await alternate(among, (target) => parts.load(folder, target, { paths, accept, connections, time }))
       for (const { name } of among) {
         const rate = seen.median(name, (one) => one.rate)
         const p99 = seen.median(name, (one) => one.p99)
@@ -477,8 +478,10 @@ if (!only) {
 
 Written by \`npm run bench\` on ${new Date().toISOString().slice(0, 10)}: ${os.cpus().length} × ${os.cpus()[0]?.model}, ${Math.round(os.totalmem() / 2 ** 30)} GiB, ${os.type()} ${os.release()}; ${versions.join(', ')}.
 Everything runs on this one machine, load generators and registries included, so the figures that mean something are
-the ratios: ${rounds} rounds, the targets in turn in each, a ratio taken within its round, then the median.
+the ratios: ${rounds} rounds, the targets in turn in each, a ratio taken within its round, then the median. Each
+begins when the machine is idle, so that nobody pays for what the one before left behind.
 "direct" is the registry itself; nginx asks the cache first and hosted where the cache lacks it.
+What bounds the figures, and how they differ from run to run: [NOTES.md](NOTES.md).
 
 ${goalTable}
 

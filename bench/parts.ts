@@ -1,6 +1,7 @@
 /** What the bench measures with: routers and nginx as operators run them, a registry far away, clients, and the clock. */
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
+import { cpus } from 'node:os'
 import { join } from 'node:path'
 import { adopt, run, start, until } from '../test/parts/children.ts'
 import { startNginx } from '../test/parts/nginx.ts'
@@ -136,13 +137,20 @@ export function memory({ pids }: Target): number {
   return Math.round(sum(pids().map((pid) => (Number(statOf(pid)[21] ?? 0) * 4096) / 2 ** 20)))
 }
 
-/** Waits until what the one before left behind in a registry is done: it answers a single request within 50 ms. */
-export async function settled({ url }: Target, path: string): Promise<void> {
-  await until('the registry to be idle', async () => {
-    const started = performance.now()
-    await (await fetch(url + path)).arrayBuffer()
-    return performance.now() - started < 50
+/** Waits until what the one before left behind is done: most of the machine has nothing to do for 0.2 s. */
+export function settled(): Promise<unknown> {
+  return until('the machine to be idle', async () => {
+    const [idle, all] = processorTime()
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    const [idleAfter, allAfter] = processorTime()
+    return idleAfter - idle > 0.8 * (allAfter - all)
   })
+}
+
+/** Milliseconds of all cores since the machine's start: with nothing to do, and in all. */
+function processorTime(): [idle: number, all: number] {
+  const times = cpus().map((cpu) => cpu.times)
+  return [sum(times.map(({ idle }) => idle)), sum(times.flatMap((time) => Object.values(time)))]
 }
 
 export interface Rate {
