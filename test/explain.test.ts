@@ -8,7 +8,7 @@ import { between as betweenOn, closeAll } from './parts/between.ts'
 import { start, temporaryFolder } from './parts/children.ts'
 import { accept, digestOf, makeImage, pull, push, send } from './parts/client.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
-import { root, startRouter, type Way, ways } from './parts/router.ts'
+import { type Router, root, startRouter, type Way, ways } from './parts/router.ts'
 import { answer } from './parts/scripted.ts'
 
 const way = (process.env.WAY ?? 'node') as Way
@@ -18,6 +18,7 @@ const say = (line: string) => console.error(line)
 let hub: Registry
 let cache: Registry
 let hosted: Registry
+let router: Router
 const publicImage = makeImage({ 'a.txt': 'public' })
 const ownImage = makeImage({ 'a.txt': 'own' })
 const folder = temporaryFolder()
@@ -32,9 +33,11 @@ before(async () => {
     await push(hosted.url, name, 'latest', ownImage)
   }
   await push(hosted.url, 'team/app', '1.0', ownImage)
+  router = await real()
 })
 after(async () => {
   await closeAll()
+  await router?.stop()
   for (const registry of [hub, cache, hosted]) await registry?.stop()
 })
 
@@ -73,15 +76,13 @@ test('a manifest that is kept: whose it is', async () => {
 })
 
 test('both have the tag with other content: which one shadows the other, and the setting that decides it', async () => {
-  const proxyFirst = await real()
-  const image = await explain(proxyFirst.url, 'library/app')
+  const image = await explain(router.url, 'library/app')
   assert.equal(image.answer.by, 'proxy')
   assert.deepEqual(image.shadowed, {
     upstream: 'hosted',
     digest: ownImage.digest,
     because: "LOOKUP_ORDER=proxy-first; HOSTED_NAMES=library/app makes it hosted's alone",
   })
-  await proxyFirst.stop()
   const hostedFirst = await real({ LOOKUP_ORDER: 'hosted-first' })
   const { answer, shadowed } = await explain(hostedFirst.url, 'library/app:latest')
   assert.deepEqual([answer.by, shadowed.upstream, shadowed.digest], ['hosted', 'proxy', publicImage.digest])
@@ -99,30 +100,28 @@ test('a name that HOSTED_NAMES claims: the proxy is not asked, and that is told'
 })
 
 test('is the cache down, or limited: the verdicts say it, and what a client gets', async () => {
+  const router = await between(answer(404), answer(404))
   for (const [status, verdict, wanted] of [
     [503, 'failed', 502],
     [429, 'limited', 429],
   ] as const) {
-    const router = await between(answer(status), answer(404))
+    router.now.proxy = answer(status)
     const { registries, answer: given } = await explain(router.url, 'library/app')
     assert.deepEqual([registries[0].verdict, given.status, given.by], [verdict, wanted, undefined])
-    await router.close()
   }
+  await router.close()
 })
 
 test('?ns= is explained like the rest', async () => {
-  const { url, stop } = await real()
-  const { order, notAsked } = await explain(url, 'library/app', '&ns=docker.io')
+  const { order, notAsked } = await explain(router.url, 'library/app', '&ns=docker.io')
   assert.deepEqual([order, notAsked.reason], [['proxy'], 'ns names a public registry'])
-  await stop()
 })
 
 test('what is no image is 400', async () => {
-  const { url, stop } = await real()
   for (const image of ['', 'UPPER/app', 'team/app@sha256:1', 'team/app:bad tag', '../x']) {
-    assert.equal((await send(url, 'GET', `/explain?image=${encodeURIComponent(image)}`)).status, 400, image)
+    const reply = await send(router.url, 'GET', `/explain?image=${encodeURIComponent(image)}`)
+    assert.equal(reply.status, 400, image)
   }
-  await stop()
 })
 
 test('with HTPASSWD_FILE it needs the login of one who may push', async () => {

@@ -9,13 +9,16 @@ import type { Way } from './parts/router.ts'
 import { answer, type Recorded, type Script } from './parts/scripted.ts'
 
 const between = betweenOn.bind(undefined, (process.env.WAY ?? 'node') as Way)
-after(closeAll)
-
 const type = 'application/vnd.oci.image.manifest.v1+json'
 const content = JSON.stringify({ schemaVersion: 2, mediaType: type })
 const digest = digestOf(content)
-const byTag = '/v2/team/app/manifests/1.0'
-const byDigest = `/v2/team/app/manifests/${digest}`
+/** What a test asks for, in a name that no other has asked for. */
+const pathsIn = (name: string) => ({
+  name,
+  byTag: `/v2/${name}/manifests/1.0`,
+  byDigest: `/v2/${name}/manifests/${digest}`,
+})
+const { byTag, byDigest } = pathsIn('team/app')
 const accept = { Accept: `application/json, ${type};q=0.9` }
 
 const manifest = (more: http.OutgoingHttpHeaders = {}, body = content, as = digest): Script =>
@@ -25,11 +28,6 @@ const manifest = (more: http.OutgoingHttpHeaders = {}, body = content, as = dige
     body,
   )
 const absent = answer(404, { 'Content-Type': 'application/json' }, '{"errors":[{"code":"MANIFEST_UNKNOWN"}]}')
-/** Says what `now` says when it is asked. */
-const changing = (first: Script) => {
-  const script = { now: first, run: ((...given) => script.now(...given)) as Script }
-  return script
-}
 /** Answers when it is let. */
 const held = (script: Script) => {
   const waiting: (() => void)[] = []
@@ -47,6 +45,20 @@ const get = ({ url }: Between, path: string, headers: http.OutgoingHttpHeaders =
 const count = (requests: Recorded[]) => requests.splice(0).length
 /** How often each was asked since the last look. */
 const asked = ({ proxy, hosted }: Between) => [count(proxy.requests), count(hosted.requests)]
+
+/** The one router of all tests that need no setting: nothing that is remembered of a name is for another. */
+let one: Between | undefined
+let names = 0
+const shared = async (proxy: Script, hosted: Script) => {
+  one ??= await between(proxy, hosted)
+  Object.assign(one.now, { proxy, hosted })
+  asked(one)
+  return { router: one, ...pathsIn(`team/app-${names++}`) }
+}
+after(async () => {
+  await one?.close()
+  await closeAll()
+})
 
 test("the proxy's 404 for a tag: hosted is asked first for exactly that, for LOOKUP_TTL seconds", async () => {
   const router = await between(absent, manifest(), { LOOKUP_TTL: '0.5' })
@@ -66,8 +78,7 @@ test("the proxy's 404 for a tag: hosted is asked first for exactly that, for LOO
 })
 
 test('what both lacked is asked for at both again: no 404 comes from memory', async () => {
-  const proxy = changing(absent)
-  const router = await between(proxy.run, absent)
+  const { router, byTag } = await shared(absent, absent)
   for (let i = 0; i < 3; i++) {
     const reply = await get(router, byTag)
     assert.deepEqual([reply.status, reply.json().errors[0].detail.length], [404, 2])
@@ -77,41 +88,35 @@ test('what both lacked is asked for at both again: no 404 comes from memory', as
     )
     assert.deepEqual(asked(router), [1, 1])
   }
-  proxy.now = manifest()
+  router.now.proxy = manifest()
   assert.equal((await get(router, byTag)).status, 200)
-  await router.close()
 })
 
 test('where hosted fails, the proxy that lacked a tag lately is asked after all', async () => {
-  const [proxy, hosted] = [changing(absent), changing(manifest())]
-  const router = await between(proxy.run, hosted.run)
+  const { router, byTag } = await shared(absent, manifest())
   await get(router, byTag)
-  proxy.now = manifest()
-  hosted.now = answer(500)
+  Object.assign(router.now, { proxy: manifest(), hosted: answer(500) })
   assert.equal((await get(router, byTag)).status, 200)
-  await router.close()
 })
 
 test('a push makes no hint: after it the proxy is still asked first', async () => {
-  const router = await between(manifest(), manifest())
+  const { router, byTag } = await shared(manifest(), manifest())
   await send(router.url, 'PUT', byTag, { headers: { 'Content-Type': type }, body: content })
   asked(router)
   await get(router, byTag)
   assert.deepEqual(asked(router), [1, 0])
-  await router.close()
 })
 
 test('by digest, who last served the name is asked first; by tag never', async () => {
-  const router = await between(absent, answer(200, { 'Content-Length': 4 }, 'blob'))
+  const { router, name, byTag } = await shared(absent, answer(200, { 'Content-Length': 4 }, 'blob'))
   await get(router, byTag)
   asked(router)
-  assert.equal((await get(router, `/v2/team/app/blobs/${digestOf('1')}`)).status, 200)
+  assert.equal((await get(router, `/v2/${name}/blobs/${digestOf('1')}`)).status, 200)
   assert.deepEqual(asked(router), [0, 1])
-  await get(router, '/v2/team/app/manifests/other')
+  await get(router, `/v2/${name}/manifests/other`)
   assert.deepEqual(asked(router), [1, 1])
   await get(router, `/v2/team/other/blobs/${digestOf('1')}`)
   assert.deepEqual(asked(router), [1, 1], 'another name')
-  await router.close()
 })
 
 test('a manifest by digest is asked for once; GET and HEAD get the same from memory', async () => {
@@ -143,7 +148,7 @@ const passing: [string, http.OutgoingHttpHeaders][] = [
   ['a cookie', { ...accept, Cookie: 'x' }],
 ]
 test('a kept manifest is not for requests that another answer might fit', async () => {
-  const router = await between(absent, manifest())
+  const { router, byDigest } = await shared(absent, manifest())
   await get(router, byDigest)
   asked(router)
   for (const [what, headers] of passing) {
@@ -154,22 +159,19 @@ test('a kept manifest is not for requests that another answer might fit', async 
   assert.equal(asked(router)[1], 1, 'a query')
   await get(router, byDigest)
   assert.deepEqual(asked(router), [0, 0])
-  await router.close()
 })
 
 test("hosted's answer to a login is not kept; the proxy's, which never sees one, is", async () => {
   const headers = { ...accept, Authorization: 'Basic x' }
-  const ofHosted = await between(absent, manifest())
-  for (const _ of [1, 2]) await get(ofHosted, byDigest, headers)
-  assert.equal(asked(ofHosted)[1], 2)
-  await get(ofHosted, byDigest)
-  assert.equal(asked(ofHosted)[1], 1)
-  await ofHosted.close()
-  const ofProxy = await between(manifest(), absent)
-  for (const _ of [1, 2]) await get(ofProxy, byDigest, headers)
-  await get(ofProxy, byDigest)
-  assert.deepEqual(asked(ofProxy), [1, 0])
-  await ofProxy.close()
+  const ofHosted = await shared(absent, manifest())
+  for (const _ of [1, 2]) await get(ofHosted.router, ofHosted.byDigest, headers)
+  assert.equal(asked(ofHosted.router)[1], 2)
+  await get(ofHosted.router, ofHosted.byDigest)
+  assert.equal(asked(ofHosted.router)[1], 1)
+  const ofProxy = await shared(manifest(), absent)
+  for (const _ of [1, 2]) await get(ofProxy.router, ofProxy.byDigest, headers)
+  await get(ofProxy.router, ofProxy.byDigest)
+  assert.deepEqual(asked(ofProxy.router), [1, 0])
 })
 
 const unkept: [string, Script][] = [
@@ -180,14 +182,12 @@ const unkept: [string, Script][] = [
   ['another status', answer(206, { 'Content-Type': type, 'Content-Length': content.length }, content)],
 ]
 test('a manifest is kept whole and checked, or not at all', async () => {
-  const hosted = changing(absent)
-  const router = await between(absent, hosted.run)
+  const { router, byDigest } = await shared(absent, absent)
   for (const [what, script] of unkept) {
-    hosted.now = script
+    router.now.hosted = script
     for (const _ of [1, 2]) await get(router, byDigest)
     assert.equal(asked(router)[1], 2, what)
   }
-  await router.close()
 })
 
 test('a manifest cut short is no answer: the other registry is asked, nothing is kept', async () => {
@@ -205,12 +205,11 @@ test('a manifest cut short is no answer: the other registry is asked, nothing is
 
 test('a manifest larger than 1 MiB streams, and is not kept', async () => {
   const large = JSON.stringify({ annotations: { x: 'x'.repeat(2 * 1024 * 1024) } })
-  const router = await between(absent, manifest({}, large, digestOf(large)))
-  const path = `/v2/team/app/manifests/${digestOf(large)}`
+  const { router, name } = await shared(absent, manifest({}, large, digestOf(large)))
+  const path = `/v2/${name}/manifests/${digestOf(large)}`
   const replies = await Promise.all([1, 2, 3].map(() => get(router, path)))
   for (const { body } of replies) assert.equal(digestOf(body), digestOf(large))
   assert.equal(asked(router)[1], 3)
-  await router.close()
 })
 
 test('MANIFEST_MEMORY bounds what is kept, the least used goes first', async () => {
@@ -233,51 +232,46 @@ test('MANIFEST_MEMORY bounds what is kept, the least used goes first', async () 
 
 for (const method of ['PUT', 'DELETE']) {
   test(`after a ${method} in a name, its manifests are asked for again`, async () => {
-    const hosted = changing(manifest())
-    const router = await between(absent, hosted.run)
+    const { router, byDigest } = await shared(absent, manifest())
     await get(router, byDigest)
     await get(router, byDigest.replace('app', 'other'))
-    hosted.now = answer(202)
+    router.now.hosted = answer(202)
     await send(router.url, method, byDigest, method === 'PUT' ? { body: content } : {})
     asked(router)
-    hosted.now = absent
+    router.now.hosted = absent
     assert.equal((await get(router, byDigest)).status, 404)
     assert.equal((await get(router, byDigest.replace('app', 'other'))).status, 200)
-    await router.close()
   })
 }
 
 test('a read begun before a write is neither kept nor shared with one begun after it', async () => {
   const before = held(manifest())
-  const hosted = changing(before.run)
-  const router = await between(absent, hosted.run)
+  const { router, byDigest } = await shared(absent, before.run)
   const early = get(router, byDigest)
   await until('the early read', () => before.waiting.length === 1)
-  hosted.now = answer(202)
+  router.now.hosted = answer(202)
   await send(router.url, 'DELETE', byDigest)
-  hosted.now = absent
+  router.now.hosted = absent
   assert.equal((await get(router, byDigest)).status, 404)
   before.release()
   assert.equal((await early).status, 200)
   assert.equal((await get(router, byDigest)).status, 404)
-  await router.close()
 })
 
 test('200 clients at once: each registry is asked once, and all get the manifest', async () => {
   const slow = held(manifest())
-  const router = await between(absent, slow.run)
+  const { router, byTag } = await shared(absent, slow.run)
   const replies = Array.from({ length: 200 }, () => get(router, byTag))
   await until('all to wait', async () => /in_flight 201$/m.test((await get(router, '/metrics')).body.toString()))
   await until('hosted to be asked', () => slow.waiting.length > 0)
   slow.release()
   for (const { status, body } of await Promise.all(replies)) assert.deepEqual([status, body.toString()], [200, content])
   assert.deepEqual(asked(router), [1, 1])
-  await router.close()
 })
 
 test('requests with different logins share the question to the proxy, and never one to hosted', async () => {
   const [proxy, hosted] = [held(absent), held(manifest())]
-  const router = await between(proxy.run, hosted.run)
+  const { router, byTag } = await shared(proxy.run, hosted.run)
   const logins = [{}, { Authorization: 'Basic a' }, { Authorization: 'Basic b' }, { Cookie: 'c' }]
   const replies = logins.map((login) => get(router, byTag, { ...accept, ...login }))
   await until('all to wait', async () => /in_flight 5$/m.test((await get(router, '/metrics')).body.toString()))
@@ -287,12 +281,11 @@ test('requests with different logins share the question to the proxy, and never 
   hosted.release()
   for (const { status } of await Promise.all(replies)) assert.equal(status, 200)
   assert.deepEqual(asked(router), [1, 4])
-  await router.close()
 })
 
 test('a client that leaves takes nothing from those who wait with it; the last one frees the registry', async () => {
   const slow = held(manifest())
-  const router = await between(slow.run, absent)
+  const { router, byTag } = await shared(slow.run, absent)
   const leaving = [1, 2, 3].map(() => {
     const request = open(router.url, 'GET', byTag, accept)
     request.on('error', () => {})
@@ -312,7 +305,6 @@ test('a client that leaves takes nothing from those who wait with it; the last o
   await until('the last', () => slow.waiting.length === 1)
   alone.destroy()
   await until('the registry to be free', () => router.proxy.requests.at(-1)?.broken)
-  await router.close()
 })
 
 test('/v2/ asks each registry once a second, for each login apart', async () => {
@@ -349,22 +341,20 @@ test('MANIFEST_MEMORY=0: no manifest is kept', async () => {
 })
 
 test('a write that hosted denies leaves what is remembered of the name as it was', async () => {
-  const router = await between(manifest(), answer(401, { 'WWW-Authenticate': 'Basic realm="x"' }))
+  const { router, name, byDigest } = await shared(manifest(), answer(401, { 'WWW-Authenticate': 'Basic realm="x"' }))
   await get(router, byDigest)
   asked(router)
-  assert.equal((await send(router.url, 'POST', '/v2/team/app/blobs/uploads/')).status, 401)
+  assert.equal((await send(router.url, 'POST', `/v2/${name}/blobs/uploads/`)).status, 401)
   assert.equal((await get(router, byDigest)).status, 200)
   assert.deepEqual(asked(router), [0, 1])
-  await router.close()
 })
 
 test('several who wait for a registry that failed lately: each gets all of a body that streams', {
   timeout: 60_000,
 }, async () => {
-  const [failing, halves] = [answer(503), [] as http.ServerResponse[]]
-  const proxy = changing(failing)
+  const halves: http.ServerResponse[] = []
   const hosted = held(absent)
-  const router = await between(proxy.run, (...given) => hosted.run(...given), {
+  const router = await between(answer(503), (...given) => hosted.run(...given), {
     LOOKUP_ORDER: 'hosted-first',
     V2_REQUIRES: 'hosted',
   })
@@ -373,7 +363,7 @@ test('several who wait for a registry that failed lately: each gets all of a bod
   const letHosted = () => until('hosted to be asked', () => hosted.waiting.length > 0).then(hosted.release)
   for (let i = 0; i < 3; i++) await Promise.all([read(), letHosted()])
   await until('the proxy to be skipped', () => router.router.log().some(({ message }) => /skipped/.test(`${message}`)))
-  proxy.now = (_, response) => {
+  router.now.proxy = (_, response) => {
     response.writeHead(200, { 'Content-Type': type }).write(a)
     halves.push(response)
   }

@@ -209,22 +209,26 @@ const troubles: [what: string, proxy: Script, hosted: Script, status: number, co
   ['hosted refuses', unasked, answer(403), 403, 'DENIED'],
   ['hosted lists page after page without end', empty, loop, 502, 'UNAVAILABLE'],
 ]
-for (const [what, proxy, hosted, status, code] of troubles) {
-  test(`${what}: ${status} ${code}, never a shorter list`, async () => {
-    const router = await between(proxy, hosted)
-    const reply = await send(router.url, 'GET', path)
-    assert.deepEqual([reply.status, reply.json().errors[0].code], [status, code])
-    assert.equal(reply.headers['www-authenticate'], status === 401 ? 'Basic realm="team"' : undefined)
-    await router.close()
-  })
-}
+test('a list that cannot be whole is an error, never a shorter one', async (t) => {
+  const router = await between(unasked, unasked)
+  for (const [what, proxy, hosted, status, code] of troubles) {
+    await t.test(`${what}: ${status} ${code}`, async () => {
+      Object.assign(router.now, { proxy, hosted })
+      const reply = await send(router.url, 'GET', path)
+      assert.deepEqual([reply.status, reply.json().errors[0].code], [status, code])
+      assert.equal(reply.headers['www-authenticate'], status === 401 ? 'Basic realm="team"' : undefined)
+    })
+  }
+  await router.close()
+})
 
 test('what the proxy denies or lacks is no referrer: public registries deny what does not exist', async () => {
-  for (const proxy of [answer(401), answer(403), answer(404)]) {
-    const router = await between(proxy, listing(index({ digest: image.digest })))
-    assert.equal((await send(router.url, 'GET', path)).json().manifests.length, 1)
-    await router.close()
+  const router = await between(unasked, listing(index({ digest: image.digest })))
+  for (const status of [401, 403, 404]) {
+    router.now.proxy = answer(status)
+    assert.equal((await send(router.url, 'GET', path)).json().manifests.length, 1, `${status}`)
   }
+  await router.close()
 })
 
 test("a page's Link leads nowhere but to the same list of the same registry", async () => {

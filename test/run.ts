@@ -83,8 +83,8 @@ const files = 'e2e tls mount referrers memory access page names explain broken p
 )
 const suites: Suite[] = [
   ...Object.keys(ways).map((way) => tests('faults', way)),
-  tests('faults', 'node', forgetful),
-  tests('e2e', 'node', forgetful),
+  tests('faults', 'binary', forgetful),
+  tests('e2e', 'binary', forgetful),
   ...Object.keys(ways).flatMap((way) => files.map((file) => tests(file, way))),
   ['what is shipped', suite([...nodeTest, './test/ship.test.ts'])],
   tests('front', 'node'),

@@ -10,6 +10,8 @@ export interface Between {
   hosted: Scripted
   router: Router
   url: string
+  /** What the two do from now on. */
+  now: { proxy: Script; hosted: Script }
   /** Ends all three; fails where the router ended before, or logged an error, unless it was meant to. */
   close: (meantToEnd?: boolean) => Promise<void>
 }
@@ -32,14 +34,15 @@ export async function between(
   hosted: Script,
   environment: Record<string, string> = {},
 ): Promise<Between> {
+  const now = { proxy, hosted }
   const guarded: Script = (request, response, recorded) => {
     const sent = JSON.stringify(recorded)
     noPrivateName('a request to the proxy', sent)
     // A login of the router's own at the proxy is meant for it.
     if (!environment.PROXY_USERNAME) noSecret('a request to the proxy', sent)
-    proxy(request, response, recorded)
+    now.proxy(request, response, recorded)
   }
-  const upstreams = { proxy: await scripted(guarded), hosted: await scripted(hosted) }
+  const upstreams = { proxy: await scripted(guarded), hosted: await scripted((...given) => now.hosted(...given)) }
   const hosts = { PROXY_HOSTNAME: upstreams.proxy.host, HOSTED_HOSTNAME: upstreams.hosted.host }
   const router = await startRouter(way, { ...hosts, ...environment })
   const close = async (meantToEnd = false) => {
@@ -56,5 +59,5 @@ export async function between(
     assert.deepEqual(router.odd(), [])
   }
   unclosed.add(close)
-  return { ...upstreams, router, url: router.url, close }
+  return { ...upstreams, router, url: router.url, now, close }
 }
