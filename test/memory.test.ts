@@ -354,7 +354,7 @@ test('several who wait for a registry that failed lately: each gets all of a bod
 }, async () => {
   const halves: http.ServerResponse[] = []
   const hosted = held(absent)
-  const router = await between(answer(503), (...given) => hosted.run(...given), {
+  const router = await between(answer(503), hosted.run, {
     LOOKUP_ORDER: 'hosted-first',
     V2_REQUIRES: 'hosted',
   })

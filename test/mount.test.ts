@@ -412,7 +412,8 @@ test('a name in HOSTED_NAMES has no manifest completed from the proxy', async ()
 const manifestOf = (layers: unknown) => JSON.stringify({ schemaVersion: 2, mediaType: manifestType, layers })
 const put = (url: string, body: string) =>
   send(url, 'PUT', '/v2/a/manifests/1', { headers: { 'Content-Type': manifestType }, body })
-const refused = (body: string | Buffer = '{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN"}]}'): Script => {
+const lacksBlob = '{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN"}]}'
+const refused = (body: string | Buffer = lacksBlob): Script => {
   return (request, response) => {
     request.resume().on('end', () => response.writeHead(400, { 'Content-Length': body.length }).end(body))
   }
@@ -464,7 +465,7 @@ test('a completed manifest that hosted does not answer: 504 within WRITE_TIMEOUT
 
 test("hosted's refusal of a manifest passes as it came, whatever is in the manifest or in the refusal", async () => {
   const latin = Buffer.from('r\xe9fus\xe9: BLOB_UNKNOWN', 'latin1')
-  const worded = Buffer.from('{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN"}]}')
+  const worded = Buffer.from(lacksBlob)
   const router = await between(answer(404), answer(404))
   for (const refusal of [latin, worded]) {
     router.now.hosted = refused(refusal)

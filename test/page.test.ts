@@ -123,22 +123,20 @@ test('what was asked and sent: the figures of /metrics', async () => {
 })
 
 test('a registry is up, down, limited or skipped, in words, and what that means for clients', async () => {
-  let proxy: Script = ok
-  const changing: Script = (...given) => proxy(...given)
-  const router = await between(changing, onlyPings(absent), { LOOKUP_TTL: '0' })
+  const router = await between(ok, onlyPings(absent), { LOOKUP_TTL: '0' })
   const proxyIs = async () => (await open(router.url)).text
   const ask = () => send(router.url, 'GET', '/v2/team/app/manifests/1.0')
   assert.match(await proxyIs(), /proxy is up It is the pull-through cache. Its answer to \/v2\/: 200, after \d+ ms/)
-  proxy = onlyPings(answer(429))
+  router.now.proxy = onlyPings(answer(429))
   await ask()
   assert.match(await proxyIs(), /proxy is up, limited .*: limited \(429\)\. .* hosted is up /)
-  proxy = answer(503)
+  router.now.proxy = answer(503)
   for (let i = 0; i < 4; i++) await ask()
   const down = await proxyIs()
   assert.match(down, /proxy is down, skipped .*: 503, after .*: failed \(503\)\. It failed three times in a row/)
   assert.match(down, /Public images cannot be pulled, private ones can\..* But \/v2\/ is 503 here \(V2_REQUIRES=both\)/)
   assert.match(down, /502 GET team\/app:1\.0 .*proxy: failed \(skipped: it failed lately\)\. hosted: absent \(404\)/)
-  proxy = ok
+  router.now.proxy = ok
   await until('the trial', async () => (await ask()).status === 200)
   assert.match(await proxyIs(), /proxy is up It/)
   await router.close()
@@ -156,8 +154,7 @@ test('many who look at once cost each registry one question a second', async () 
 })
 
 test('what failed lately: the last 20, newest first, nothing that is usual in a push, and no markup of a client', async () => {
-  let hosted = onlyPings(absent)
-  const router = await between(onlyPings(absent), (...given) => hosted(...given))
+  const router = await between(onlyPings(absent), onlyPings(absent))
   const evil = '<script>alert(1)</script>"&'
   const ask = (path: string, method = 'GET') => send(router.url, method, `/v2/${path}`)
   assert.match((await open(router.url)).text, /What failed lately Nothing\./)
@@ -173,14 +170,14 @@ test('what failed lately: the last 20, newest first, nothing that is usual in a 
   assert.match(text, / \/v2\/a{596}… [\d :-]+ UTC No registry was asked\./)
   // Deno does not tell.
   if (way !== 'deno') {
-    hosted = onlyPings((_, response) => {
+    router.now.hosted = onlyPings((_, response) => {
       response.writeHead(200, { 'Content-Length': 100_000 }).write('half')
     })
     const leaving = request(router.url, 'GET', `/v2/team/app/blobs/${digestOf('y')}`)
     leaving.end()
     await answerOf(leaving)
     leaving.destroy()
-    hosted = onlyPings(absent)
+    router.now.hosted = onlyPings(absent)
     await until('the log', () =>
       router.router.log().some(({ status, complete }) => status === 200 && complete === false),
     )
