@@ -97,6 +97,7 @@ function fail(faults: readonly string[]): never {
 const [command, ...rest] = process.argv.slice(2)
 const known = [undefined, '--help', '--version', '--healthcheck', 'explain']
 const wanted = command === 'explain' ? 1 : 0
+if (command === 'explain' && rest.length === 0) fail(['explain wants an IMAGE: see --help'])
 if (rest.length !== wanted || !known.includes(command))
   fail([`unknown argument ${rest[wanted] ?? command}: see --help`])
 if (command === '--help') console.log(help)

@@ -205,7 +205,7 @@ function seconds(text: string): number {
   const value = Number(text)
   // setTimeout takes at most 2^31 - 1 ms.
   if (!/^\d+(\.\d+)?$/.test(text) || value === 0 || value > 2_000_000) {
-    throw new Error(`must be a number of seconds above 0, not "${text}"`)
+    throw new Error(`must be a number of seconds above 0, at most 2000000, not "${text}"`)
   }
   return value
 }

@@ -39,7 +39,8 @@ const own = { 'user-agent': '' }
 
 /** The copy of a blob of the name `from` into the session that hosted opened; nothing where there must be none. */
 export function copyOf(config: Config, from: string | null, blob: string | null, opened: Answer): Copy | undefined {
-  const source = match('GET', `/v2/${from}/blobs/${blob}`)
+  // A mount without `from` leaves it to hosted where it looks (OCI distribution-spec, "Mounting a blob").
+  const source = match('GET', `/v2/${from ?? ''}/blobs/${blob}`)
   const session = ownPath(opened.response?.headers.get('Location') ?? '')
   const upload = match('PUT', session.replace(/\?.*/, ''))
   if ('refused' in source || 'refused' in upload || upload.route.entity !== 'upload') return undefined

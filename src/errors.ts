@@ -76,3 +76,9 @@ function firstError(body: unknown): OciError | undefined {
   if (typeof first?.code !== 'string') return undefined
   return { code: first.code, message: typeof first.message === 'string' ? first.message : '', detail: first.detail }
 }
+
+/** What to log of a rejected fetch: Node hides the reason in `cause`. */
+export function causeOf(error: unknown): string {
+  const { cause, message } = error as { cause?: { code?: string; message?: string }; message?: string }
+  return cause?.code || cause?.message || message || String(error)
+}

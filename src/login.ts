@@ -1,6 +1,6 @@
 /** This router's own login at a registry: Basic, or Bearer by the token flow, anonymous where it has no password. */
 import { LRUCache } from 'lru-cache'
-import { json, readOciError, readText } from './errors.ts'
+import { causeOf, json, readOciError, readText } from './errors.ts'
 import { follow, secretIn } from './files.ts'
 import { challengesOf } from './headers.ts'
 import type { Log } from './log.ts'
@@ -154,7 +154,7 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
     if (tried) headers.authorization = tried
     const init = { method: 'GET', headers, redirect: 'manual', signal: AbortSignal.timeout(realmTimeout) } as const
     const response = await fetch(url.href, init).catch((error) => {
-      throw new Error('the realm gives no answer', { cause: error })
+      throw new Error(`the realm gives no answer: ${causeOf(error)}`)
     })
     const { status } = response
     const said = json(await readText(response, longestToken)) as Record<string, unknown> | null | undefined

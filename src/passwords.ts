@@ -1,22 +1,22 @@
-/** Who a user is: logins checked against a bcrypt file, two at a time, on threads of their own, and remembered for a minute. */
+/** Who a user is: logins checked against a bcrypt file, two at a time, on threads of their own, and remembered. */
 import { createHmac, randomBytes } from 'node:crypto'
 import { Worker } from 'node:worker_threads'
 import { LRUCache } from 'lru-cache'
 import { follow, textOf } from './files.ts'
 import type { Log } from './log.ts'
 
-/** `busy`: too many wait, and this one has failed lately. */
+/** `busy`: too many wait, and this one's source has failed lately. */
 export type Check = 'right' | 'wrong' | 'busy'
 
 export type Passwords = (user: string, password: string, source: string) => Promise<Check>
 
 type Users = ReadonlyMap<string, string>
 
-const minute = 60_000
+/** Milliseconds that a login is remembered for, a right one only until the file changes; and that a source has failed lately. */
+const remembered = { right: 3_600_000, wrong: 60_000 }
 const threads = 2
+/** Checks of sources that failed lately that may wait. */
 const mostWaiting = 20
-/** Checks of one source that may wait before it counts as one that failed. */
-const mostOfOne = 4
 /** What a check takes is what one of a source that failed lately has to wait, so many times over. */
 const restFactor = 5
 /** For users there are none of, so that they take as long: bcrypt of nothing anybody knows, at the first user's cost. */
@@ -37,11 +37,10 @@ export function readUsers(path: string): Users {
 }
 
 export function createPasswords(path: string, now: () => number, log: Log): Passwords {
-  const time = { ttl: minute, ttlResolution: 0, perf: { now } }
+  const time = { ttl: remembered.wrong, ttlResolution: 0, perf: { now } }
   const known = new LRUCache<string, Check>({ ...time, max: 10_000 })
   const failures = new LRUCache<string, number>({ ...time, max: 10_000 })
   const under = new Map<string, Promise<Check>>()
-  const waiting = new Map<string, number>()
   // A login is remembered as a hash under a key that dies with the process.
   const key = randomBytes(32)
   const use = (read: Users) => {
@@ -54,29 +53,22 @@ export function createPasswords(path: string, now: () => number, log: Log): Pass
   follow([path], () => readUsers(path), use, failed)
   let users = readUsers(path)
 
-  const verify = createQueue(now)
+  const queue = createQueue(now, (source) => failures.has(source))
   return async (user, password, source) => {
     const name = createHmac('sha256', key)
       .update(JSON.stringify([user, password]))
       .digest('base64')
-    const remembered = known.get(name)
-    if (remembered) return remembered
-    const ofThis = waiting.get(source) ?? 0
-    const suspect = failures.has(source) || ofThis >= mostOfOne
-    const checking = under.get(name) ?? verify(password, users.get(user) ?? nobody(users), suspect)
-    if (!checking) return 'busy'
-    under.set(name, checking)
-    waiting.set(source, ofThis + 1)
+    const before = known.get(name)
+    if (before) return before
     const current = users
-    const check = await checking.finally(() => {
-      under.delete(name)
-      const left = (waiting.get(source) ?? 1) - 1
-      if (left > 0) waiting.set(source, left)
-      else waiting.delete(source)
-    })
-    if (current === users) known.set(name, check)
+    const checking = under.get(name) ?? queue.check(password, users.get(user) ?? nobody(users), source)
+    under.set(name, checking)
+    const check = await checking.finally(() => under.delete(name))
+    if (check === 'busy') return check
+    if (current === users) known.set(name, check, { ttl: remembered[check] })
     if (check === 'wrong') {
       failures.set(source, (failures.get(source) ?? 0) + 1)
+      queue.shed()
       log('warn', 'wrong login', { user, client: source, failures: failures.get(source) })
     }
     return check
@@ -84,26 +76,28 @@ export function createPasswords(path: string, now: () => number, log: Log): Pass
 }
 
 /** Checks in order; those of sources that failed lately only while nobody else is checked, with rests in between. */
-function createQueue(now: () => number) {
+function createQueue(now: () => number, failedLately: (source: string) => boolean) {
   interface Job {
     password: string
     hash: string
-    suspect: boolean
+    source: string
     done: (check: Check) => void
     failed: (error: unknown) => void
   }
-  const trusted: Job[] = []
-  const suspects: Job[] = []
+  let waiting: Job[] = []
   const idle: Worker[] = []
   let running = 0
   let restUntil = 0
+  const isSuspect = ({ source }: Job) => failedLately(source)
 
   function pump(): void {
     while (running < threads) {
-      const job = trusted.shift() ?? (running === 0 && now() >= restUntil ? suspects.shift() : undefined)
+      const trusted = waiting.find((job) => !isSuspect(job))
+      const job = trusted ?? (running === 0 && now() >= restUntil ? waiting[0] : undefined)
       if (!job) return
+      waiting = waiting.filter((one) => one !== job)
       running++
-      perform(job)
+      perform(job, !trusted)
         .then(job.done, job.failed)
         .finally(() => {
           running--
@@ -112,7 +106,7 @@ function createQueue(now: () => number) {
     }
   }
 
-  async function perform({ password, hash, suspect }: Job): Promise<Check> {
+  async function perform({ password, hash }: Job, suspect: boolean): Promise<Check> {
     const began = now()
     const thread = idle.pop() ?? new Worker(new URL('./bcrypt.js', import.meta.url))
     thread.unref()
@@ -131,11 +125,19 @@ function createQueue(now: () => number) {
     return matches ? 'right' : 'wrong'
   }
 
-  return (password: string, hash: string, suspect: boolean): Promise<Check> | undefined => {
-    if (suspect && trusted.length + suspects.length >= mostWaiting) return undefined
+  /** Turns away what waits beyond its turn, now that a source has failed. */
+  function shed(): void {
+    const much = new Set(waiting.filter(isSuspect).slice(mostWaiting))
+    waiting = waiting.filter((job) => !much.has(job))
+    for (const { done } of much) done('busy')
+  }
+
+  function check(password: string, hash: string, source: string): Promise<Check> {
     return new Promise((done, failed) => {
-      ;(suspect ? suspects : trusted).push({ password, hash, suspect, done, failed })
+      waiting.push({ password, hash, source, done, failed })
+      shed()
       pump()
     })
   }
+  return { check, shed }
 }

@@ -1,7 +1,7 @@
 /** One registry: asks it within a deadline and gives its answer a verdict. */
 import type { UpstreamName } from '../routing.ts'
 import { createBreaker, type Report } from './breaker.ts'
-import { nestedCode, type OciError, readOciError, readText } from './errors.ts'
+import { causeOf, nestedCode, type OciError, readOciError, readText } from './errors.ts'
 import { LoginRefused } from './login.ts'
 import type { Fetch, Fields, Reply } from './runtime.ts'
 
@@ -106,7 +106,7 @@ export function createUpstream(options: UpstreamOptions): Ask {
       return answer
     }
     const noAnswer = (error: unknown): Answer => {
-      if (deadline.passed()) return answered(failed(504, `no answer within ${timeout} s`))
+      if (deadline.passed()) return answered(failed(504, `no answer within ${timeout} s`), 'timeout')
       if (error instanceof LoginRefused) {
         return answered(failed(502, "does not take this router's login"), error.message, true)
       }
@@ -256,10 +256,4 @@ function startDeadline(seconds: number, abort: AbortController, from: Promise<vo
 
 function hostOf(location: string, origin: string): string {
   return URL.canParse(location, origin) ? new URL(location, origin).host : ''
-}
-
-/** What to log of a rejected fetch: Node hides the reason in `cause`. */
-function causeOf(error: unknown): string {
-  const { cause, message } = error as { cause?: { code?: string; message?: string }; message?: string }
-  return cause?.code || cause?.message || message || String(error)
 }

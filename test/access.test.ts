@@ -242,6 +242,18 @@ test('a wrong login takes as long for a user there is none of', async () => {
   await router.close()
 })
 
+test('many right logins at once from one address, as behind a balancer, all get in', async () => {
+  const crowd = Array.from({ length: 60 }, (_, i) => `user-${i}`)
+  const many = join(folder, 'many')
+  writeFileSync(many, crowd.map((user) => `${user}:${hashSync('canary', 4)}\n`).join(''))
+  const router = await between(answer(404), found, { HTPASSWD_FILE: many })
+  const replies = await Promise.all(
+    crowd.map((user) => send(router.url, 'GET', '/v2/_catalog', { headers: basic(user, 'canary') })),
+  )
+  assert.deepEqual([...new Set(replies.map(({ status }) => status))], [200])
+  await router.close()
+})
+
 test('500 wrong logins a second: remembered logins and anonymous pulls go on, a right login from elsewhere gets in, the flood gets 429', async () => {
   const slow = join(folder, 'slow')
   writeFileSync(slow, users(12, 'ann', 'bob'))

@@ -165,6 +165,6 @@ test('on the command line: a line a fact, exit code 0; what is no image, 1', asy
   assert.match(text, new RegExp(`^  answer +200 from proxy  ${publicImage.digest}$`, 'm'))
   assert.match(text, new RegExp(`^  shadowed +hosted's ${ownImage.digest}, because LOOKUP_ORDER`, 'm'))
   assert.equal((await run('UPPER')).code, 1)
-  assert.equal((await run()).code, 1)
+  assert.deepEqual(await run(), { code: 1, text: 'combined-registry: explain wants an IMAGE: see --help' })
   assert.match((await run(`team/nothing@${digestOf('no')}`)).text, /^ {2}answer +404 /m)
 })

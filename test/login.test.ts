@@ -354,6 +354,20 @@ test('a token is for the name that is asked for, whatever else looks like one in
   await router.close()
 })
 
+test('a realm that gives no answer: failed, and the log says that it is the realm', async () => {
+  const registry = wantsTokens(() => [200, {}], answer(200))
+  const gone: Script = (request, response, recorded) => {
+    if (request.url?.startsWith('/token')) request.socket.destroy()
+    else registry(request, response, recorded)
+  }
+  const router = await between(gone, answer(404))
+  assert.equal((await send(router.url, 'GET', '/v2/a/manifests/1')).status, 502)
+  await until('the log', () =>
+    router.router.log().some(({ cause }) => /^the realm gives no answer: ./.test(`${cause}`)),
+  )
+  await router.close()
+})
+
 test('a realm that limits the rate: 429 with its Retry-After, and no breaker', async () => {
   const registry = wantsTokens(() => [429, { 'Retry-After': '7' }], answer(200))
   const router = await between(registry, answer(404))

@@ -58,8 +58,8 @@ after(async () => {
 
 const another = (environment: Record<string, string> = {}) =>
   startRouter(way, { HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: cache.host, ...environment })
-const mount = (name: string, digest = layer, from = 'library/base', url = router.url) =>
-  send(url, 'POST', `/v2/${name}/blobs/uploads/?mount=${digest}&from=${from}`)
+const mount = (name: string, digest = layer, from: string | null = 'library/base', url = router.url) =>
+  send(url, 'POST', `/v2/${name}/blobs/uploads/?mount=${digest}${from === null ? '' : `&from=${from}`}`)
 const holds = async (name: string, digest = layer, url = hosted.url) =>
   (await send(url, 'HEAD', `/v2/${name}/blobs/${digest}`)).status === 200
 
@@ -119,12 +119,13 @@ test('a push of an image on a base of 200 MiB: the client sends under 1 MiB, and
 })
 
 /** What a mount must not ask the proxy for, or not copy: the client gets hosted's session, and goes on as usual. */
-const declined: [why: string, from: string, environment: Record<string, string>][] = [
+const declined: [why: string, from: string | null, environment: Record<string, string>][] = [
   ['from is in HOSTED_NAMES', 'kanarie/base', {}],
   ['from is not in PROXY_NAMES', 'library/base', { PROXY_NAMES: 'mirror/**' }],
   ['COPY_LIMIT is 0', 'library/base', { COPY_LIMIT: '0' }],
   ['the blob is larger than COPY_LIMIT', 'library/base', { COPY_LIMIT: '0.00000001' }],
   ['the proxy lacks it', 'library/nothing', {}],
+  ['there is no from', null, {}],
   ['from is no name', '../base', {}],
   ['from is no name', 'library%2F..%2Fbase', {}],
 ]

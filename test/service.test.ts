@@ -1,8 +1,13 @@
 /** The verdict tables and the trust rules, in words: what the client gets, and what each upstream is sent. */
 import assert from 'node:assert/strict'
-import { test } from 'node:test'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, test } from 'node:test'
+import { hashSync } from 'bcryptjs'
 import { type Config, readConfig } from '../src/config.ts'
 import { createLog } from '../src/log.ts'
+import { createPasswords } from '../src/passwords.ts'
 import type { Connection, Fetch } from '../src/runtime.ts'
 import { createService } from '../src/service.ts'
 
@@ -302,6 +307,18 @@ test("writes, tags, catalog and HEAD of a blob are hosted's alone, and its answe
   }
 })
 
+test('an answer that does not come is said in the log, with its cause', async () => {
+  for (const [say, reason, cause] of [
+    [refused, 'no answer', 'ECONNREFUSED'],
+    [silent, 'no answer within 0.05 s', 'timeout'],
+  ] as const) {
+    const { ask, lines } = between(say, status(404), { PROXY_TIMEOUT: '0.05' })
+    await ask(byTag)
+    const line = lines.map((line) => JSON.parse(line)).find(({ message }) => message === 'no usable answer')
+    assert.deepEqual([line.level, line.upstream, line.reason, line.cause], ['warn', 'proxy', reason, cause])
+  }
+})
+
 test('a write that hosted does not answer in time is 504, one it refuses 502', async () => {
   const environment = { WRITE_TIMEOUT: '0.05' }
   assert.equal((await between(notAsked, silent, environment).ask(byTag, { method: 'DELETE' })).status, 504)
@@ -467,6 +484,37 @@ test("the proxy's token is renewed shortly before its end; a refused login is tr
   realm.refuses = false
   assert.deepEqual(await after(65_000), [200, 1])
   assert.ok(!lines.join().includes('canary'))
+})
+
+test('a right login is remembered for an hour, a wrong one for a minute', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'combined-registry-test-'))
+  // The threads that check passwords keep no process alive.
+  const alive = setInterval(() => {}, 1000)
+  after(() => {
+    clearInterval(alive)
+    rmSync(folder, { recursive: true })
+  })
+  const file = join(folder, 'users')
+  writeFileSync(file, `ann:${hashSync('canary', 4)}\n`)
+  let time = 1
+  const passwords = createPasswords(
+    file,
+    () => time,
+    () => {},
+  )
+  // What is remembered is there at once, what is checked comes from another thread.
+  const remembered = (password: string) => {
+    const later = new Promise((resolve) => setImmediate(resolve, 'later'))
+    return Promise.race([passwords('ann', password, 'client'), later])
+  }
+  assert.equal(await passwords('ann', 'canary', 'client'), 'right')
+  assert.equal(await passwords('ann', 'other', 'client'), 'wrong')
+  time = 50_000
+  assert.deepEqual([await remembered('canary'), await remembered('other')], ['right', 'wrong'])
+  time = 70_000
+  assert.deepEqual([await remembered('canary'), await remembered('other')], ['right', 'later'])
+  time = 3_610_000
+  assert.equal(await remembered('canary'), 'later')
 })
 
 test('a connection that breaks before the answer: GET, HEAD and an empty POST are tried once more, afresh', async () => {
