@@ -46,6 +46,8 @@ export function createPasswords(path: string, now: () => number, log: Log): Pass
   const use = (read: Users) => {
     users = read
     known.clear()
+    // What is being checked by the old ones is for those who asked before.
+    under.clear()
     log('info', 'users read anew', { users: users.size })
   }
   const failed = (cause: string) =>

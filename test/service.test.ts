@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { hashSync } from 'bcryptjs'
 import { type Config, readConfig } from '../src/config.ts'
-import { createLog } from '../src/log.ts'
+import { createLog, type Log } from '../src/log.ts'
 import { createPasswords } from '../src/passwords.ts'
 import type { Connection, Fetch } from '../src/runtime.ts'
 import { createService } from '../src/service.ts'
@@ -486,7 +486,8 @@ test("the proxy's token is renewed shortly before its end; a refused login is tr
   assert.ok(!lines.join().includes('canary'))
 })
 
-test('a right login is remembered for an hour, a wrong one for a minute', async () => {
+/** Passwords of a file with one user, by a clock of the test's own. */
+function passwordsOf(password: string) {
   const folder = mkdtempSync(join(tmpdir(), 'combined-registry-test-'))
   // The threads that check passwords keep no process alive.
   const alive = setInterval(() => {}, 1000)
@@ -495,26 +496,46 @@ test('a right login is remembered for an hour, a wrong one for a minute', async 
     rmSync(folder, { recursive: true })
   })
   const file = join(folder, 'users')
-  writeFileSync(file, `ann:${hashSync('canary', 4)}\n`)
-  let time = 1
-  const passwords = createPasswords(
-    file,
-    () => time,
-    () => {},
-  )
+  const write = (password: string) => writeFileSync(file, `ann:${hashSync(password, 4)}\n`)
+  write(password)
+  const clock = { now: 1 }
+  let readAnew = () => {}
+  const taken = new Promise<void>((resolve) => {
+    readAnew = resolve
+  })
+  const log: Log = (_, message) => message === 'users read anew' && readAnew()
+  const check = createPasswords(file, () => clock.now, log)
+  return { check: (password: string) => check('ann', password, 'client'), clock, write, taken }
+}
+
+test('a right login is remembered for an hour, a wrong one for a minute', async () => {
+  const { check, clock } = passwordsOf('canary')
   // What is remembered is there at once, what is checked comes from another thread.
   const remembered = (password: string) => {
     const later = new Promise((resolve) => setImmediate(resolve, 'later'))
-    return Promise.race([passwords('ann', password, 'client'), later])
+    return Promise.race([check(password), later])
   }
-  assert.equal(await passwords('ann', 'canary', 'client'), 'right')
-  assert.equal(await passwords('ann', 'other', 'client'), 'wrong')
-  time = 50_000
+  assert.deepEqual([await check('canary'), await check('other')], ['right', 'wrong'])
+  clock.now = 50_000
   assert.deepEqual([await remembered('canary'), await remembered('other')], ['right', 'wrong'])
-  time = 70_000
+  clock.now = 70_000
   assert.deepEqual([await remembered('canary'), await remembered('other')], ['right', 'later'])
-  time = 3_610_000
+  clock.now = 3_610_000
   assert.equal(await remembered('canary'), 'later')
+})
+
+test('a password that is gone from the file lets nobody in who comes after that, whatever is being checked', async () => {
+  const { check, clock, write, taken } = passwordsOf('canary')
+  assert.equal(await check('other'), 'wrong')
+  const long = check('another')
+  // It seems to take 0.4 s, so that the next one has to wait for 2 s.
+  clock.now += 400
+  assert.equal(await long, 'wrong')
+  const before = check('canary')
+  write('canary-new')
+  await taken
+  clock.now += 2000
+  assert.deepEqual([await check('canary'), await before], ['wrong', 'right'])
 })
 
 test('a connection that breaks before the answer: GET, HEAD and an empty POST are tried once more, afresh', async () => {
