@@ -1,10 +1,6 @@
 #!/usr/bin/env node
-/** The program as npm installs it: Node takes no TypeScript from a package, so tsx does. */
+/** The program as the npm package has it: with what `npm start` sets, as far as that can be set from within. */
 import { setFlagsFromString } from 'node:v8'
-import { register } from 'tsx/esm/api'
 
-// As `npm start` does; what else it sets, V8 and the C library read before a program begins.
 setFlagsFromString('--heap-growing-percent=200')
-// Not the tsconfig.json of the folder it is started in.
-register({ tsconfig: false })
 await import('../server.ts')

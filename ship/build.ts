@@ -1,14 +1,25 @@
-/** `npm run build`: what a release is made of, into dist/: two binaries, the npm package, their checksums. */
+/** `npm run build`: what a release is made of, into dist/: two binaries, the npm package, others' licences, checksums. */
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import process from 'node:process'
 import { fileURLToPath } from 'node:url'
+import manifest from '../package.json' with { type: 'json' }
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const dist = join(root, 'dist')
+const licences = 'THIRD-PARTY-LICENSES'
 /** Bun for each architecture, as npm has it. */
 const runtimes = { x64: '@oven/bun-linux-x64', arm64: '@oven/bun-linux-aarch64' }
 type Architecture = keyof typeof runtimes
@@ -45,6 +56,39 @@ function bun(architecture: Architecture, folder: string): string {
   return join(folder, 'package/bin/bun')
 }
 
+/** The program as one file, which starts three times as fast as its sources and needs no other package. Gives its file's name. */
+function buildPackage(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'combined-registry-build-'))
+  try {
+    run('npm', 'run', '--silent', 'build:package', '--', '--outdir', folder)
+    const { name, version, description, license, private: unpublished, type, engines } = manifest
+    const own = { name, version, description, license, private: unpublished, type, engines, bin: { [name]: 'bin.js' } }
+    const programs = readdirSync(folder).map((file) => readFileSync(join(folder, file), 'utf8'))
+    writeFileSync(join(folder, 'package.json'), `${JSON.stringify(own, null, 2)}\n`)
+    writeFileSync(join(dist, licences), licencesIn(programs.join('\n')))
+    for (const file of ['LICENSE', 'README.md', `dist/${licences}`]) {
+      copyFileSync(join(root, file), join(folder, basename(file)))
+    }
+    return run('npm', 'pack', '--silent', '--pack-destination', dist, folder).trim()
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}
+
+/** The licences of the packages that are in the program, which want to be named where it goes. */
+function licencesIn(program: string): string {
+  const packages = [...program.matchAll(/^\/\/ (?:.*\/)?node_modules\/((?:@[^/\n]+\/)?[^/\n]+)\//gm)].map(
+    ([, name = '']) => name,
+  )
+  const texts = [...new Set(packages)].sort().map((name) => {
+    const folder = join(root, 'node_modules', name)
+    const file = readdirSync(folder).find((file) => /^licen[cs]e/i.test(file))
+    if (!file) throw new Error(`${name} has no licence`)
+    return `${name}\n\n${readFileSync(join(folder, file), 'utf8').trim()}\n`
+  })
+  return texts.join(`\n${'-'.repeat(80)}\n\n`)
+}
+
 mkdirSync(dist, { recursive: true })
 /** `npm run build -- arm64` is that binary alone, for an image; Docker says amd64 for x64. */
 const [wanted = ''] = process.argv.slice(2).map((one) => one.replace('amd64', 'x64'))
@@ -52,8 +96,7 @@ if (wanted && !(wanted in runtimes)) throw new Error(`no architecture ${wanted}:
 if (wanted) build(wanted as Architecture)
 else {
   const binaries = (Object.keys(runtimes) as Architecture[]).map(build)
-  const tarball = run('npm', 'pack', '--silent', '--pack-destination', dist).trim()
-  const sums = [...binaries, tarball].map((file) => {
+  const sums = [...binaries, buildPackage(), licences].map((file) => {
     const sum = createHash('sha256')
       .update(readFileSync(join(dist, file)))
       .digest('hex')

@@ -65,7 +65,7 @@ const suite =
 
 /** A file of tests, on one way to run the router. */
 const tests = (file: string, WAY: string, env: Record<string, string> = {}): Suite => {
-  const name = `${file.replace('e2e', 'end to end')}, ${WAY}${env === forgetful ? ', no memory' : ''}`
+  const name = `${file.replace('e2e', 'end to end')}, ${WAY}${env === forgetful ? ', no memory' : env === packaged ? ' package' : ''}`
   return [name, suite([...nodeTest, `./test/${file}.test.ts`], { WAY, ...env })]
 }
 /** Memory must not change an answer, so what is tested with it is tested without; once, for no runtime has a part in it. */
@@ -76,7 +76,11 @@ const first: Suite[] = [
   ['format and lint', check([bin('biome'), 'ci', '.'])],
   ['types', check([bin('tsc')])],
   ['binary builds', check(['npm', 'run', '--silent', 'build:binary'])],
+  ['npm package builds', check(['npm', 'run', '--silent', 'build:package'])],
 ]
+/** What is the same however Node starts it runs from the npm package there, which starts in a third of the time. */
+const packaged = { NODE_RUNS: 'package' }
+const asPackage = new Set(['tls', 'mount', 'referrers', 'memory', 'access', 'names', 'explain', 'hostile', 'login'])
 /** Several at a time, the longest first. */
 const files = 'e2e tls mount referrers memory access page names explain broken process hostile login scale kills'.split(
   ' ',
@@ -85,7 +89,9 @@ const suites: Suite[] = [
   ...Object.keys(ways).map((way) => tests('faults', way)),
   tests('faults', 'binary', forgetful),
   tests('e2e', 'binary', forgetful),
-  ...Object.keys(ways).flatMap((way) => files.map((file) => tests(file, way))),
+  ...Object.keys(ways).flatMap((way) =>
+    files.map((file) => tests(file, way, way === 'node' && asPackage.has(file) ? packaged : {})),
+  ),
   ['what is shipped', suite([...nodeTest, './test/ship.test.ts'])],
   tests('front', 'node'),
   ['demo', suite([...nodeTest, './test/demo.test.ts'])],

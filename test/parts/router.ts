@@ -1,5 +1,6 @@
 /** The router as a child process, in each of the four ways to run it. */
 import { existsSync, readFileSync } from 'node:fs'
+import process from 'node:process'
 import { fileURLToPath } from 'node:url'
 import packageManifest from '../../package.json' with { type: 'json' }
 import { noSecret } from './canary.ts'
@@ -7,8 +8,11 @@ import { adopt, type Child, start } from './children.ts'
 
 export const root = fileURLToPath(new URL('../..', import.meta.url))
 
+/** With NODE_RUNS=package Node runs what `npm run build:package` made, in a third of the time to start. */
+const onNode = process.env.NODE_RUNS === 'package' ? 'node dist/package/bin.js' : packageManifest.scripts.start
+
 export const ways = {
-  node: packageManifest.scripts.start.split(' '),
+  node: onNode.split(' '),
   bun: ['node_modules/.bin/bun', 'run', 'server.ts'],
   deno: ['node_modules/.bin/deno', 'run', '-A', 'server.ts'],
   binary: ['dist/combined-registry'],
