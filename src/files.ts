@@ -45,6 +45,13 @@ export function follow<T>(
 
 /** Another one as soon as one of the files is; it follows symlinks, which are how Kubernetes swaps what it mounts. */
 export function stampOf(...paths: string[]): string {
-  const stamps = paths.map((path) => statSync(path, { throwIfNoEntry: false }))
-  return stamps.map((stat) => `${stat?.mtimeMs} ${stat?.ino} ${stat?.size}`).join()
+  const stamps = paths.map((path) => {
+    try {
+      const { mtimeMs, ino, size } = statSync(path)
+      return `${mtimeMs} ${ino} ${size}`
+    } catch (error) {
+      return (error as NodeJS.ErrnoException).code
+    }
+  })
+  return stamps.join()
 }

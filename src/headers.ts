@@ -11,12 +11,22 @@ const replaced =
 /** What says who the client is. */
 const secret = /^(authorization|cookie)$/
 
-/** Calls back with what is the message's, names in lower case. Not by an iterator: on Deno that costs eight times as much. */
-function endToEnd(from: Pick<Headers, 'get' | 'forEach'>, use: (value: string, name: string) => void): void {
-  const named = from
+/** Names of fields that the connection claims for itself, in lower case (RFC 9110, section 7.6.1). */
+function namedIn(headers: Pick<Headers, 'get'>): string[] | undefined {
+  return headers
     .get('Connection')
     ?.toLowerCase()
     .split(/[\s,]+/)
+}
+
+/** A field that upstreams get too, by its name in lower case: not one that the connection claims. */
+export function fieldOf(headers: Headers, name: string): string | null {
+  return namedIn(headers)?.includes(name) ? null : headers.get(name)
+}
+
+/** Calls back with what is the message's, names in lower case. Not by an iterator: on Deno that costs eight times as much. */
+function endToEnd(from: Pick<Headers, 'get' | 'forEach'>, use: (value: string, name: string) => void): void {
+  const named = namedIn(from)
   from.forEach((value, name) => {
     if (!hopByHop.test(name) && !named?.includes(name)) use(value, name)
   })

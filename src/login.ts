@@ -30,6 +30,7 @@ class RealmAnswer extends Error {
 
 /** Seconds a token lives where its realm does not say (distribution, "Token Authentication Specification"). */
 const shortestLife = 60
+const longestLife = 86_400
 /** Milliseconds until a refused login is tried anew. */
 const refusalTime = 60_000
 const realmTimeout = 15_000
@@ -152,19 +153,28 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
     const headers: Fields = { accept: 'application/json', 'accept-encoding': 'identity' }
     const tried = basic
     if (tried) headers.authorization = tried
-    const init = { method: 'GET', headers, redirect: 'manual', signal: AbortSignal.timeout(realmTimeout) } as const
-    const response = await fetch(url.href, init).catch((error) => {
-      throw new Error(`the realm gives no answer: ${causeOf(error)}`)
-    })
+    const ask = () => {
+      const init = { method: 'GET', headers, redirect: 'manual', signal: AbortSignal.timeout(realmTimeout) } as const
+      return fetch(url.href, init).catch((error) => {
+        throw new Error(`the realm gives no answer: ${causeOf(error)}`)
+      })
+    }
+    const response = await ask()
     const { status } = response
     const said = json(await readText(response, longestToken)) as Record<string, unknown> | null | undefined
-    if (status === 400 || (status === 401 && tried)) throw refuse('the realm refuses its login', tried)
-    if (status === 401 || status === 403) throw new RealmAnswer(401)
+    if (tried && (status === 400 || status === 401)) {
+      // Of no scope, it is about the login alone.
+      url.searchParams.delete('scope')
+      const alone = await ask()
+      readOciError(alone)
+      if (alone.status === 400 || alone.status === 401) throw refuse('the realm refuses its login', tried)
+    }
+    if (status === 400 || status === 401 || status === 403) throw new RealmAnswer(401)
     if (status === 429) throw new RealmAnswer(429, response.headers.get('Retry-After'))
     const token = said?.token ?? said?.access_token
     if (status !== 200 || typeof token !== 'string') throw new Error(`the realm says ${status}`)
-    const life = Math.max(Number(said?.expires_in) || shortestLife, shortestLife)
-    granted.set(repository, `Bearer ${token}`, { ttl: life * 900 })
+    const life = Math.min(Math.max(Number(said?.expires_in) || shortestLife, shortestLife), longestLife)
+    granted.set(repository, `Bearer ${token}`, { ttl: Math.floor(life * 900) })
     return token
   }
 }

@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import type { Match, UpstreamName } from '../routing.ts'
-import { responseHeaders } from './headers.ts'
+import { fieldOf, responseHeaders } from './headers.ts'
 import { type Answer, clientLeft, discard, leaving, left } from './upstream.ts'
 
 export interface MemoryOptions {
@@ -55,7 +55,7 @@ const writeTime = 3_600_000
 const overhead = 1024
 
 export function createMemory({ lookupTtl, manifestMemory, now, onUse }: MemoryOptions) {
-  const time = { ttl: lookupTtl * 1000, ttlResolution: 0, perf: { now } }
+  const time = { ttl: Math.ceil(lookupTtl * 1000), ttlResolution: 0, perf: { now } }
   const remembers = lookupTtl > 0
   /** What the proxy said 404 to. */
   const lacks = new LRUCache<string, true>({ ...time, max: most })
@@ -240,8 +240,9 @@ function join(flight: Flight, client: AbortSignal, onLeave: () => void): () => v
   return leave
 }
 
-/** A body that was not read whole is for one client alone. */
+/** A body that was not read whole is for one client alone, and so is a cookie. */
 function isShareable({ verdict, content, response }: Answer): boolean {
+  if (response?.headers.has('Set-Cookie')) return false
   return verdict !== 'found' || content !== undefined || !response?.body
 }
 
@@ -251,7 +252,7 @@ export const conditions = ['range', 'if-match', 'if-none-match', 'if-modified-si
 /** `told`: whether upstreams are told the client's login; one this router has checked itself changes no answer. */
 export function readingOf(request: Request, matched: Match, query: string, told: boolean): Reading {
   const { headers } = request
-  const accept = headers.get('Accept') ?? ''
+  const accept = fieldOf(headers, 'accept') ?? ''
   return {
     matched,
     name: matched.name ?? '',
@@ -265,7 +266,7 @@ export function readingOf(request: Request, matched: Match, query: string, told:
 }
 
 function loginOf(headers: Headers): string {
-  const said = [headers.get('Authorization'), headers.get('Cookie')]
+  const said = [fieldOf(headers, 'authorization'), fieldOf(headers, 'cookie')]
   if (said.every((one) => one === null)) return ''
   return createHash('sha256').update(JSON.stringify(said)).digest('base64')
 }

@@ -74,7 +74,7 @@ export function createMends(config: Config, memory: Memory, copy: Copier): Reado
     const layers = partsOf(lists.layers)
     for (const { digest, mediaType = '' } of partsOf(lists.manifests)) {
       const child = match('HEAD', `/v2/${name}/manifests/${digest}`)
-      if ('refused' in child) return false
+      if ('refused' in child || !mediaTypes.test(mediaType)) return false
       const [target, fields] = [child.path, { accept: mediaType }]
       if ((await ask.hosted({ method: 'HEAD', target }, fields)).verdict !== 'absent') continue
       const got = await ask.proxy(
@@ -101,6 +101,9 @@ export function createMends(config: Config, memory: Memory, copy: Copier): Reado
     return true
   }
 }
+
+/** RFC 6838, section 4.2: what is none must not get into a field. */
+const mediaTypes = /^[\w.+-]+\/[\w.+-]+$/
 
 interface Manifest {
   config?: Part

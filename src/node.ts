@@ -42,8 +42,8 @@ export const listenOnNode: Listen = async (handler, { port: wanted, host, idleTi
     serverOptions: {
       ...tls,
       requestTimeout: 0,
-      headersTimeout: idleTimeout * 1000,
-      connectionsCheckingInterval: idleTimeout * 250,
+      headersTimeout: Math.ceil(idleTimeout * 1000),
+      connectionsCheckingInterval: Math.ceil(idleTimeout * 250),
       keepAliveTimeout: 75_000,
       maxHeaderSize: 65_536,
     },

@@ -29,18 +29,28 @@ export async function readList(ask: (query: string) => Promise<Answer>, query: s
     const index = json(answer.text) as { manifests?: Descriptor[] | null } | undefined
     // An empty list of Go's is null.
     const listed = index?.manifests === null ? [] : index?.manifests
-    const [, following] =
-      /<[^>?]*(\?[^>]*)>\s*;[^,]*rel="?next\b/i.exec(answer.response?.headers.get('Link') ?? '') ?? []
-    const fault = !Array.isArray(listed)
-      ? 'gave no list of referrers'
-      : following && page === mostPages
-        ? `lists more than ${mostPages} pages of referrers`
-        : undefined
+    const following = nextIn(answer.response?.headers.get('Link') ?? '')
+    const isList = Array.isArray(listed) && listed.every((one) => typeof one?.digest === 'string')
+    const fault =
+      !isList || following === ''
+        ? 'gave no list of referrers'
+        : following && page === mostPages
+          ? `lists more than ${mostPages} pages of referrers`
+          : undefined
     if (fault) return { answer: { ...answer, verdict: 'failed', status: 502, reason: fault }, descriptors: [] }
     descriptors.push(...(listed ?? []))
     if (!following) return { answer, descriptors }
     next = following
   }
+}
+
+/** The query of the next page (RFC 8288); empty where there is such a page, but no query leads to it. */
+function nextIn(links: string): string | undefined {
+  const [, target] =
+    [...links.matchAll(/<([^>]*)>((?:[^,"]|"[^"]*")*)/g)].find(([, , fields = '']) =>
+      /;\s*rel\s*=\s*"?(?:[^";]*\s)?next\b/i.test(fields),
+    ) ?? []
+  return target?.replace(/^[^?]*/, '')
 }
 
 /** One index of them all, each descriptor once, as the last list has it. */

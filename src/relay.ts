@@ -129,7 +129,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
       memory.learn(reading, answer)
       answers.push(answer)
       if (answer.verdict === 'found') {
-        for (const { later } of answers) later?.then(discard)
+        abandon(answers)
         return deliver(answer, answers, request.method)
       }
       if ((isUnsure(answer) && decides(upstream)) || clientLeft(answer)) break
@@ -137,8 +137,11 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     // Nobody else has it, so the one that failed lately is worth the wait after all.
     for (const [i, { later }] of answers.entries()) {
       if (!later) continue
-      answers[i] = await later
-      if (answers[i].verdict === 'found') return deliver(answers[i], answers, request.method)
+      const answer = await later
+      answers[i] = answer
+      if (answer.verdict !== 'found') continue
+      abandon(answers)
+      return deliver(answer, answers, request.method)
     }
     const unclear = answers.findIndex(({ upstream, status }) => upstream === 'proxy' && status === 500)
     if (request.method === 'HEAD' && unclear >= 0) {
@@ -207,7 +210,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
   function ping(to: UpstreamName, request: Request, connection: Connection): Promise<Answer> {
     const asked = { ...question(to, request, v2, connection), method: 'GET', readError: true, always: true }
     // Its answer is for all who ask.
-    delete asked.headers['user-agent']
+    for (const field of ['user-agent', ...conditions]) delete asked.headers[field]
     const reading = readingOf(request, v2.matched, '', config.passLogin)
     return memory.ping(to, reading, (abort) => ask[to]({ ...asked, abort }))
   }
@@ -225,9 +228,16 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     const none = [204, 205, 304].includes(status) || method === 'HEAD' || length === '0'
     const body = none ? null : (answer.content ?? answer.response?.body ?? null)
     if (body && !given.has('Content-Type')) headers.push(['content-type', 'application/octet-stream'])
-    const response = new Response(body, { status, headers })
+    // Where the login at hosted is this router's own, so is the session.
+    const ours = config.passLogin ? headers : headers.filter(([name]) => name !== 'set-cookie')
+    const response = new Response(body, { status, headers: ours })
     return { response, body, answers, by: answer.upstream, bytesIn, bytesOut: body ? Number(length) : 0 }
   }
+}
+
+/** What is still on its way is not needed any more. */
+function abandon(answers: readonly Answer[]): void {
+  for (const { later } of answers) later?.then(discard)
 }
 
 /** Whether a registry's answer to a ping says that it is up: one that wants a login is. */

@@ -242,6 +242,16 @@ test('a wrong login takes as long for a user there is none of', async () => {
   await router.close()
 })
 
+test("a session that hosted opens for this router is no client's", async () => {
+  const router = await between(answer(404), answer(200, { 'Set-Cookie': 'session=canary' }), {
+    HTPASSWD_FILE: file,
+    ANONYMOUS_PULL: 'true',
+  })
+  const { status, headers } = await send(router.url, 'GET', '/v2/team/app/manifests/1')
+  assert.deepEqual([status, headers['set-cookie']], [200, undefined])
+  await router.close()
+})
+
 test('many right logins at once from one address, as behind a balancer, all get in', async () => {
   const crowd = Array.from({ length: 60 }, (_, i) => `user-${i}`)
   const many = join(folder, 'many')

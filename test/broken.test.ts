@@ -80,7 +80,7 @@ test('an upload with pauses longer than every read timeout arrives whole; the re
   const thinks: Script = (request, response) => {
     request.resume().on('end', () => setTimeout(() => response.writeHead(201).end(), 600))
   }
-  const timeouts = { HOSTED_TIMEOUT: '0.1', PROXY_TIMEOUT: '0.1', IDLE_TIMEOUT: '0.5' }
+  const timeouts = { HOSTED_TIMEOUT: '0.1', PROXY_TIMEOUT: '0.1', IDLE_TIMEOUT: '0.51' }
   const { url, hosted, close } = await between(answer(404), thinks, timeouts)
   async function* pausing() {
     for (let i = 0; i < 4; i++) {

@@ -141,7 +141,8 @@ test('a realm that refuses the login: failed, said in the log without the passwo
     const [{ code, detail }] = reply.json().errors
     assert.deepEqual([code, detail[0].reason], ['UNAVAILABLE', "does not take this router's login"])
   }
-  assert.equal(tokens.length, 1, 'a refused password is not tried again at once')
+  // Once with the scope, and once without, to tell a login that is refused from a name that is.
+  assert.equal(tokens.length, 2, 'a refused password is not tried again at once')
   await push(hosted.url, 'team/app', 'v1', image)
   assert.equal(await pull(router.url, 'team/app', 'v1'), image.digest)
   const log = router.child.lines.join('\n')
@@ -352,6 +353,20 @@ test('a token is for the name that is asked for, whatever else looks like one in
   const names = scopes.map((scope) => scope.split(':')[1])
   assert.deepEqual([...new Set(names)].sort(), ['evil', 'nginx', 'team/v2/nginx'])
   await router.close()
+})
+
+test('a realm that refuses one name, with 400 or 401, refuses no other', async () => {
+  for (const [status, login] of [
+    [400, {}],
+    [400, routersOwn('PROXY')],
+    [401, routersOwn('PROXY')],
+  ] as const) {
+    const registry = wantsTokens((scope) => (scope.includes('odd') ? [status] : 'open'), answer(200))
+    const router = await between(registry, answer(404), login)
+    const statusOf = async (name: string) => (await send(router.url, 'GET', `/v2/${name}/manifests/1`)).status
+    assert.deepEqual([await statusOf('odd/app'), await statusOf('library/app')], [404, 200], `${status}`)
+    await router.close()
+  }
 })
 
 test('a realm that gives no answer: failed, and the log says that it is the realm', async () => {

@@ -258,6 +258,34 @@ test('a read begun before a write is neither kept nor shared with one begun afte
   assert.equal((await get(router, byDigest)).status, 404)
 })
 
+test('what the connection claims for itself is in no question: an answer to it is for no other', async () => {
+  const byAccept: Script = (request, response, recorded) =>
+    manifest({ 'X-Accept': request.headers.accept ?? 'none' })(request, response, recorded)
+  const slow = held(byAccept)
+  const { router, byTag } = await shared(absent, slow.run)
+  const first = get(router, byTag, { ...accept, Connection: 'close, accept' })
+  await until('the first', () => slow.waiting.length === 1)
+  const second = get(router, byTag)
+  await until('the second', () => slow.waiting.length === 2)
+  slow.release()
+  assert.ok(!(await first).headers['x-accept']?.includes(type))
+  assert.ok((await second).headers['x-accept']?.includes(type))
+})
+
+test('a cookie is for the one client whose answer it came with', async () => {
+  let cookies = 0
+  const slow = held((...given) => manifest({ 'Set-Cookie': `session=${cookies++}` })(...given))
+  const { router, byTag } = await shared(absent, slow.run)
+  const replies = [get(router, byTag), get(router, byTag)]
+  await until('both to wait', async () => (await inFlight(router.url)) === 2)
+  await until('hosted to be asked', () => slow.waiting.length > 0)
+  const letting = setInterval(slow.release, 10)
+  const given = (await Promise.all(replies).finally(() => clearInterval(letting))).map(
+    ({ headers }) => headers['set-cookie'],
+  )
+  assert.equal(new Set(given.flat()).size, 2)
+})
+
 test('200 clients at once: each registry is asked once, and all get the manifest', async () => {
   const slow = held(manifest())
   const { router, byTag } = await shared(absent, slow.run)

@@ -191,6 +191,14 @@ const troubles: [what: string, proxy: Script, hosted: Script, status: number, co
     'UNAVAILABLE',
   ],
   ['the proxy says what is no list', listing('{}'), empty, 502, 'UNAVAILABLE'],
+  ['hosted lists what is no descriptor', empty, listing('{"manifests":[null]}'), 502, 'UNAVAILABLE'],
+  [
+    'hosted names a next page to which no query leads',
+    empty,
+    listing(index(), { Link: `<${path}/2>; rel="next"` }),
+    502,
+    'UNAVAILABLE',
+  ],
   [
     'the proxy breaks in the middle',
     (_, response) => {
@@ -208,6 +216,13 @@ const troubles: [what: string, proxy: Script, hosted: Script, status: number, co
   ['hosted wants a login', unasked, answer(401, { 'WWW-Authenticate': 'Basic realm="team"' }), 401, 'UNAUTHORIZED'],
   ['hosted refuses', unasked, answer(403), 403, 'DENIED'],
   ['hosted lists page after page without end', empty, loop, 502, 'UNAVAILABLE'],
+  [
+    'so it does, with more than rel in each Link',
+    empty,
+    listing(index(), { Link: `<${path}?page=1>; title="a, b"; rel="last next"` }),
+    502,
+    'UNAVAILABLE',
+  ],
 ]
 test('a list that cannot be whole is an error, never a shorter one', async (t) => {
   const router = await between(unasked, unasked)
