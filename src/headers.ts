@@ -19,9 +19,10 @@ function namedIn(headers: Pick<Headers, 'get'>): string[] | undefined {
     .split(/[\s,]+/)
 }
 
-/** A field that upstreams get too, by its name in lower case: not one that the connection claims. */
-export function fieldOf(headers: Headers, name: string): string | null {
-  return namedIn(headers)?.includes(name) ? null : headers.get(name)
+/** Gives a field by its name in lower case, if it is one that upstreams get too. */
+export function passedOn(headers: Headers): (name: string) => string | null {
+  const named = namedIn(headers)
+  return (name) => (named?.includes(name) ? null : headers.get(name))
 }
 
 /** Calls back with what is the message's, names in lower case. Not by an iterator: on Deno that costs eight times as much. */

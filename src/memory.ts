@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import type { Match, UpstreamName } from '../routing.ts'
-import { fieldOf, responseHeaders } from './headers.ts'
+import { passedOn, responseHeaders } from './headers.ts'
 import { type Answer, clientLeft, discard, leaving, left } from './upstream.ts'
 
 export interface MemoryOptions {
@@ -252,7 +252,8 @@ export const conditions = ['range', 'if-match', 'if-none-match', 'if-modified-si
 /** `told`: whether upstreams are told the client's login; one this router has checked itself changes no answer. */
 export function readingOf(request: Request, matched: Match, query: string, told: boolean): Reading {
   const { headers } = request
-  const accept = fieldOf(headers, 'accept') ?? ''
+  const field = passedOn(headers)
+  const accept = field('accept') ?? ''
   return {
     matched,
     name: matched.name ?? '',
@@ -260,13 +261,12 @@ export function readingOf(request: Request, matched: Match, query: string, told:
     accept,
     question: `${matched.path}${query} ${accept}`,
     partial: conditions.some((name) => headers.has(name)),
-    login: told ? loginOf(headers) : '',
+    login: told ? loginOf(field('authorization'), field('cookie')) : '',
     request,
   }
 }
 
-function loginOf(headers: Headers): string {
-  const said = [fieldOf(headers, 'authorization'), fieldOf(headers, 'cookie')]
+function loginOf(...said: (string | null)[]): string {
   if (said.every((one) => one === null)) return ''
   return createHash('sha256').update(JSON.stringify(said)).digest('base64')
 }
