@@ -33,13 +33,15 @@ function endToEnd(from: Pick<Headers, 'get' | 'forEach'>, use: (value: string, n
   })
 }
 
-/**
- * The fields an upstream gets. The client's login and cookies go to hosted alone, and there only if this router has not
- * asked for them itself; all addresses are ours to tell.
- */
+/** Whether a registry and a client have a session of their own: hosted, where this router does not ask for logins itself. */
+export function hasSessions(upstream: UpstreamName, { passLogin }: Pick<Config, 'passLogin'>): boolean {
+  return upstream === 'hosted' && passLogin
+}
+
+/** The fields an upstream gets. The client's login and cookies are for its own session; all addresses are ours to tell. */
 export function requestHeaders(upstream: UpstreamName, from: Headers, config: Config, client: Connection): Fields {
   const { aggregate } = config
-  const keepsSecrets = upstream === 'hosted' && config.passLogin
+  const keepsSecrets = hasSessions(upstream, config)
   const fields: Fields = {}
   endToEnd(from, (value, name) => {
     if (!replaced.test(name) && (keepsSecrets || !secret.test(name))) fields[name] = value
@@ -66,19 +68,22 @@ export function signed(fetch: Fetch, version: string): Fetch {
 }
 
 /**
- * The fields a client gets. A login is hosted's to ask for: the proxy's challenges and cookies stop here. `before` is what
- * stands before every name there, and before none here.
+ * The fields a client gets. A login is hosted's to ask for: the proxy's challenges stop here, and cookies that are of no
+ * session of the client's. What stands before every name at the proxy stands before none here.
  */
 export function responseHeaders(
   upstream: UpstreamName,
   status: number,
   from: Headers,
-  before = '',
+  config: Pick<Config, 'passLogin' | 'proxyPath'>,
 ): [name: string, value: string][] {
+  const before = upstream === 'proxy' ? config.proxyPath : ''
+  const keepsCookies = hasSessions(upstream, config)
   const ownLocation = [201, 202, 204, 416].includes(status)
   const fields: [string, string][] = []
   endToEnd(from, (value, name) => {
-    if (upstream === 'proxy' && (name === 'www-authenticate' || name === 'set-cookie')) return
+    if (name === 'www-authenticate' && upstream === 'proxy') return
+    if (name === 'set-cookie' && !keepsCookies) return
     if (name === 'www-authenticate') fields.push([name, bearerFirst(value)])
     else if (name === 'location' && ownLocation) fields.push([name, ownPath(value)])
     else if (name === 'link')

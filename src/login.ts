@@ -30,7 +30,6 @@ class RealmAnswer extends Error {
 
 /** Seconds a token lives where its realm does not say (distribution, "Token Authentication Specification"). */
 const shortestLife = 60
-const longestLife = 86_400
 /** Milliseconds until a refused login is tried anew. */
 const refusalTime = 60_000
 const realmTimeout = 15_000
@@ -173,8 +172,8 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
     if (status === 429) throw new RealmAnswer(429, response.headers.get('Retry-After'))
     const token = said?.token ?? said?.access_token
     if (status !== 200 || typeof token !== 'string') throw new Error(`the realm says ${status}`)
-    const life = Math.min(Math.max(Number(said?.expires_in) || shortestLife, shortestLife), longestLife)
-    granted.set(repository, `Bearer ${token}`, { ttl: Math.floor(life * 900) })
+    const life = Math.max(Number(said?.expires_in) || shortestLife, shortestLife)
+    granted.set(repository, `Bearer ${token}`, { ttl: life * 900 })
     return token
   }
 }

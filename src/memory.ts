@@ -2,14 +2,13 @@
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import type { Match, UpstreamName } from '../routing.ts'
-import { passedOn, responseHeaders } from './headers.ts'
+import type { Config } from './config.ts'
+import { hasSessions, passedOn, responseHeaders } from './headers.ts'
 import { type Answer, clientLeft, discard, leaving, left } from './upstream.ts'
 
+type Settings = Pick<Config, 'lookupTtl' | 'manifestMemory' | 'passLogin' | 'proxyPath'>
+
 export interface MemoryOptions {
-  /** Seconds a verdict or a manifest is remembered; 0: never. */
-  lookupTtl: number
-  /** MiB of manifests kept; 0: none. */
-  manifestMemory: number
   /** Milliseconds. */
   now: () => number
   /** Told of every use: whether memory had what was looked for. */
@@ -54,7 +53,8 @@ const writeTime = 3_600_000
 /** What an entry takes beside its manifest, about, in bytes. */
 const overhead = 1024
 
-export function createMemory({ lookupTtl, manifestMemory, now, onUse }: MemoryOptions) {
+export function createMemory(config: Settings, { now, onUse }: MemoryOptions) {
+  const { lookupTtl, manifestMemory } = config
   const time = { ttl: Math.ceil(lookupTtl * 1000), ttlResolution: 0, perf: { now } }
   const remembers = lookupTtl > 0
   /** What the proxy said 404 to. */
@@ -136,7 +136,7 @@ export function createMemory({ lookupTtl, manifestMemory, now, onUse }: MemoryOp
         const answer = await ask(abort)
         // Read before a write that was answered since, it may be what the write did away with.
         if (method === 'GET' && mayShare(upstream, reading) && generationOf(name) === generation) {
-          const manifest = toKeep(answer, matched.digest)
+          const manifest = toKeep(answer, matched.digest, config)
           if (manifest) kept?.set(storeAs, manifest)
         }
         return answer
@@ -188,7 +188,7 @@ export function createMemory({ lookupTtl, manifestMemory, now, onUse }: MemoryOp
       flight.answer.then(resolve, reject)
     })
     const ownOf = (shared: Answer) => {
-      if (isShareable(shared)) return shared
+      if (isShareable(shared, config)) return shared
       leave()
       return ask(leaving(client))
     }
@@ -241,9 +241,13 @@ function join(flight: Flight, client: AbortSignal, onLeave: () => void): () => v
 }
 
 /** A body that was not read whole is for one client alone, and so is a cookie. */
-function isShareable({ verdict, content, response }: Answer): boolean {
-  if (response?.headers.has('Set-Cookie')) return false
-  return verdict !== 'found' || content !== undefined || !response?.body
+function isShareable(answer: Answer, config: Settings): boolean {
+  const { verdict, content, response } = answer
+  return !beginsSession(answer, config) && (verdict !== 'found' || content !== undefined || !response?.body)
+}
+
+function beginsSession({ upstream, response }: Answer, config: Settings): boolean {
+  return hasSessions(upstream, config) && response?.headers.has('Set-Cookie') === true
 }
 
 /** Fields that make an answer depend on more (RFC 9110, sections 13 and 14). */
@@ -284,12 +288,13 @@ function accepts({ accept }: Reading, type: string): boolean {
 /** A media type without its parameters. */
 const essence = (text: string) => text.replace(/;.*/, '').trim().toLowerCase()
 
-function toKeep({ upstream, status, content, response }: Answer, digest = ''): Kept | undefined {
+function toKeep(answer: Answer, digest = '', config: Settings): Kept | undefined {
+  const { upstream, status, content, response } = answer
   const [algorithm = '', hex] = digest.split(':')
   if (status !== 200 || !content || !response || !['sha256', 'sha512'].includes(algorithm)) return undefined
   const type = response.headers.get('Content-Type')
-  if (!type || response.headers.has('Set-Cookie')) return undefined
+  if (!type || beginsSession(answer, config)) return undefined
   if (createHash(algorithm).update(content).digest('hex') !== hex) return undefined
-  const headers = responseHeaders(upstream, status, response.headers).filter(([name]) => name !== 'date')
+  const headers = responseHeaders(upstream, status, response.headers, config).filter(([name]) => name !== 'date')
   return { upstream, content, headers, type }
 }

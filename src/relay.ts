@@ -124,14 +124,16 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     }
     const inTurn = memory.first(reading) === order[1] ? [...order].reverse() : order
     const answers: Answer[] = []
+    const won = (answer: Answer): Outcome => {
+      // What is still on its way is needed no more.
+      for (const { later } of answers) later?.then(discard)
+      return deliver(answer, answers, request.method)
+    }
     for (const upstream of inTurn) {
       const answer = await askFor(upstream, request.method)
       memory.learn(reading, answer)
       answers.push(answer)
-      if (answer.verdict === 'found') {
-        abandon(answers)
-        return deliver(answer, answers, request.method)
-      }
+      if (answer.verdict === 'found') return won(answer)
       if ((isUnsure(answer) && decides(upstream)) || clientLeft(answer)) break
     }
     // Nobody else has it, so the one that failed lately is worth the wait after all.
@@ -139,9 +141,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
       if (!later) continue
       const answer = await later
       answers[i] = answer
-      if (answer.verdict !== 'found') continue
-      abandon(answers)
-      return deliver(answer, answers, request.method)
+      if (answer.verdict === 'found') return won(answer)
     }
     const unclear = answers.findIndex(({ upstream, status }) => upstream === 'proxy' && status === 500)
     if (request.method === 'HEAD' && unclear >= 0) {
@@ -223,21 +223,14 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
 
   function deliver(answer: Answer, answers: Answer[], method: string, bytesIn?: number): Outcome {
     const { status, headers: given } = answer.response as Reply
-    const headers = responseHeaders(answer.upstream, status, given, answer.upstream === 'proxy' ? config.proxyPath : '')
+    const headers = responseHeaders(answer.upstream, status, given, config)
     const length = given.get('Content-Length')
     const none = [204, 205, 304].includes(status) || method === 'HEAD' || length === '0'
     const body = none ? null : (answer.content ?? answer.response?.body ?? null)
     if (body && !given.has('Content-Type')) headers.push(['content-type', 'application/octet-stream'])
-    // Where the login at hosted is this router's own, so is the session.
-    const ours = config.passLogin ? headers : headers.filter(([name]) => name !== 'set-cookie')
-    const response = new Response(body, { status, headers: ours })
+    const response = new Response(body, { status, headers })
     return { response, body, answers, by: answer.upstream, bytesIn, bytesOut: body ? Number(length) : 0 }
   }
-}
-
-/** What is still on its way is not needed any more. */
-function abandon(answers: readonly Answer[]): void {
-  for (const { later } of answers) later?.then(discard)
 }
 
 /** Whether a registry's answer to a ping says that it is up: one that wants a login is. */

@@ -42,7 +42,7 @@ export function createService(config: Config, { now, log, version, runtime, ...d
   const fetch = signed(deps.fetch, version)
   const metrics = createMetrics(version, runtime)
   const ask = { proxy: upstream('proxy'), hosted: upstream('hosted') }
-  const memory = createMemory({ ...config, now, onUse: metrics.remembered })
+  const memory = createMemory(config, { now, onUse: metrics.remembered })
   const access = createAccess(config, now, log, metrics.loggedIn)
   const relay = createRelay(config, ask, memory, createCopier(config, metrics.copied))
   const explain = createExplain(config, ask, memory, relay)
