@@ -10,10 +10,15 @@ export const listenOnNode: Listen = async (handler, { port: wanted, host, idleTi
   const { createServer } = tls ? await import('node:https') : await import('node:http')
   const server = createAdaptorServer({
     createServer,
+    // What HTTP/1.0, which needs no Host, is taken to ask for; health checks of balancers do.
+    hostname: 'localhost',
     fetch: async (request, bindings) => {
       const incoming = bindings.incoming as IncomingMessage
       const outgoing = bindings.outgoing as ServerResponse
       const { socket } = incoming
+      // The adapter resolves `..` and escapes; what is matched is what came (RFC 9112, section 3.2).
+      const target = (incoming.url as string).replace(/^https?:\/\/[^/?#]*/i, '')
+      if (!request.url.endsWith(target)) Object.defineProperty(request, 'url', { value: `http://localhost${target}` })
       const connection: Connection = {
         address: socket.remoteAddress?.replace(/^::ffff:/, ''),
         sent: new Promise((resolve) => {

@@ -87,7 +87,7 @@ interface Internal {
   ) => { finished: Promise<void> }
 }
 type TlsListener = AsyncIterable<object> & { addr: { port: number }; close: () => void }
-type DenoServer = { addr: { port: number }; shutdown: () => Promise<void> }
+type DenoServer = { addr: { port: number }; finished: Promise<void>; shutdown: () => Promise<void> }
 
 /** Which runtime this is; its fetch trusts the usual authorities and `ca`, in PEM, and nobody else whatever the environment says. */
 export async function detectRuntime(ca: string[]): Promise<Runtime> {
@@ -156,9 +156,25 @@ function listenOnDeno(deno: DenoGlobal): Listen {
 }
 
 function listenInClear(deno: DenoGlobal, answer: DenoHandler, port: number, host: string): Server {
-  const server = deno.serve({ port, hostname: host, onListen: () => {} }, answer)
+  const serve = (port: number): DenoServer => {
+    const server = deno.serve({ port, hostname: host, onListen: () => {} }, answer)
+    server.finished.catch(() => again(server.addr.port))
+    return server
+  }
+  // With too many files open, Deno.serve() ends; the connections it has go on.
+  const again = (port: number) =>
+    setTimeout(() => {
+      try {
+        server = serve(port)
+      } catch {
+        again(port)
+      }
+    }, listenPause)
+  let server = serve(port)
   return { port: server.addr.port, renew: () => {}, stop: () => server.shutdown() }
 }
+/** Milliseconds until what there were too many files for is tried again. */
+const listenPause = 100
 
 /**
  * Deno.serve() offers HTTP/2 over TLS, in which Deno takes an upload that the client cancels for a whole one, and a
@@ -194,6 +210,6 @@ async function accept(listener: TlsListener, serve: (connection: object) => void
     for await (const connection of listener) serve(connection)
   } catch {
     // There are too many files open.
-    setTimeout(() => accept(listener, serve), 100)
+    setTimeout(() => accept(listener, serve), listenPause)
   }
 }

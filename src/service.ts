@@ -78,7 +78,8 @@ export function createService(config: Config, { now, log, version, runtime, ...d
     })
   }
 
-  const app = new Hono<Env>()
+  // Hono's own would read every escape.
+  const app = new Hono<Env>({ getPath: ({ url }) => pathOf(url).path })
 
   app.use(async (c, next) => {
     const started = now()

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
+import { text } from 'node:stream/consumers'
 import { after, before, test } from 'node:test'
 import { between as betweenOn, closeAll } from './parts/between.ts'
 import { run, start, temporaryFolder, until } from './parts/children.ts'
@@ -396,6 +397,11 @@ test('a path outside the grammar reaches no upstream, however it is written', as
     '/v2/A/manifests/1',
     '/v2/a/manifests/%zz',
     '/v2/../etc/passwd',
+    '/v2/../metrics',
+    '/v2/%2e%2e/livez',
+    '/v2/a/../_catalog',
+    '/%6Detrics',
+    'http://registry.example/v2/../metrics',
     '/v2/%2e%2e/%2e%2e/x',
     '/v1/',
     `/v2/a/blobs/${digestOf('x')}/..%2f..`,
@@ -410,6 +416,12 @@ test('a path outside the grammar reaches no upstream, however it is written', as
   }
   assert.deepEqual([proxy.requests, hosted.requests], [[], []])
   await close()
+})
+
+test("HTTP/1.0 needs no Host: a balancer's plain health check is answered", async () => {
+  const socket = connect(Number(router.host.split(':')[1]), '127.0.0.1')
+  socket.end('GET /livez HTTP/1.0\r\n\r\n')
+  assert.match(await text(socket), /^HTTP\/1\.[01] 200 OK\r\n/)
 })
 
 test('a proxy that accepts and never answers costs a lookup PROXY_TIMEOUT, no more', async () => {

@@ -49,7 +49,7 @@ test('2,000 generated requests: no crash, no 5xx, every refusal an OCI error, no
     if (!reply) return
     const { status, body } = reply
     // /v2/ asks both, and they say 404.
-    const expected = [200, 301, 400, 404, 405, 431, ...(/^\/+v2\/?(\W|$)|\.|%2e/i.test(target) ? [503] : [])]
+    const expected = [200, 301, 400, 404, 405, 431, ...(/^\/v2\/($|[?#])/.test(target) ? [503] : [])]
     assert.ok(expected.includes(status), `${method} ${target}: ${status} ${body}`)
     assert.ok(!/127\.0\.0\.1|evil/.test(body.toString()), 'an address is told')
     if (method !== 'HEAD' && reply.headers['docker-distribution-api-version'] && [400, 405].includes(status)) {

@@ -1,10 +1,12 @@
 /** The program as a process, run one way (WAY=…): how it starts, what it is told, how many it serves, how it ends. */
 import assert from 'node:assert/strict'
+import { readdirSync } from 'node:fs'
+import { connect } from 'node:net'
 import { Readable } from 'node:stream'
 import { after, before, test } from 'node:test'
 import { balance } from './parts/balancer.ts'
 import { between as betweenOn, closeAll } from './parts/between.ts'
-import { type Child, start, temporaryFolder, until } from './parts/children.ts'
+import { type Child, run, start, temporaryFolder, until } from './parts/children.ts'
 import * as client from './parts/client.ts'
 import { noise, pathOf, send } from './parts/client.ts'
 import { newLoad, pullOnce, pushOnce } from './parts/load.ts'
@@ -44,6 +46,32 @@ test('400 requests wait upstream at the same time', async () => {
   })
   const replies = Array.from({ length: 400 }, (_, i) => send(url, 'GET', `/v2/a/manifests/${i}`))
   for (const { body } of await Promise.all(replies)) assert.equal(body.toString(), 'late')
+  await close()
+})
+
+test('out of files to open, it ends what it has begun, and serves on once there are some again', async () => {
+  const { url, router, hosted, now, close } = await between(answer(404), answer(200))
+  let release = () => {}
+  now.hosted = (_, response) => {
+    release = () => response.end('late')
+  }
+  const begun = send(url, 'GET', '/v2/_catalog')
+  await until('hosted to be asked', () => hosted.requests.length === 1)
+  const open = () => readdirSync(`/proc/${router.pid}/fd`).length
+  const most = open() + 20
+  await run(['prlimit', `--pid=${router.pid}`, `--nofile=${most}`])
+  const idle = Array.from({ length: 100 }, () => connect(Number(router.host.split(':')[1]), '127.0.0.1'))
+  for (const one of idle) one.on('error', () => {})
+  await until('its files to be open', () => open() >= most - 1)
+  release()
+  assert.equal((await begun).body.toString(), 'late')
+  for (const one of idle) one.destroy()
+  const onNewConnection = () =>
+    fetch(`${url}/livez`).then(
+      ({ ok }) => ok,
+      () => false,
+    )
+  await until('an answer', onNewConnection)
   await close()
 })
 
