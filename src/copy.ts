@@ -37,16 +37,26 @@ const patience = 20
 /** It is this router that copies, so no client is named. */
 const own = { 'user-agent': '' }
 
-/** The copy of a blob of the name `from` into the session that hosted opened; nothing where there must be none. */
-export function copyOf(config: Config, from: string | null, blob: string | null, opened: Answer): Copy | undefined {
+/** A blob of the name `from`, as the proxy has it; nothing where it must not be copied. */
+export function sourceOf(config: Config, from: string | null, blob = ''): Omit<Copy, 'session'> | undefined {
   // A mount without `from` leaves it to hosted where it looks (OCI distribution-spec, "Mounting a blob").
   const source = match('GET', `/v2/${from ?? ''}/blobs/${blob}`)
-  const session = ownPath(opened.response?.headers.get('Location') ?? '')
-  const upload = match('PUT', session.replace(/\?.*/, ''))
-  if ('refused' in source || 'refused' in upload || upload.route.entity !== 'upload') return undefined
+  if ('refused' in source) return undefined
   const { name, digest, path, route } = source
   if (route.entity !== 'blob' || !name || !digest || barred(config, name)) return undefined
-  return config.copyLimit > 0 && /^sha(256|512):/.test(digest) ? { digest, source: path, session } : undefined
+  return config.copyLimit > 0 && /^sha(256|512):/.test(digest) ? { digest, source: path } : undefined
+}
+
+/** The upload session that hosted opened. */
+export function sessionOf({ status, response }: Answer): string | undefined {
+  const session = ownPath(response?.headers.get('Location') ?? '')
+  const upload = match('PUT', session.replace(/\?.*/, ''))
+  return status === 202 && 'route' in upload && upload.route.entity === 'upload' ? session : undefined
+}
+
+/** Ends a session that nobody will use; hosted would keep for days what is in it. */
+export function letGo(session: string, hosted: AskFor): void {
+  hosted({ method: 'DELETE', target: session, abort: new AbortController() }, own).then(discard)
 }
 
 /** `onCopy` is told what came of each copy, and its bytes. */
@@ -103,8 +113,7 @@ export function createCopier(config: Config, onCopy: (outcome: CopyOutcome, byte
     onCopy(well ? (client.waits ? 'mounted' : 'late') : 'failed', length)
     if (well) return { state: 'stored', answers }
     abort.abort()
-    // Hosted would keep for days what came of it.
-    ask.hosted({ method: 'DELETE', target: session, abort: new AbortController() }, own).then(discard)
+    letGo(session, ask.hosted)
     return { state: 'begun', answers }
   }
 }

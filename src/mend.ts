@@ -1,7 +1,7 @@
 /** What the proxy can add where hosted alone was asked: blobs that a push mounts, a reader asks for, or a manifest needs. */
 import { type Match, match, type UpstreamName } from '../routing.ts'
 import type { Config } from './config.ts'
-import { type AskFor, type Copier, copyOf } from './copy.ts'
+import { type AskFor, type Copier, letGo, sessionOf, sourceOf } from './copy.ts'
 import { json, readBytes, readOciError } from './errors.ts'
 import type { Memory } from './memory.ts'
 import { barred } from './names.ts'
@@ -43,8 +43,10 @@ export function createMends(config: Config, memory: Memory, copy: Copier): Reado
     if (refused) readOciError(first.response as Reply)
     const before = refused ? [await session()] : []
     const opened = before[0] ?? first
-    const wish = opened.status === 202 && copyOf(config, wanted.get('from'), wanted.get('mount'), opened)
-    const { state, answers } = wish ? await copy(wish, ask) : { state: 'unused', answers: [] }
+    const source = sourceOf(config, wanted.get('from'), wanted.get('mount') ?? '')
+    const into = sessionOf(opened)
+    if (!source || !into) return before
+    const { state, answers } = await copy({ ...source, session: into }, ask)
     if (state === 'unused') return before
     return [...before, ...answers, ...(state === 'stored' ? [] : [await session()])]
   }
@@ -64,7 +66,11 @@ export function createMends(config: Config, memory: Memory, copy: Copier): Reado
     refusal.content = said
     if (!/"(MANIFEST_)?BLOB_UNKNOWN"/.test(new TextDecoder().decode(said))) return []
     const answers: Answer[] = []
-    if (!(await supply(name, new TextDecoder().decode(manifest), ask, answers))) return []
+    if (!(await supply(name, new TextDecoder().decode(manifest), ask, answers))) {
+      // What a HEAD told from the proxy is not copied: the next push is to hear what hosted itself has.
+      memory.wrote(name)
+      return []
+    }
     return [...answers, await ask.hosted({ body: manifest })]
   }
 
@@ -92,10 +98,15 @@ export function createMends(config: Config, memory: Memory, copy: Copier): Reado
       if ('refused' in blob) return false
       const held = await ask.hosted({ method: 'HEAD', target: blob.path })
       if (held.verdict !== 'absent') continue
-      const opened = await ask.hosted({ method: 'POST', target: `/v2/${name}/blobs/uploads/`, readError: true })
-      const wish = copyOf(config, name, digest ?? '', opened)
-      const copied = wish && (await copy(wish, ask))
-      if (copied?.state !== 'stored') return false
+      const source = sourceOf(config, name, digest)
+      if (!source) return false
+      const session = sessionOf(
+        await ask.hosted({ method: 'POST', target: `/v2/${name}/blobs/uploads/`, readError: true }),
+      )
+      if (!session) return false
+      const copied = await copy({ ...source, session }, ask)
+      if (copied.state === 'unused') letGo(session, ask.hosted)
+      if (copied.state !== 'stored') return false
       answers.push(...copied.answers)
     }
     return true

@@ -376,6 +376,16 @@ test('pulled, then pushed under the same name: hosted holds all of the image, wh
   await some.stop()
 })
 
+test('pulled, then pushed under the same name, but its layers may not be copied: a second push uploads them', async () => {
+  const some = await another({ COPY_LIMIT: '0' })
+  await push(hub.url, 'library/again', '1', base)
+  assert.equal(await pull(some.url, 'library/again', '1'), base.digest)
+  await assert.rejects(push(some.url, 'library/again', '2', base), /MANIFEST_BLOB_UNKNOWN/)
+  await push(some.url, 'library/again', '2', base)
+  assert.equal(await pull(hosted.url, 'library/again', '2'), base.digest)
+  await some.stop()
+})
+
 test('a manifest that hosted refuses for a blob nobody has: its refusal passes as it came', async () => {
   const lost = makeImage({ 'lost.txt': 'lost' })
   const put = (url: string) =>
@@ -452,6 +462,17 @@ test('a read begun while a manifest is completed is not shared with one begun af
   for (const [i, response] of gets.entries()) response.writeHead(200).end(['old', 'new'][i])
   assert.deepEqual([(await before).body.toString(), (await after).body.toString()], ['old', 'new'])
   await router.close()
+})
+
+test('a layer that cannot be copied for a manifest leaves no upload session behind', async () => {
+  for (const environment of [{}, { COPY_LIMIT: '0' }] as Record<string, string>[]) {
+    const router = await between(answer(404), lacks(answer(201)), environment)
+    assert.equal((await put(router.url, manifestOf([{ digest }]))).status, 400)
+    const of = (wanted: string) => router.hosted.requests.filter(({ method }) => method === wanted).length
+    await until('every session to be ended', () => of('DELETE') === of('POST'))
+    assert.equal(of('POST'), 'COPY_LIMIT' in environment ? 0 : 1)
+    await router.close()
+  }
 })
 
 test('a completed manifest that hosted does not answer: 504 within WRITE_TIMEOUT', async () => {
