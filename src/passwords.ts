@@ -40,7 +40,7 @@ export function createPasswords(path: string, now: () => number, log: Log): Pass
   const time = { ttl: remembered.wrong, ttlResolution: 0, perf: { now } }
   const known = new LRUCache<string, Check>({ ...time, max: 10_000 })
   const failures = new LRUCache<string, number>({ ...time, max: 10_000 })
-  const under = new Map<string, Promise<Check>>()
+  const under = new Map<string, Job>()
   // A login is remembered as a hash under a key that dies with the process.
   const key = randomBytes(32)
   const use = (read: Users) => {
@@ -63,9 +63,10 @@ export function createPasswords(path: string, now: () => number, log: Log): Pass
     const before = known.get(name)
     if (before) return before
     const current = users
-    const checking = under.get(name) ?? queue.check(password, users.get(user) ?? nobody(users), source)
-    under.set(name, checking)
-    const check = await checking.finally(() => under.delete(name))
+    const job = under.get(name) ?? queue.add(password, users.get(user) ?? nobody(users), source)
+    under.set(name, job)
+    queue.joined(job, source)
+    const check = await job.check.finally(() => under.delete(name))
     if (check === 'busy') return check
     if (current === users) known.set(name, check, { ttl: remembered[check] })
     if (check === 'wrong') {
@@ -77,15 +78,18 @@ export function createPasswords(path: string, now: () => number, log: Log): Pass
   }
 }
 
+/** A login to be checked, on behalf of whoever asks for it first, or better. */
+interface Job {
+  password: string
+  hash: string
+  source: string
+  check: Promise<Check>
+  done: (check: Check) => void
+  failed: (error: unknown) => void
+}
+
 /** Checks in order; those of sources that failed lately only while nobody else is checked, with rests in between. */
 function createQueue(now: () => number, failedLately: (source: string) => boolean) {
-  interface Job {
-    password: string
-    hash: string
-    source: string
-    done: (check: Check) => void
-    failed: (error: unknown) => void
-  }
   let waiting: Job[] = []
   const idle: Worker[] = []
   let running = 0
@@ -134,12 +138,18 @@ function createQueue(now: () => number, failedLately: (source: string) => boolea
     for (const { done } of much) done('busy')
   }
 
-  function check(password: string, hash: string, source: string): Promise<Check> {
-    return new Promise((done, failed) => {
-      waiting.push({ password, hash, source, done, failed })
-      shed()
-      pump()
-    })
+  function add(password: string, hash: string, source: string): Job {
+    const job = { password, hash, source } as Job
+    job.check = new Promise((done, failed) => Object.assign(job, { done, failed }))
+    waiting.push(job)
+    return job
   }
-  return { check, shed }
+
+  /** One that waits is asked for from here too: where it would wait for its own source alone, it does no more. */
+  function joined(job: Job, source: string): void {
+    if (isSuspect(job)) job.source = source
+    shed()
+    pump()
+  }
+  return { add, joined, shed }
 }

@@ -507,7 +507,8 @@ function passwordsOf(password: string) {
   })
   const log: Log = (_, message) => / anew/.test(message) && looked()
   const check = createPasswords(file, () => clock.now, log)
-  return { check: (password: string) => check('ann', password, 'client'), clock, write, taken, file }
+  const by = (password: string, source = 'client') => check('ann', password, source)
+  return { check: by, clock, write, taken, file }
 }
 
 test('a right login is remembered for an hour, a wrong one for a minute', async () => {
@@ -533,6 +534,18 @@ test('a right login is remembered for an hour, a wrong one for a minute', async 
     clock.now = time
     assert.equal(await remembered(password), wanted, `${password} at ${time}`)
   }
+})
+
+test('a login that an address which failed lately waits for keeps no other address waiting', async () => {
+  const { check, clock } = passwordsOf('canary')
+  assert.equal(await check('other'), 'wrong')
+  const long = check('another')
+  clock.now += 400
+  assert.equal(await long, 'wrong')
+  // The clock stands still, so what is to rest rests for ever.
+  const checks = [check('canary'), check('canary', 'elsewhere')]
+  const late = new Promise((resolve) => setTimeout(resolve, 10_000, 'late').unref())
+  assert.deepEqual(await Promise.race([Promise.all(checks), late]), ['right', 'right'])
 })
 
 test('a password that is gone from the file lets nobody in who comes after that, whatever is being checked', async () => {
