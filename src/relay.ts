@@ -168,7 +168,8 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
         return ask[to]({ method, target: at + page, headers, abort, readError: true, text: longestPage })
       }, query)
     const listOfProxy = list('proxy', path, target.query).then((listing) => {
-      if (listing.answer.verdict !== 'absent') return listing
+      // Registries without the API say 404, as they should, or 400, 403 or 405.
+      if (!['absent', 'denied'].includes(listing.answer.verdict)) return listing
       return list('proxy', `/v2/${name}/manifests/${referrersTag(digest)}`, '')
     })
     const hosted = await list('hosted', path, target.query)

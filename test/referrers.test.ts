@@ -180,16 +180,16 @@ const unasked = answer(500)
 const troubles: [what: string, proxy: Script, hosted: Script, status: number, code: string][] = [
   ['the proxy fails', answer(503), empty, 502, 'UNAVAILABLE'],
   ['the proxy limits the rate', answer(429, { 'Retry-After': '7' }), empty, 429, 'TOOMANYREQUESTS'],
-  [
-    'the proxy has no API, and its tag cannot be read',
+  ...[404, 400, 403, 405].map((none): (typeof troubles)[number] => [
+    `the proxy has no API (${none}), and its tag cannot be read`,
     (request, response, recorded) => {
-      const script = request.url?.includes('/referrers/') ? answer(404) : answer(503)
+      const script = request.url?.includes('/referrers/') ? answer(none) : answer(503)
       script(request, response, recorded)
     },
     empty,
     502,
     'UNAVAILABLE',
-  ],
+  ]),
   ['the proxy says what is no list', listing('{}'), empty, 502, 'UNAVAILABLE'],
   ['hosted lists what is no descriptor', empty, listing('{"manifests":[null]}'), 502, 'UNAVAILABLE'],
   [
