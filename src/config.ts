@@ -182,7 +182,9 @@ function origin(text: string): URL {
 
 function originWithPath(text: string): URL {
   return address(text, 'whose path, without /v2, stands before names there', (path) => {
-    return path === '/' || (!/^\/v2\b/.test(path) && 'route' in match('GET', `/v2${path.replace(/\/$/, '')}/tags/list`))
+    return (
+      path === '/' || (!/^\/v2(\/|$)/.test(path) && 'route' in match('GET', `/v2${path.replace(/\/$/, '')}/tags/list`))
+    )
   })
 }
 

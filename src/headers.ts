@@ -3,8 +3,12 @@ import { match, type UpstreamName } from '../routing.ts'
 import type { Config } from './config.ts'
 import type { Connection, Fetch, Fields } from './runtime.ts'
 
-/** Fields of one connection, not of the message (RFC 9110, section 7.6.1), and the older names for the same. */
-const hopByHop = /^(connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade)$/
+/**
+ * Fields of one connection, not of the message (RFC 9110, section 7.6.1), the older names for the same, and what a registry
+ * says of its own host (RFC 6797, RFC 7838).
+ */
+const hopByHop =
+  /^(connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade|strict-transport-security|alt-svc)$/
 /** What a client claims about its way here, and what belongs to this hop's own connection or body. */
 const replaced =
   /^(forwarded|x-forwarded-(?!for$).*|x-real-ip|host|expect|content-length|accept-encoding|x-request-id)$/

@@ -19,7 +19,7 @@ export type Denial = Omit<Refusal, 'code'> & { code: Refusal['code'] | 'NAME_UNK
 export function planOf(config: Config, method: string, { route, name }: Match, query: string): Plan | Denial {
   const reason = name === undefined ? undefined : barred(config, name)
   const namespace = namespaceOf(query, config)
-  if (namespace !== undefined && route.entity !== 'base') {
+  if (namespace !== undefined && name !== undefined) {
     const reads = ['GET', 'HEAD'].includes(method)
     if (!reads || route.entity === 'upload') {
       const message = 'a name of another registry is read-only here'

@@ -138,6 +138,10 @@ export function createUpstream(options: UpstreamOptions): Ask {
       return noAnswer(error)
     }
     const { status } = response
+    if (status > 599) {
+      readOciError(response)
+      return answered(failed(502, 'no answer'), `status ${status}`)
+    }
     const location = redirects.has(status) && response.headers.get('Location')
     if (location !== false && (!location || options.ownHosts.includes(hostOf(location, origin)))) {
       readOciError(response)

@@ -61,6 +61,19 @@ async function pair(proxy: Script, hosted: Script) {
   return shared
 }
 
+test('a status that is none: 502, whoever gives it to whatever', async () => {
+  const router = await between(answer(600), answer(600))
+  for (const [method, path] of [
+    ['GET', '/v2/a/manifests/1'],
+    ['GET', '/v2/a/tags/list'],
+    ['PUT', '/v2/a/manifests/1'],
+  ] as const) {
+    const { status, json } = await send(router.url, method, path)
+    assert.deepEqual([status, json().errors[0].code], [502, 'UNAVAILABLE'], `${method} ${path}`)
+  }
+  await router.close()
+})
+
 test('an answer that trickles comes whole, however slowly', async () => {
   const trickle: Script = (_, response) => {
     response.writeHead(200, { 'Content-Length': 20 })

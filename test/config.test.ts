@@ -64,6 +64,7 @@ test('the address of the proxy may have a path, which stands before every name t
     ['harbor.example/docker-hub', 'http://harbor.example', '/docker-hub'],
     ['https://cache.example/a/b.c/', 'https://cache.example', '/a/b.c'],
     ['https://cache.example/', 'https://cache.example', ''],
+    ['https://cache.example/v2-cache', 'https://cache.example', '/v2-cache'],
   ] as const) {
     const { proxy, proxyPath } = read({ PROXY_HOSTNAME: address })
     assert.deepEqual([proxy.origin, proxyPath], [origin, path])

@@ -138,6 +138,7 @@ test('?ns= of a public registry: the proxy alone is asked, whatever is read; not
   const [claimed, neither] = await ns('GET', 'kanarie/app/manifests/1.0')
   assert.deepEqual([claimed.status, why(claimed), neither], [404, 'HOSTED_NAMES claims this name', ''])
   assert.equal((await ns('GET', ''))[1], 'proxy hosted', '/v2/ is about this router')
+  assert.equal((await ns('GET', '_catalog'))[1], 'hosted', 'and so is the catalog')
   await router.close()
 })
 
