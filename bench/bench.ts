@@ -432,7 +432,7 @@ await part('log', 'What the access log costs', async () => {
     }
     for (const [what, pairs] of seen) {
       const cpu = (level: string) => median(pairs.map((pair) => pair[level] as number))
-      const more = cpu('info') / cpu('warn') - 1
+      const more = median(pairs.map(({ info = 0, warn = 1 }) => info / warn)) - 1
       got.set(`${way} ${what}`, more)
       lines.push([what, way, short(cpu('info')), short(cpu('warn')), `${Math.round(more * 100)} %`])
     }
