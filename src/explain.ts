@@ -57,7 +57,7 @@ export function createExplain(config: Config, ask: Record<UpstreamName, Ask>, me
     const { response, by, answers } = await relay(lookup, { matched, query }, connection)
     const others = plan.order.filter((upstream) => !answers.some((one) => one.upstream === upstream))
     const more = others.map((upstream) => {
-      const headers = requestHeaders(upstream, fields, config, connection)
+      const headers = requestHeaders(upstream, lookup, config, connection)
       const target = matched.path + query
       return ask[upstream]({ method: 'GET', target, headers, abort: leaving(request.signal), readError: true })
     })

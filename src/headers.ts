@@ -1,4 +1,5 @@
 /** Which header fields cross, in both directions, and as what: the trust rules. */
+import { HTTPException } from 'hono/http-exception'
 import { match, type UpstreamName } from '../routing.ts'
 import type { Config } from './config.ts'
 import type { Connection, Fetch, Fields } from './runtime.ts'
@@ -14,6 +15,13 @@ const replaced =
   /^(forwarded|x-forwarded-(?!for$).*|x-real-ip|host|expect|content-length|accept-encoding|x-request-id)$/
 /** What says who the client is. */
 const secret = /^(authorization|cookie)$/
+/**
+ * What else a read brings: what its answer may depend on, who asks, and its trace. Others may be given the same answer, so no
+ * more of one client's fields may decide it.
+ */
+const ofReads = /^(accept|range|if-.*|user-agent|x-forwarded-for|traceparent|tracestate|baggage)$/
+/** Characters of those together: nginx before a registry takes no field of more than 8 KiB. */
+const mostOfReads = 8000
 
 /** Names of fields that the connection claims for itself, in lower case (RFC 9110, section 7.6.1). */
 function namedIn(headers: Pick<Headers, 'get'>): string[] | undefined {
@@ -42,14 +50,28 @@ export function hasSessions(upstream: UpstreamName, { passLogin }: Pick<Config, 
   return upstream === 'hosted' && passLogin
 }
 
-/** The fields an upstream gets. The client's login and cookies are for its own session; all addresses are ours to tell. */
-export function requestHeaders(upstream: UpstreamName, from: Headers, config: Config, client: Connection): Fields {
+/**
+ * The fields an upstream gets. The client's login and cookies are for its own session; all addresses are ours to tell.
+ * Throws a 431 where they are too long.
+ */
+export function requestHeaders(
+  upstream: UpstreamName,
+  { method, headers }: Pick<Request, 'method' | 'headers'>,
+  config: Config,
+  client: Connection,
+): Fields {
   const { aggregate } = config
   const keepsSecrets = hasSessions(upstream, config)
+  const reads = upstream === 'proxy' || method === 'GET' || method === 'HEAD'
   const fields: Fields = {}
-  endToEnd(from, (value, name) => {
-    if (!replaced.test(name) && (keepsSecrets || !secret.test(name))) fields[name] = value
+  let size = 0
+  endToEnd(headers, (value, name) => {
+    const isOfReads = ofReads.test(name)
+    if (secret.test(name) ? !keepsSecrets : reads ? !isOfReads : replaced.test(name)) return
+    fields[name] = value
+    if (isOfReads) size += value.length
   })
+  if (size > mostOfReads) throw new HTTPException(431, { message: `more than ${mostOfReads} bytes of header fields` })
   // A body that is decoded on the way has another length, and on one runtime ends short in silence.
   fields['accept-encoding'] = 'identity'
   fields['x-forwarded-host'] = aggregate.host

@@ -36,6 +36,7 @@ export interface Target {
   query: string
 }
 
+const ofPings = /^(authorization|cookie|accept-encoding|x-forwarded-(host|proto)|x-request-id)$/
 const v2: Target = { matched: match('GET', '/v2/') as Match, query: '' }
 
 export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memory: Memory, copy: Copier): Relay {
@@ -61,7 +62,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
 
   /** What an upstream is asked on behalf of a client. */
   function question(to: UpstreamName, request: Request, { matched, query }: Target, connection: Connection) {
-    const headers = requestHeaders(to, request.headers, config, connection)
+    const headers = requestHeaders(to, request, config, connection)
     return { method: request.method, target: matched.path + query, headers }
   }
 
@@ -211,7 +212,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
   function ping(to: UpstreamName, request: Request, connection: Connection): Promise<Answer> {
     const asked = { ...question(to, request, v2, connection), method: 'GET', readError: true, always: true }
     // Its answer is for all who ask.
-    for (const field of ['user-agent', ...conditions]) delete asked.headers[field]
+    for (const field of Object.keys(asked.headers)) if (!ofPings.test(field)) delete asked.headers[field]
     const reading = readingOf(request, v2.matched, '', config.passLogin)
     return memory.ping(to, reading, (abort) => ask[to]({ ...asked, abort }))
   }

@@ -1,5 +1,6 @@
 /** The whole service as one Hono app: observe -> match -> access -> relay. Importing this starts nothing. */
 import { type Context, Hono } from 'hono'
+import { HTTPException } from 'hono/http-exception'
 import { type Match, match, type UpstreamName } from '../routing.ts'
 import { createAccess, type Right, rightOf, tokenOf } from './access.ts'
 import type { Config } from './config.ts'
@@ -217,8 +218,12 @@ export function createService(config: Config, { now, log, version, runtime, ...d
   })
 
   app.onError((error, c) => {
+    const { method } = c.req.raw
+    if (error instanceof HTTPException) {
+      return asRegistry(ociError(method, error.status, { code: 'UNSUPPORTED', message: error.message }), c.req.raw)
+    }
     log('error', 'internal error', { cause: error.message, stack: error.stack })
-    return asRegistry(ociError(c.req.raw.method, 500, { code: 'UNKNOWN', message: 'internal error' }), c.req.raw)
+    return asRegistry(ociError(method, 500, { code: 'UNKNOWN', message: 'internal error' }), c.req.raw)
   })
 
   /** Refuses who may not know what this router knows: where the login is hosted's, hosted is asked. */

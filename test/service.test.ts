@@ -386,6 +386,42 @@ test('hop-by-hop fields stop here, those named by Connection included; end-to-en
   }
 })
 
+test('a read has fields that its answer may depend on, and no others: it may be for others too', async () => {
+  const more = {
+    'X-Api-Key': 'canary',
+    'Cache-Control': 'no-store',
+    'X-Odd': 'x'.repeat(9000),
+    traceparent: '00-1-2-01',
+  }
+  const { ask, sent } = between(status(404), status(404))
+  for (const path of ['/v2/', byTag, blob]) await ask(path, { headers: { ...more, Accept: 'text/plain' } })
+  assert.equal(sent.length, 6)
+  for (const { url, headers } of sent) {
+    for (const name of ['X-Api-Key', 'Cache-Control', 'X-Odd']) assert.equal(headers.get(name), null, name)
+    const isPing = url.endsWith('/v2/')
+    assert.equal(headers.get('Accept'), isPing ? null : 'text/plain')
+    assert.equal(headers.get('traceparent'), isPing ? null : '00-1-2-01')
+  }
+  sent.splice(0)
+  await ask(byTag, { method: 'PUT', headers: { ...more }, body: 'x' })
+  assert.deepEqual(
+    sent.map(({ to, headers }) => [to, headers.get('X-Api-Key')]),
+    [['hosted', 'canary']],
+  )
+})
+
+test('fields that a registry might refuse are refused before: 431, nobody is asked, and others hear nothing of it', async () => {
+  const found = status(200)
+  const { ask, sent } = between(found, found)
+  const headers = { Accept: `text/plain, ${'x'.repeat(8000)}` }
+  for (const path of ['/v2/', byTag, blob, '/explain?image=team/app']) {
+    const { status, error } = await ask(path, { headers })
+    assert.deepEqual([status, error?.code], [431, 'UNSUPPORTED'], path)
+  }
+  assert.deepEqual(sent, [])
+  for (const path of ['/v2/', byTag]) assert.equal((await ask(path)).status, 200)
+})
+
 test("the proxy's challenges and cookies never reach a client", async () => {
   const fields = { 'WWW-Authenticate': 'Bearer realm="https://hub"', 'Set-Cookie': 'a=b' }
   for (const code of [200, 401, 403]) {
