@@ -1,4 +1,5 @@
 /** OCI error bodies: writing our own, and reading those of the registries. */
+import type { Denial } from './names.ts'
 
 /** What an upstream said in `errors[0]` of its body (OCI distribution-spec 1.1, "Error Codes"). */
 export interface OciError {
@@ -9,6 +10,8 @@ export interface OciError {
 
 /** Longest error body that is read; anything beyond it is not looked at. */
 const maxErrorBody = 64 * 1024
+/** Seconds that the body of an error may take, whose deadline was for its head. */
+export const errorPatience = 15
 
 /** An answer of this router's own: status, OCI error body, and further fields. A HEAD gets the same without the body. */
 export function ociError(method: string, status: number, error: OciError, fields?: Record<string, string>): Response {
@@ -18,14 +21,23 @@ export function ociError(method: string, status: number, error: OciError, fields
   return new Response(method === 'HEAD' ? null : body, { status, headers })
 }
 
-/** Reads an error answer's body and frees its connection; undefined where it is not an OCI error. */
-export async function readOciError(response: Pick<Response, 'body'>): Promise<OciError | undefined> {
-  return firstError(json(await readText(response, maxErrorBody)))
+/** The answer to a request that reaches nobody. */
+export function refusalOf(method: string, { refused, code, message, allow }: Denial): Response {
+  return ociError(method, refused, { code, message }, allow ? { Allow: allow } : {})
 }
 
-/** A body as text; undefined where it is longer than `most` bytes or breaks. Its connection is free afterwards. */
-export async function readText(response: Pick<Response, 'body'>, most: number): Promise<string | undefined> {
-  const bytes = await readBytes(response, most)
+/** Reads an error answer's body and frees its connection; undefined where it is not an OCI error. */
+export async function readOciError(response: Pick<Response, 'body'>): Promise<OciError | undefined> {
+  return firstError(json(await readText(response, maxErrorBody, errorPatience)))
+}
+
+/** A body as text; undefined where it has more than `most` bytes, takes more than `seconds`, or breaks. Its connection is free then. */
+export async function readText(
+  response: Pick<Response, 'body'>,
+  most: number,
+  seconds?: number,
+): Promise<string | undefined> {
+  const bytes = await readBytes(response, most, seconds)
   return bytes && new TextDecoder().decode(bytes)
 }
 
@@ -33,14 +45,21 @@ export async function readText(response: Pick<Response, 'body'>, most: number): 
 export async function readBytes(
   { body }: Pick<Response, 'body'>,
   most: number,
+  seconds?: number,
 ): Promise<Uint8Array<ArrayBuffer> | undefined> {
   if (!body) return new Uint8Array()
   const reader: ReadableStreamDefaultReader<Uint8Array> = body.getReader()
   const chunks: Uint8Array[] = []
-  let size = 0
+  let [size, late] = [0, false]
+  const tooLate = () => {
+    late = true
+    reader.cancel().catch(() => {})
+  }
+  const timer = seconds === undefined ? undefined : setTimeout(tooLate, seconds * 1000)
   try {
     for (;;) {
       const { done, value } = await reader.read()
+      if (late) break
       if (done) return new Uint8Array(Buffer.concat(chunks))
       size += value.byteLength
       if (size > most) break
@@ -48,6 +67,8 @@ export async function readBytes(
     }
   } catch {
     // Cut short: what came of it says nothing.
+  } finally {
+    clearTimeout(timer)
   }
   reader.cancel().catch(() => {})
   return undefined

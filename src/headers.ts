@@ -22,6 +22,8 @@ const secret = /^(authorization|cookie)$/
 const ofReads = /^(accept|range|if-.*|user-agent|x-forwarded-for|traceparent|tracestate|baggage)$/
 /** Characters of those together: nginx before a registry takes no field of more than 8 KiB. */
 const mostOfReads = 8000
+/** What a ping has, whose answer is for all who have the same login. */
+export const ofPings = /^(authorization|cookie|accept-encoding|x-forwarded-(host|proto)|x-request-id)$/
 
 /** Names of fields that the connection claims for itself, in lower case (RFC 9110, section 7.6.1). */
 function namedIn(headers: Pick<Headers, 'get'>): string[] | undefined {
@@ -110,6 +112,8 @@ export function responseHeaders(
   endToEnd(from, (value, name) => {
     if (name === 'www-authenticate' && upstream === 'proxy') return
     if (name === 'set-cookie' && !keepsCookies) return
+    // What has no body must not tell of one (RFC 9110, section 8.6).
+    if (name === 'content-length' && (status === 204 || status === 205)) return
     if (name === 'www-authenticate') fields.push([name, bearerFirst(value)])
     else if (name === 'location' && ownLocation) fields.push([name, ownPath(value)])
     else if (name === 'link')

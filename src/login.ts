@@ -166,11 +166,11 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
       url.searchParams.delete('scope')
       const alone = await ask()
       readOciError(alone)
-      if (alone.status === 400 || alone.status === 401) throw refuse('the realm refuses its login', tried)
+      if (alone.status === 401) throw refuse('the realm refuses its login', tried)
     }
     if (status === 400 || status === 401 || status === 403) throw new RealmAnswer(401)
     if (status === 429) throw new RealmAnswer(429, response.headers.get('Retry-After'))
-    const token = said?.token ?? said?.access_token
+    const token = said?.token || said?.access_token
     if (status !== 200 || typeof token !== 'string') throw new Error(`the realm says ${status}`)
     const life = Math.max(Number(said?.expires_in) || shortestLife, shortestLife)
     granted.set(repository, `Bearer ${token}`, { ttl: life * 900 })

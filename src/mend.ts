@@ -2,7 +2,7 @@
 import { type Match, match, type UpstreamName } from '../routing.ts'
 import type { Config } from './config.ts'
 import { type AskFor, type Copier, letGo, sessionOf, sourceOf } from './copy.ts'
-import { json, readBytes, readOciError } from './errors.ts'
+import { errorPatience, json, readBytes, readOciError } from './errors.ts'
 import type { Memory } from './memory.ts'
 import { barred } from './names.ts'
 import type { Reply } from './runtime.ts'
@@ -61,7 +61,7 @@ export function createMends(config: Config, memory: Memory, copy: Copier): Reado
   /** A manifest that hosted refuses for what it lacks: what the proxy has of that in this name is copied. */
   async function complete({ matched: { name = '' }, ask, manifest }: Mending, refusal: Answer): Promise<Answer[]> {
     if (![400, 404].includes(refusal.status) || !refusal.response || !manifest || barred(config, name)) return []
-    const said = await readBytes(refusal.response, longestError)
+    const said = await readBytes(refusal.response, longestError, errorPatience)
     if (!said) return [{ ...refusal, verdict: 'failed', status: 502, reason: 'no answer', response: undefined }]
     refusal.content = said
     if (!/"(MANIFEST_)?BLOB_UNKNOWN"/.test(new TextDecoder().decode(said))) return []

@@ -104,7 +104,8 @@ async function send(
     // Of what is at hand whole, little is left here; so Bun's counting, which `pour` avoids, does no harm.
     if (outgoing.writableLength > 0) outgoing.setTimeout(patience, () => outgoing.destroy())
   } catch {
-    // Half an answer must not look whole.
+    // Half an answer must not look whole; without a length, to HTTP/1.0 it would by a plain end (RFC 9112, section 8).
+    if (outgoing.req.httpVersion === '1.0' && !headers.has('Content-Length')) outgoing.socket?.resetAndDestroy()
     outgoing.destroy()
   }
 }

@@ -2,13 +2,13 @@
 import { type Entity, type Match, match, type UpstreamName } from '../routing.ts'
 import type { Config } from './config.ts'
 import type { AskFor, Copier } from './copy.ts'
-import { type OciError, ociError } from './errors.ts'
-import { bearerFirst, hasBody, requestHeaders, responseHeaders } from './headers.ts'
+import { type OciError, ociError, readBytes, refusalOf } from './errors.ts'
+import { bearerFirst, hasBody, ofPings, requestHeaders, responseHeaders } from './headers.ts'
 import { conditions, type Kept, type Memory, readingOf } from './memory.ts'
 import { createMends, isMount, longestManifest } from './mend.ts'
 import { type Plan, planOf } from './names.ts'
 import { indexType, joined, longestPage, readList, referrersTag } from './referrers.ts'
-import type { Body, Connection, Fields, Reply } from './runtime.ts'
+import type { Body, Connection, Reply } from './runtime.ts'
 import { type Answer, type Ask, clientLeft, discard, leaving, left, type Question } from './upstream.ts'
 
 /** What came of one request, as the client, the log and the metrics need it. */
@@ -36,24 +36,21 @@ export interface Target {
   query: string
 }
 
-const ofPings = /^(authorization|cookie|accept-encoding|x-forwarded-(host|proto)|x-request-id)$/
+/** Bytes of manifests held at once; a further one streams, and is not mended: whoever puts it may be a stranger still. */
+const mostHeld = 32 * 1024 * 1024
 const v2: Target = { matched: match('GET', '/v2/') as Match, query: '' }
 
 export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memory: Memory, copy: Copier): Relay {
   const mends = createMends(config, memory, copy)
+  /** Bytes of the manifests that are being put. */
+  let held = 0
   return Object.assign(carryOut, { ping })
 
   async function carryOut(request: Request, target: Target, connection: Connection): Promise<Outcome> {
     const { entity } = target.matched.route
     if (entity === 'base') return base(request, connection)
     const plan = planOf(config, request.method, target.matched, target.query)
-    if ('refused' in plan) {
-      const { refused, code, message, allow } = plan
-      return {
-        response: ociError(request.method, refused, { code, message }, allow ? { Allow: allow } : {}),
-        answers: [],
-      }
-    }
+    if ('refused' in plan) return { response: refusalOf(request.method, plan), answers: [] }
     if (entity === 'referrers' && plan.order.length > 1) return referrers(request, target, connection)
     // What a row asks of hosted alone passes as it came; all else is looked up, and hosted's name has its 404 explained.
     if (plan.order[0] === 'hosted' && plan.order.length === 1 && !plan.unasked) return pass(request, target, connection)
@@ -68,6 +65,15 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
 
   /** What hosted alone is asked: its answer passes as it came, whatever its verdict, unless the proxy can mend it. */
   async function pass(request: Request, target: Target, connection: Connection): Promise<Outcome> {
+    const size = Number(request.headers.get('Content-Length') ?? Number.NaN)
+    const isHeld = target.matched.route.entity === 'manifest' && size <= longestManifest && held + size <= mostHeld
+    if (isHeld) held += size
+    return passOn(request, target, connection, isHeld).finally(() => {
+      if (isHeld) held -= size
+    })
+  }
+
+  async function passOn(request: Request, target: Target, connection: Connection, isHeld: boolean): Promise<Outcome> {
     const { method } = request
     const { name, route } = target.matched
     const body = hasBody(request) ? (connection.upload ?? request.body) : null
@@ -75,16 +81,12 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     // The request's own stream, never a wrapper: on Deno that would lose the length, and four fifths of the speed.
     const sent: Partial<Question> = { body, bodyRead: connection.bodyRead, namesAnother: isMount(target) }
     let manifest: Uint8Array<ArrayBuffer> | undefined
-    if (body && route.entity === 'manifest' && Number(length ?? Number.NaN) <= longestManifest) {
+    if (body && isHeld) {
       // Whole, so that it can be sent once more when what it lacks is there.
-      manifest = await new Response(body).arrayBuffer().then(
-        (bytes) => new Uint8Array(bytes),
-        () => undefined,
-      )
+      manifest = await readBytes({ body }, longestManifest)
       if (!manifest) return { response: new Response(null, { status: 499 }), answers: [left('hosted')] }
       sent.body = manifest
     }
-    const fields: Fields = body && length !== null ? { 'content-length': length } : {}
     const askFor =
       (to: UpstreamName): AskFor =>
       (asked, fields = {}) => {
@@ -93,7 +95,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
         return ask[to]({ ...usual, abort: leaving(request.signal), ...asked })
       }
     const mending = { ...target, ask: { proxy: askFor('proxy'), hosted: askFor('hosted') }, manifest }
-    const answer = await mending.ask.hosted(sent, fields)
+    const answer = await mending.ask.hosted(sent, body && length !== null ? { 'content-length': length } : {})
     const mended = answer.response ? ((await mends[`${method} ${route.entity}`]?.(mending, answer)) ?? []) : []
     const answers = [answer, ...mended]
     const last = answers.at(-1) as Answer
@@ -123,6 +125,8 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
         ask[upstream]({ ...asked, abort, whole: true, aside: !decides(upstream) }),
       )
     }
+    // Of a list that one registry began, no page may come from another because that one fails.
+    const isFurtherPage = matched.route.entity === 'tags' && new URLSearchParams(query).has('last')
     const inTurn = memory.first(reading) === order[1] ? [...order].reverse() : order
     const answers: Answer[] = []
     const won = (answer: Answer): Outcome => {
@@ -135,7 +139,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
       memory.learn(reading, answer)
       answers.push(answer)
       if (answer.verdict === 'found') return won(answer)
-      if ((isUnsure(answer) && decides(upstream)) || clientLeft(answer)) break
+      if ((isUnsure(answer) && (decides(upstream) || isFurtherPage)) || clientLeft(answer)) break
     }
     // Nobody else has it, so the one that failed lately is worth the wait after all.
     for (const [i, { later }] of answers.entries()) {

@@ -75,7 +75,10 @@ interface Globals {
     internal: symbol
   }
 }
-type DenoHandler = (request: Request, info: { remoteAddr: { hostname?: string }; completed: Promise<void> }) => unknown
+type DenoHandler = (
+  request: Request,
+  info: { remoteAddr: { hostname?: string }; completed: Promise<void> },
+) => Promise<Response>
 /** What Deno.serve() itself is made of. */
 interface Internal {
   serveHttpOnConnection?: (
@@ -99,6 +102,10 @@ export async function detectRuntime(ca: string[]): Promise<Runtime> {
 
 /** A client that leaves an upload shows on Deno in the body alone, not in the request's signal. */
 function denoFetch(deno: DenoGlobal, ca: string[]): Fetch {
+  // Deno would send all of it, logins included, by way of these; the addresses are the configuration's to say.
+  for (const name of ['HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY', 'http_proxy', 'https_proxy', 'all_proxy']) {
+    delete process.env[name]
+  }
   // Over HTTP/2 all transfers would share one connection, and wait for the slowest client.
   const options = { caCerts: ca, http2: false }
   const kept = deno.createHttpClient(options)
@@ -118,7 +125,7 @@ function listenOnDeno(deno: DenoGlobal): Listen {
     let uploads = 0
     let stopping = false
     let noUpload = () => {}
-    const answer: DenoHandler = (request, { remoteAddr, completed }) => {
+    const answer: DenoHandler = async (request, { remoteAddr, completed }) => {
       const sent = completed.then(
         () => true,
         () => false,
@@ -134,11 +141,16 @@ function listenOnDeno(deno: DenoGlobal): Listen {
           if (uploads === 0) noUpload()
         })
       }
-      // In HTTP/2, which has no Host, Deno takes an upload that its client cancels for a whole one.
-      if (request.body && !request.headers.has('Host') && !request.headers.has('Content-Length')) {
+      // In HTTP/2, where alone a body needs neither, Deno takes an upload that its client cancels for a whole one.
+      const isFramed = request.headers.has('Transfer-Encoding') || request.headers.has('Content-Length')
+      if (request.body && !isFramed && (await request.body.getReader().read()).value?.byteLength) {
         return ociError(request.method, 411, { code: 'UNSUPPORTED', message: 'HTTP/2 needs a Content-Length here' })
       }
-      return handler(request, { address: remoteAddr.hostname?.replace(/^::ffff:/, ''), sent })
+      const response = await handler(request, { address: remoteAddr.hostname?.replace(/^::ffff:/, ''), sent })
+      if (request.method !== 'HEAD' || response.headers.has('Content-Length')) return response
+      // Of no body at all Deno would say that its length is 0.
+      const { status, headers } = response
+      return new Response(new ReadableStream({ start: (body) => body.close() }), { status, headers })
     }
     const server = tls ? listenWithTls(deno, answer, port, host, tls) : listenInClear(deno, answer, port, host)
     const stop = async () => {

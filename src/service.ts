@@ -5,7 +5,7 @@ import { type Match, match, type UpstreamName } from '../routing.ts'
 import { createAccess, type Right, rightOf, tokenOf } from './access.ts'
 import type { Config } from './config.ts'
 import { createCopier } from './copy.ts'
-import { ociError } from './errors.ts'
+import { ociError, refusalOf } from './errors.ts'
 import { createExplain, type Explain } from './explain.ts'
 import { hasBody, signed } from './headers.ts'
 import type { Log } from './log.ts'
@@ -183,9 +183,7 @@ export function createService(config: Config, { now, log, version, runtime, ...d
     if (refusal) return refusal
     const { image = '', ns = null } = c.req.query()
     const explanation = await explain(image, ns, c.req.raw, c.env)
-    if (!('refused' in explanation)) return c.json(explanation)
-    const { refused, code, message } = explanation
-    return ociError('GET', refused, { code, message })
+    return 'refused' in explanation ? refusalOf('GET', explanation) : c.json(explanation)
   })
 
   if (config.anonymousPull) {
@@ -202,10 +200,7 @@ export function createService(config: Config, { now, log, version, runtime, ...d
     const { method } = c.req.raw
     if (path === '/v2') return c.redirect(`/v2/${query}`, 301)
     const matched = match(method, path)
-    if ('refused' in matched) {
-      const { refused, code, message, allow } = matched
-      return asRegistry(ociError(method, refused, { code, message }, allow ? { Allow: allow } : {}), c.req.raw)
-    }
+    if ('refused' in matched) return asRegistry(refusalOf(method, matched), c.req.raw)
     c.set('matched', matched)
     c.set('entity', matched.route.entity)
     const { user, refusal } = await access(c.req.raw, rightOf(method, matched), c.env.address ?? '')

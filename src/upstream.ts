@@ -138,7 +138,7 @@ export function createUpstream(options: UpstreamOptions): Ask {
       return noAnswer(error)
     }
     const { status } = response
-    if (status > 599) {
+    if (status < 200 || status > 599) {
       readOciError(response)
       return answered(failed(502, 'no answer'), `status ${status}`)
     }
@@ -205,9 +205,10 @@ export function left(upstream: UpstreamName): Answer {
 }
 
 /** A manifest is a few KB; whatever is more than this is not held in memory, and so streams. */
-function isSmall({ headers }: Reply): boolean {
+function isSmall({ status, headers }: Reply): boolean {
   const length = headers.get('Content-Length')
-  return length !== null && Number(length) <= smallBody
+  // That of a 304 is of the body it does not have (RFC 9110, section 8.6).
+  return status !== 304 && length !== null && Number(length) <= smallBody
 }
 const smallBody = 1024 * 1024
 

@@ -74,6 +74,51 @@ test('a status that is none: 502, whoever gives it to whatever', async () => {
   await router.close()
 })
 
+test('a 304 may tell the length of what it does not send', async () => {
+  const unchanged = answer(304, { 'Content-Length': 76, ETag: '"x"' })
+  const router = await between(answer(404), unchanged)
+  for (let i = 0; i < 4; i++) {
+    const { status } = await send(router.url, 'GET', '/v2/a/manifests/1', { headers: { 'If-None-Match': '"x"' } })
+    assert.equal(status, 304)
+  }
+  router.now.hosted = answer(200)
+  assert.equal((await send(router.url, 'GET', '/v2/a/manifests/1')).status, 200)
+  await router.close()
+})
+
+test('a 205 with a length is none that a client would wait for', async () => {
+  const router = await between(answer(404), (_, response) => response.writeHead(205, { 'Content-Length': 2 }).end('{}'))
+  const { status, headers } = await send(router.url, 'GET', '/v2/_catalog')
+  assert.deepEqual([status, headers['content-length'] ?? '0'], [205, '0'])
+  await router.close()
+})
+
+test('a HEAD that is answered without a length has none: it is not one of 0', async () => {
+  const router = await between(answer(404), (_, response) =>
+    response.writeHead(200, { 'Transfer-Encoding': 'chunked' }).end(),
+  )
+  const { status, headers } = await send(router.url, 'HEAD', '/v2/a/manifests/1')
+  assert.deepEqual([status, headers['content-length']], [200, undefined])
+  await router.close()
+})
+
+test('manifests that are put are held up to 32 MiB at a time; a further one streams', async () => {
+  const { url, hosted, close } = await between(answer(404), answer(401))
+  const put = (bytes: number) => {
+    const request = open(url, 'PUT', '/v2/a/manifests/1', { 'Content-Length': bytes })
+    request.on('error', () => {}).write('{')
+    return request
+  }
+  const held = Array.from({ length: 8 }, () => put(4 * 1024 * 1024))
+  await until('all to be under way', async () => (await inFlight(url)) === 8)
+  assert.equal(hosted.requests.length, 0)
+  const further = put(100)
+  await until('hosted to be asked', () => hosted.requests[0]?.bytes === 1)
+  for (const request of [...held, further]) request.destroy()
+  await until('all to be over', async () => (await inFlight(url)) === 0)
+  await close()
+})
+
 test('an answer that trickles comes whole, however slowly', async () => {
   const trickle: Script = (_, response) => {
     response.writeHead(200, { 'Content-Length': 20 })
@@ -110,6 +155,22 @@ test('an upload with pauses longer than every read timeout arrives whole; the re
 })
 
 if (way !== 'deno') {
+  test('to HTTP/1.0, which knows no chunks, half an answer without a length ends in a reset', async () => {
+    const breaks: Script = (_, response) => {
+      response.writeHead(200, { 'Transfer-Encoding': 'chunked' })
+      response.write('hello', () => response.destroy())
+    }
+    const { url, close } = await between(answer(404), breaks)
+    const { hostname, port } = new URL(url)
+    const ended = await new Promise((resolve) => {
+      const socket = connect(Number(port), hostname, () => socket.write(`GET ${blob} HTTP/1.0\r\n\r\n`))
+      socket.resume().once('end', () => resolve('end'))
+      socket.once('error', ({ code }: NodeJS.ErrnoException) => resolve(code))
+    })
+    assert.equal(ended, 'ECONNRESET')
+    await close()
+  })
+
   test('IDLE_TIMEOUT ends a pull on which nothing moves, whoever stopped', async () => {
     const stalls: Script = (_, response) => {
       response.writeHead(200, { 'Content-Length': 100 })

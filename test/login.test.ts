@@ -241,7 +241,9 @@ function wantsTokens(granted: (scope: string) => string | [status: number, heade
     if (pathname === '/token') {
       const scope = searchParams.getAll('scope').join(' ')
       const said = granted(scope)
-      if (typeof said === 'string') return answer(200, {}, JSON.stringify({ token: said }))(request, response, recorded)
+      // As Go writes what it does not use.
+      if (typeof said === 'string')
+        return answer(200, {}, JSON.stringify({ token: '', access_token: said }))(request, response, recorded)
       return answer(said[0], { ...said[1] })(request, response, recorded)
     }
     const [, name = ''] = /^\/v2\/(.+)\/(?:manifests|blobs)\//.exec(pathname) ?? []
@@ -361,7 +363,9 @@ test('a realm that refuses one name, with 400 or 401, refuses no other', async (
     [400, routersOwn('PROXY')],
     [401, routersOwn('PROXY')],
   ] as const) {
-    const registry = wantsTokens((scope) => (scope.includes('odd') ? [status] : 'open'), answer(200))
+    // A realm may want a scope; what it says without one is about the login only where it is 401.
+    const refuses = (scope: string) => scope.includes('odd') || (status === 400 && scope === '')
+    const registry = wantsTokens((scope) => (refuses(scope) ? [status] : 'open'), answer(200))
     const router = await between(registry, answer(404), login)
     const statusOf = async (name: string) => (await send(router.url, 'GET', `/v2/${name}/manifests/1`)).status
     assert.deepEqual([await statusOf('odd/app'), await statusOf('library/app')], [404, 200], `${status}`)

@@ -12,7 +12,7 @@ import { noise, pathOf, send } from './parts/client.ts'
 import { newLoad, pullOnce, pushOnce } from './parts/load.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
 import { type Router, root, startRouter, type Way, ways } from './parts/router.ts'
-import { answer } from './parts/scripted.ts'
+import { answer, scripted } from './parts/scripted.ts'
 
 const way = (process.env.WAY ?? 'node') as Way
 const mebibyte = 1024 * 1024
@@ -184,6 +184,21 @@ test('a port that is taken: exit code 1 and one line', async () => {
     [lines.length, lines[0]?.startsWith(`combined-registry: cannot listen on 127.0.0.1:${port}: `)],
     [1, true],
   )
+})
+
+test('HTTP_PROXY and its like are not looked at: nothing goes to addresses that the configuration does not have', async () => {
+  const stranger = await scripted(answer(503))
+  const names = ['HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY'].flatMap((name) => [name, name.toLowerCase()])
+  const proxies = Object.fromEntries(names.map((name) => [name, `http://${stranger.host}`]))
+  const { url, router, close } = await between(answer(404), answer(200), proxies)
+  const headers = { Authorization: 'Basic canary' }
+  assert.equal((await send(url, 'GET', '/v2/a/manifests/1', { headers })).status, 200)
+  const hosts = { AGGREGATE_HOSTNAME: 'a', HOSTED_HOSTNAME: 'b', PROXY_HOSTNAME: 'c', HOST: '127.0.0.1' }
+  const [, PORT = ''] = router.host.split(':')
+  assert.equal((await started({ ...hosts, ...proxies, PORT }, '--healthcheck'))[0], 0)
+  assert.deepEqual(stranger.requests, [])
+  await close()
+  await stranger.close()
 })
 
 test('--help, --version and --healthcheck', async () => {

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { hashSync } from 'bcryptjs'
 import { type Config, readConfig } from '../src/config.ts'
+import { readBytes } from '../src/errors.ts'
 import { createLog, type Log } from '../src/log.ts'
 import { createPasswords } from '../src/passwords.ts'
 import type { Connection, Fetch } from '../src/runtime.ts'
@@ -482,6 +483,26 @@ test('a path in PROXY_HOSTNAME stands before every name asked of the proxy, and 
     ])
     assert.equal(sent.find(({ to }) => to === 'hosted')?.url, 'http://hosted:1/v2/')
   }
+})
+
+test('TAGS=lookup: a further page of tags is no other list because a registry fails', async () => {
+  const page = '/v2/team/app/tags/list?n=2&last=b'
+  for (const [code, wanted] of [
+    [503, 502],
+    [429, 429],
+  ] as const) {
+    const { ask, asked } = between(status(code), status(200), { TAGS: 'lookup' })
+    assert.equal((await ask(page)).status, wanted)
+    assert.deepEqual(asked(), ['GET proxy'])
+  }
+  assert.equal((await between(status(404), status(200), { TAGS: 'lookup' }).ask(page)).status, 200)
+})
+
+test('the body of an error is not waited for without end, and is let go', async () => {
+  let cancels = 0
+  const body = new ReadableStream<Uint8Array>({ cancel: () => void cancels++ })
+  assert.equal(await readBytes({ body }, 100, 0.05), undefined)
+  assert.equal(cancels, 1)
 })
 
 test('a Link whose path is of the route table goes out as that path', async () => {

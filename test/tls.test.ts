@@ -215,9 +215,11 @@ if (way === 'deno') {
       request.on('error', () => {}).write('half')
       return request
     }
-    const unsized = ask({})
-    const status = await new Promise((resolve) => unsized.once('response', (fields) => resolve(fields[':status'])))
-    assert.deepEqual([status, upstream.requests.length], [411, 0])
+    for (const fields of [{}, { host: 'registry.example' }]) {
+      const unsized = ask(fields)
+      const status = await new Promise((resolve) => unsized.once('response', (fields) => resolve(fields[':status'])))
+      assert.deepEqual([status, upstream.requests.length], [411, 0])
+    }
     const sized = ask({ 'content-length': 8 })
     await until('hosted to have half', () => upstream.requests[0]?.bytes === 4)
     sized.close(http2.constants.NGHTTP2_CANCEL)
