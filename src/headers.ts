@@ -13,13 +13,17 @@ const hopByHop =
 /** What a client claims about its way here, and what belongs to this hop's own connection or body. */
 const replaced =
   /^(forwarded|x-forwarded-(?!for$).*|x-real-ip|host|expect|content-length|accept-encoding|x-request-id)$/
+/** Fields that make an answer depend on more (RFC 9110, sections 13 and 14). */
+export const conditions = ['range', 'if-match', 'if-none-match', 'if-modified-since', 'if-unmodified-since', 'if-range']
 /** What says who the client is. */
 const secret = /^(authorization|cookie)$/
 /**
  * What else a read brings: what its answer may depend on, who asks, and its trace. Others may be given the same answer, so no
  * more of one client's fields may decide it.
  */
-const ofReads = /^(accept|range|if-.*|user-agent|x-forwarded-for|traceparent|tracestate|baggage)$/
+const ofReads = new RegExp(
+  `^(accept|user-agent|x-forwarded-for|traceparent|tracestate|baggage|${conditions.join('|')})$`,
+)
 /** Characters of those together: nginx before a registry takes no field of more than 8 KiB. */
 const mostOfReads = 8000
 /** What a ping has, whose answer is for all who have the same login. */

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import type { Match, UpstreamName } from '../routing.ts'
 import type { Config } from './config.ts'
-import { hasSessions, passedOn, responseHeaders } from './headers.ts'
+import { conditions, hasSessions, passedOn, responseHeaders } from './headers.ts'
 import { type Answer, clientLeft, discard, leaving, left } from './upstream.ts'
 
 type Settings = Pick<Config, 'lookupTtl' | 'manifestMemory' | 'passLogin' | 'proxyPath'>
@@ -249,9 +249,6 @@ function isShareable(answer: Answer, config: Settings): boolean {
 function beginsSession({ upstream, response }: Answer, config: Settings): boolean {
   return hasSessions(upstream, config) && response?.headers.has('Set-Cookie') === true
 }
-
-/** Fields that make an answer depend on more (RFC 9110, sections 13 and 14). */
-export const conditions = ['range', 'if-match', 'if-none-match', 'if-modified-since', 'if-unmodified-since', 'if-range']
 
 /** `told`: whether upstreams are told the client's login; one this router has checked itself changes no answer. */
 export function readingOf(request: Request, matched: Match, query: string, told: boolean): Reading {
