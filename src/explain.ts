@@ -42,7 +42,7 @@ export function createExplain(config: Config, ask: Record<UpstreamName, Ask>, me
   return async (image, namespace, request, connection) => {
     const own = `${config.aggregate.host}/`
     const [, name = '', tag = 'latest', digest] =
-      /^(.+?)(?::([^/:@]+))?(?:@(.+))?$/.exec(image.startsWith(own) ? image.slice(own.length) : image) ?? []
+      /^([^@]+?)(?::([^/:@]+))?(?:@(.+))?$/.exec(image.startsWith(own) ? image.slice(own.length) : image) ?? []
     const query = namespace ? `?ns=${encodeURIComponent(namespace)}` : ''
     const matched = match('GET', `/v2/${name}/manifests/${digest ?? tag}`)
     if ('refused' in matched) return { ...matched, refused: 400, message: 'an image is NAME[:TAG] or NAME@DIGEST' }

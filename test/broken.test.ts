@@ -154,7 +154,8 @@ test('an upload with pauses longer than every read timeout arrives whole; the re
   await close()
 })
 
-if (way !== 'deno') {
+// Bun's reset is a plain end at times.
+if (way === 'node') {
   test('to HTTP/1.0, which knows no chunks, half an answer without a length ends in a reset', async () => {
     const breaks: Script = (_, response) => {
       response.writeHead(200, { 'Transfer-Encoding': 'chunked' })
@@ -170,7 +171,9 @@ if (way !== 'deno') {
     assert.equal(ended, 'ECONNRESET')
     await close()
   })
+}
 
+if (way !== 'deno') {
   test('IDLE_TIMEOUT ends a pull on which nothing moves, whoever stopped', async () => {
     const stalls: Script = (_, response) => {
       response.writeHead(200, { 'Content-Length': 100 })
