@@ -116,8 +116,6 @@ export function responseHeaders(
   endToEnd(from, (value, name) => {
     if (name === 'www-authenticate' && upstream === 'proxy') return
     if (name === 'set-cookie' && !keepsCookies) return
-    // What has no body must not tell of one (RFC 9110, section 8.6).
-    if (name === 'content-length' && (status === 204 || status === 205)) return
     if (name === 'www-authenticate') fields.push([name, bearerFirst(value)])
     else if (name === 'location' && ownLocation) fields.push([name, ownPath(value)])
     else if (name === 'link')
