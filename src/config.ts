@@ -48,7 +48,7 @@ const table = {
   ),
   hostedNames: row('HOSTED_NAMES', '', globs, 'globs of names only hosted may serve: acme/**,tools/*'),
   proxyNames: row('PROXY_NAMES', '**', globs, 'globs of names the proxy may be asked for'),
-  proxyNs: row('PROXY_NS', 'docker.io', list, 'registries whose ?ns= (containerd mirrors) the proxy answers for'),
+  proxyNs: row('PROXY_NS', 'docker.io', hosts, 'registries whose ?ns= (containerd mirrors) the proxy answers for'),
   tags: row(
     'TAGS',
     'hosted',
@@ -203,17 +203,17 @@ function redacted(text: string): string {
   return text.replace(/[^/]*@/, '…@')
 }
 
-function seconds(text: string): number {
+function seconds(text: string, zero?: string): number {
   const value = Number(text)
   // setTimeout takes at most 2^31 - 1 ms.
-  if (!/^\d+(\.\d+)?$/.test(text) || value === 0 || value > 2_000_000) {
-    throw new Error(`must be a number of seconds above 0, at most 2000000, not "${text}"`)
+  if (!/^\d+(\.\d+)?$/.test(text) || (value === 0 && !zero) || value > 2_000_000) {
+    throw new Error(`must be a number of seconds ${zero ?? 'above 0'}, at most 2000000, not "${text}"`)
   }
   return value
 }
 
 function secondsOrNever(text: string): number {
-  return /^0+(\.0+)?$/.test(text) ? 0 : seconds(text)
+  return seconds(text, '(0: never)')
 }
 
 function gibibytes(text: string): number {
@@ -241,6 +241,14 @@ function list(text: string): string[] {
     .split(',')
     .map((one) => one.trim())
     .filter(Boolean)
+}
+
+/** As clients write them in `?ns=`. */
+function hosts(text: string): string[] {
+  const hosts = list(text)
+  const wrong = hosts.find((one) => !/^[\w.-]+(:\d+)?$/.test(one))
+  if (wrong) throw new Error(`must be hosts, or host:port, like docker.io,ghcr.io, not "${redacted(wrong)}"`)
+  return hosts
 }
 
 /** Names as patterns: `*` is anything within a component, `**` anything. */

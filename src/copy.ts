@@ -25,12 +25,13 @@ export interface Copied {
   answers: Answer[]
 }
 
-export type Copier = (copy: Copy, ask: Record<UpstreamName, AskFor>) => Promise<Copied>
+/** `waitsItsTurn`: until nobody copies the same and there is room; else it is `unused` then. */
+export type Copier = (copy: Copy, ask: Record<UpstreamName, AskFor>, waitsItsTurn?: boolean) => Promise<Copied>
 
 /** `mounted`: stored while its client waited; `late`: stored after that. */
 export type CopyOutcome = 'mounted' | 'late' | 'failed'
 
-/** Copies at a time; a further one is the client's to upload. */
+/** Copies at a time. */
 const most = 8
 /** Seconds that a client waits for a copy, which goes on without it. */
 const patience = 20
@@ -60,26 +61,45 @@ export function letGo(session: string, hosted: AskFor): void {
 }
 
 /** `onCopy` is told what came of each copy, and its bytes. */
-export function createCopier(config: Config, onCopy: (outcome: CopyOutcome, bytes: number) => void): Copier {
+export function createCopier(config: Config, onCopy: (outcome: CopyOutcome, bytes: number) => void) {
   const { copyLimit, writeTimeout, idleTimeout } = config
-  const under = new Set<string>()
-
-  return async (copy, ask) => {
-    const { digest } = copy
+  const under = new Map<string, Promise<Copied>>()
+  const copier: Copier = (copy, ask, waitsItsTurn = false) => {
     const answers: Answer[] = []
-    if (under.has(digest) || under.size >= most) return { state: 'unused', answers }
-    under.add(digest)
     const client = { waits: true }
-    const copying = perform(copy, ask, answers, client).finally(() => under.delete(digest))
+    const copied = inTurn(copy, ask, answers, client, waitsItsTurn).then((copied) => {
+      if (copied.state === 'unused' && !client.waits) letGo(copy.session, ask.hosted)
+      return copied
+    })
     let timer: ReturnType<typeof setTimeout> | undefined
     const late = new Promise<Copied>((resolve) => {
       const leave = () => resolve({ state: 'begun', answers: [...answers] })
       timer = setTimeout(leave, Math.min(patience, writeTimeout) * 1000)
     })
-    return Promise.race([copying, late]).finally(() => {
+    return Promise.race([copied, late]).finally(() => {
       client.waits = false
       clearTimeout(timer)
     })
+  }
+  return Object.assign(copier, {
+    /** Settles when the copies under way have ended, also those whose client waits no more. */
+    settled: () => Promise.all(under.values()),
+  })
+
+  async function inTurn(
+    copy: Copy,
+    ask: Record<UpstreamName, AskFor>,
+    answers: Answer[],
+    client: { waits: boolean },
+    waitsItsTurn: boolean,
+  ): Promise<Copied> {
+    const { digest } = copy
+    const isTaken = () => under.has(digest) || under.size >= most
+    while (waitsItsTurn && client.waits && isTaken()) await Promise.race(under.values())
+    if (!client.waits || isTaken()) return { state: 'unused', answers }
+    const copying = perform(copy, ask, answers, client).finally(() => under.delete(digest))
+    under.set(digest, copying)
+    return copying
   }
 
   async function perform(

@@ -77,7 +77,8 @@ export function createMends(config: Config, memory: Memory, copy: Copier): Reado
   /** Copies what hosted lacks of a manifest, of an index the manifests first; whether hosted has all of it then. */
   async function supply(name: string, manifest: string, ask: Mending['ask'], answers: Answer[]): Promise<boolean> {
     const { config: image, ...lists } = (json(manifest) ?? {}) as Manifest
-    const layers = partsOf(lists.layers)
+    // What has `urls` need not be in any registry (OCI image-spec, "descriptor").
+    const layers = partsOf(lists.layers).filter(({ urls }) => !urls)
     for (const { digest, mediaType = '' } of partsOf(lists.manifests)) {
       const child = match('HEAD', `/v2/${name}/manifests/${digest}`)
       if ('refused' in child || !mediaTypes.test(mediaType)) return false
@@ -104,7 +105,7 @@ export function createMends(config: Config, memory: Memory, copy: Copier): Reado
         await ask.hosted({ method: 'POST', target: `/v2/${name}/blobs/uploads/`, readError: true }),
       )
       if (!session) return false
-      const copied = await copy({ ...source, session }, ask)
+      const copied = await copy({ ...source, session }, ask, true)
       if (copied.state === 'unused') letGo(session, ask.hosted)
       if (copied.state !== 'stored') return false
       answers.push(...copied.answers)
@@ -125,6 +126,7 @@ interface Manifest {
 interface Part {
   digest?: string
   mediaType?: string
+  urls?: unknown
 }
 
 /** A client may put anything: `null` is how some write an empty list. */

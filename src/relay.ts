@@ -103,7 +103,8 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     if (name && !['GET', 'HEAD'].includes(method) && last.verdict !== 'denied') memory.wrote(name)
     for (const one of mended.length > 0 ? answers.slice(0, -1) : []) discard(one)
     if (!last.response) return { response: failure(method, route.entity, [last]), answers }
-    return deliver(last, answers, method, body ? Number(length ?? stored(last.response)) : 0)
+    const taken = body && last.verdict === 'found'
+    return deliver(last, answers, method, taken ? Number(length ?? stored(last.response)) : 0)
   }
 
   /** A row that asks both: the first answer that is `found` wins; with none, the failure names what each said. */

@@ -31,7 +31,7 @@ export interface Service {
   handle: Handler
   /** Tells the metrics when the certificate ends that is in use from now on. */
   certified: (expires: Date) => void
-  /** From now on `/livez` says 503, so that a balancer sends nothing more. Settles when the last answer is sent. */
+  /** From now on `/livez` says 503, so that a balancer sends nothing more. Settles when the last answer is sent and the last copy has ended. */
   drain: () => Promise<void>
   /** Why an image comes from where it comes, without a login. */
   explain: (image: string) => ReturnType<Explain>
@@ -45,7 +45,8 @@ export function createService(config: Config, { now, log, version, runtime, ...d
   const ask = { proxy: upstream('proxy'), hosted: upstream('hosted') }
   const memory = createMemory(config, { now, onUse: metrics.remembered })
   const access = createAccess(config, now, log, metrics.loggedIn)
-  const relay = createRelay(config, ask, memory, createCopier(config, metrics.copied))
+  const copier = createCopier(config, metrics.copied)
+  const relay = createRelay(config, ask, memory, copier)
   const explain = createExplain(config, ask, memory, relay)
   const page = createPage(config, metrics, now, `${version} on ${runtime}`)
   let inFlight = 0
@@ -235,12 +236,14 @@ export function createService(config: Config, { now, log, version, runtime, ...d
     explain: (image) => explain(image, null, new Request(config.aggregate), {}),
     handle: (request, connection) => app.fetch(request, connection),
     certified: metrics.certified,
-    drain: () => {
+    drain: async () => {
       draining = true
-      if (inFlight === 0) return Promise.resolve()
-      return new Promise((resolve) => {
-        onIdle = resolve
-      })
+      if (inFlight > 0) {
+        await new Promise<void>((resolve) => {
+          onIdle = resolve
+        })
+      }
+      await copier.settled()
     },
   }
 }

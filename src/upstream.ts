@@ -163,7 +163,10 @@ export function createUpstream(options: UpstreamOptions): Ask {
     }
     if (answer.verdict === 'found' && question.text) {
       answer.text = await readText(response, question.text)
-      if (answer.text === undefined) return noAnswer(new Error('its answer breaks, or is too long'))
+      if (answer.text === undefined && abort.signal.aborted) return noAnswer(abort.signal.reason)
+      // Not the registry's fault where somebody put a list that is too long.
+      if (answer.text === undefined)
+        return answered(failed(502, 'no answer'), 'its answer breaks, or is too long', true)
       return answered(answer)
     }
     if (answer.verdict === 'found' || !question.readError) return answered(answer)

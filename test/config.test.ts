@@ -147,6 +147,8 @@ const wrong: [string, string][] = [
   ['HOSTED_NAMES', '/team'],
   ['HOSTED_NAMES', 'team//app'],
   ['PROXY_NAMES', 'library/*,te(am'],
+  ['PROXY_NS', 'docker.io,https://ghcr.io'],
+  ['PROXY_NS', 'user:canary@ghcr.io'],
   ['LOG_FORMAT', 'xml'],
 ]
 for (const [name, value] of wrong) {
@@ -157,6 +159,12 @@ for (const [name, value] of wrong) {
     assert.deepEqual(more, [])
   })
 }
+
+test('a time that may be 0 says so in its fault', () => {
+  assert.match(faults({ LOOKUP_TTL: '-1' })[0] ?? '', /\(0: never\)/)
+  assert.match(faults({ PROXY_TIMEOUT: '0' })[0] ?? '', /above 0/)
+  assert.equal(read({ LOOKUP_TTL: '0' }).lookupTtl, 0)
+})
 
 test('timeouts may have fractions', () => assert.equal(read({ PROXY_TIMEOUT: '0.25' }).proxyTimeout, 0.25))
 

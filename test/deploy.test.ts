@@ -197,6 +197,9 @@ test('every metric of the router has a panel, every panel a number of its own an
   assert.ok(known.get(`${metric}`)?.has(`${label}`))
 })
 
+/** The alerts that the panel of that name counts. */
+const [, names] = /alertname=~"([^"]*)"/.exec(queries.map(({ expr }) => expr).join()) ?? []
+const counted = new RegExp(`^(?:${names})$`)
 const stories = read('deploy/prometheus/alerts.test.yml')
 for (const { alert, expr, labels, annotations } of alerts()) {
   test(`the alert ${alert} asks for what there is, says what it means, and has a story in which it fires`, () => {
@@ -205,6 +208,7 @@ for (const { alert, expr, labels, annotations } of alerts()) {
     assert.deepEqual([faults, unknown.map(([label]) => label)], [[], []], expr)
     assert.ok(['critical', 'warning'].includes(labels.severity) && annotations.description.length > 80)
     assert.ok(stories.includes(`{ labels: '{alertname="${alert}"`))
+    assert.ok(counted.test(alert), 'the panel "Alerts" does not count it')
   })
 }
 

@@ -124,6 +124,16 @@ test('what is no image is 400', async () => {
   }
 })
 
+test('what is no image is refused as fast as it is long: no client holds up the others with one', async () => {
+  const took = async (image: string) => {
+    const started = performance.now()
+    assert.equal((await send(router.url, 'GET', `/explain?image=${image}%0A`)).status, 400)
+    return performance.now() - started
+  }
+  const [plain, hostile] = [await took('A'.repeat(60_000)), await took('@'.repeat(60_000))]
+  assert.ok(hostile < 500 + 20 * plain, `${hostile} ms, ${plain} ms for letters`)
+})
+
 test('with HTPASSWD_FILE it needs the login of one who may push', async () => {
   const file = join(folder, 'users')
   writeFileSync(file, ['ann', 'bob'].map((user) => `${user}:${hashSync(user, 4)}\n`).join(''))

@@ -194,6 +194,31 @@ test('while a blob is copied, another mount of it is not: its client gets a sess
   await router.close()
 })
 
+test('a router that is told to stop ends a copy first that goes on without its client', async () => {
+  const slow = halves()
+  const router = await halfReal(slow.script, { WRITE_TIMEOUT: '0.5' })
+  assert.equal((await router.mount('stopped/app')).status, 202)
+  const stopped = router.router.stop('SIGTERM')
+  await until('the router to stop', () => router.router.log().some(({ message }) => message === 'draining'))
+  slow.waiting[0]?.end(content.subarray(50_000))
+  assert.equal(await stopped, 0)
+  assert.ok(await holds('stopped/app', digest))
+  await router.close(true)
+})
+
+test('a proxy that declines after the client has gone on: the session of the copy is ended', async () => {
+  const late: ServerResponse[] = []
+  const router = await between(
+    (_, response) => late.push(response),
+    answer(202, { Location: '/v2/a/blobs/uploads/1' }),
+    { WRITE_TIMEOUT: '0.3' },
+  )
+  assert.equal((await mount('a', digest, 'library/base', router.url)).status, 202)
+  late[0]?.writeHead(404).end()
+  await until('the session to be ended', () => router.hosted.requests.some(({ method }) => method === 'DELETE'))
+  await router.close()
+})
+
 const troubles: [what: string, script: Script][] = [
   ['sends other bytes', answer(200, { 'Content-Length': content.length }, 'y'.repeat(content.length))],
   [
@@ -473,6 +498,38 @@ test('a layer that cannot be copied for a manifest leaves no upload session behi
     assert.equal(of('POST'), 'COPY_LIMIT' in environment ? 0 : 1)
     await router.close()
   }
+})
+
+test('pushes at the same time that lack the same layer, or more layers than are copied at a time, wait their turn', async () => {
+  const blobs = Array.from({ length: 9 }, (_, i) => Buffer.from(`layer ${i}`))
+  const waiting: (() => void)[] = []
+  const router = await halfReal(({ url = '' }, response) => {
+    const blob = blobs.find((one) => url.endsWith(digestOf(one))) as Buffer
+    waiting.push(() => response.writeHead(200, { 'Content-Length': blob.length }).end(blob))
+  })
+  const pushed = [...blobs, blobs[0] as Buffer].map((blob, i) => {
+    const part = { mediaType: layerType, digest: digestOf(blob), size: blob.length }
+    const body = JSON.stringify({ schemaVersion: 2, mediaType: manifestType, config: part, layers: [part] })
+    const headers = { 'Content-Type': manifestType }
+    return send(router.url, 'PUT', `/v2/at-once/${i}/manifests/1`, { headers, body })
+  })
+  await until('as many copies as there may be', () => waiting.length === 8)
+  for (const give of waiting.splice(0)) give()
+  await until('the others', () => waiting.length === 2)
+  for (const give of waiting) give()
+  assert.deepEqual(new Set((await Promise.all(pushed)).map(({ status }) => status)), new Set([201]))
+  await router.close()
+})
+
+test('a layer with urls need not be in a registry, and is not copied', async () => {
+  const router = await between(hasLayer, lacks(answer(201)))
+  const foreign = { digest: digestOf('foreign'), urls: ['https://foreign.example/layer'] }
+  assert.equal((await put(router.url, manifestOf([foreign, { digest }]))).status, 201)
+  assert.deepEqual(
+    router.proxy.requests.map(({ target }) => target),
+    [`/v2/a/blobs/${digest}`],
+  )
+  await router.close()
 })
 
 test('a completed manifest that hosted does not answer: 504 within WRITE_TIMEOUT', async () => {

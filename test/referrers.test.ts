@@ -237,6 +237,14 @@ test('a list that cannot be whole is an error, never a shorter one', async (t) =
   await router.close()
 })
 
+test('a list that is too long, which anyone who pushes can make, does not have its registry skipped', async () => {
+  const router = await between(empty, listing(' '.repeat(5 * 1024 * 1024)))
+  for (let i = 0; i < 4; i++) assert.equal((await send(router.url, 'GET', path)).status, 502)
+  router.now.hosted = empty
+  assert.equal((await send(router.url, 'GET', path)).status, 200)
+  await router.close()
+})
+
 test('what the proxy denies or lacks is no referrer: public registries deny what does not exist', async () => {
   const router = await between(unasked, listing(index({ digest: image.digest })))
   for (const status of [401, 403, 404]) {

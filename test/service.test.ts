@@ -757,6 +757,18 @@ test('/metrics counts by entity, status, upstream and verdict, and no label repe
   assert.ok(!/canary/i.test(text))
 })
 
+test('bytes that a registry refused are not counted as pushed', async () => {
+  let answered = 400
+  const { ask } = between(status(404), () => new Response(null, { status: answered }))
+  const pushed = async () => {
+    await ask('/v2/team/app/manifests/1', { method: 'PUT', body: '{}', headers: { 'Content-Length': '2' } })
+    return /transfer_bytes_total\{direction="push".*/.exec((await ask('/metrics')).text)?.[0]
+  }
+  assert.equal(await pushed(), undefined)
+  answered = 201
+  assert.match((await pushed()) ?? '', / 2$/)
+})
+
 test('/metrics says which registry is skipped, whatever it says to pings', async () => {
   const saying = { hosted: refused }
   const hosted: Say = (sent, init) => (sent.url.endsWith('/v2/') ? status(200) : saying.hosted)(sent, init)
