@@ -129,7 +129,8 @@ interface Part {
   urls?: unknown
 }
 
-/** A client may put anything: `null` is how some write an empty list. */
+/** Each once. A client may put anything: `null` is how some write an empty list. */
 function partsOf(list: unknown): Part[] {
-  return Array.isArray(list) ? list.filter((one) => typeof one === 'object' && one) : []
+  const parts: Part[] = Array.isArray(list) ? list.filter((one) => typeof one === 'object' && one) : []
+  return [...new Map(parts.map((one) => [one.digest, one])).values()]
 }

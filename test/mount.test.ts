@@ -521,6 +521,13 @@ test('pushes at the same time that lack the same layer, or more layers than are 
   await router.close()
 })
 
+test('of a layer that a manifest names often, hosted is asked once', async () => {
+  const router = await between(hasLayer, lacks(answer(201)))
+  await put(router.url, manifestOf(Array.from({ length: 50 }, () => ({ digest }))))
+  assert.equal(router.hosted.requests.filter(({ method }) => method === 'HEAD').length, 1)
+  await router.close()
+})
+
 test('a layer with urls need not be in a registry, and is not copied', async () => {
   const router = await between(hasLayer, lacks(answer(201)))
   const foreign = { digest: digestOf('foreign'), urls: ['https://foreign.example/layer'] }
