@@ -2,10 +2,11 @@
 import { type Match, match, type UpstreamName } from '../routing.ts'
 import type { Config } from './config.ts'
 import { type OciError, readOciError } from './errors.ts'
+import { told } from './failure.ts'
 import { conditions, requestHeaders } from './headers.ts'
 import { type Memory, readingOf } from './memory.ts'
 import { type Denial, type Plan, planOf } from './names.ts'
-import { type Relay, told } from './relay.ts'
+import type { Relay } from './relay.ts'
 import type { Connection } from './runtime.ts'
 import { type Ask, discard, leaving } from './upstream.ts'
 

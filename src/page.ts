@@ -4,8 +4,9 @@ import { html, raw } from 'hono/html'
 import type { Match, UpstreamName } from '../routing.ts'
 import type { Config } from './config.ts'
 import { type Explain, factsOf } from './explain.ts'
+import type { told } from './failure.ts'
 import type { Metrics } from './metrics.ts'
-import { isUp, type told } from './relay.ts'
+import { isUp } from './relay.ts'
 import { type Answer, skipReason } from './upstream.ts'
 
 type Told = ReturnType<typeof told>

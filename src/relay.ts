@@ -1,9 +1,10 @@
-/** Carries out a match: asks the upstreams in order, streams the winner, words the combined failure. */
-import { type Entity, type Match, match, type UpstreamName } from '../routing.ts'
+/** Carries out a match: asks the upstreams in order and streams the winner. */
+import { type Match, match, type UpstreamName } from '../routing.ts'
 import type { Config } from './config.ts'
 import type { AskFor, Copier } from './copy.ts'
-import { type OciError, ociError, readBytes, refusalOf } from './errors.ts'
-import { bearerFirst, conditions, hasBody, ofPings, requestHeaders, responseHeaders } from './headers.ts'
+import { ociError, readBytes, refusalOf } from './errors.ts'
+import { failure, told } from './failure.ts'
+import { conditions, hasBody, ofPings, requestHeaders, responseHeaders } from './headers.ts'
 import { type Kept, type Memory, readingOf } from './memory.ts'
 import { createMends, isMount, longestManifest } from './mend.ts'
 import { type Plan, planOf } from './names.ts'
@@ -126,29 +127,34 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
         ask[upstream]({ ...asked, abort, whole: true, aside: !decides(upstream) }),
       )
     }
-    // Of a list that one registry began, no page may come from another because that one fails.
-    const isFurtherPage = matched.route.entity === 'tags' && new URLSearchParams(query).has('last')
     const inTurn = memory.first(reading) === order[1] ? [...order].reverse() : order
     const answers: Answer[] = []
-    const won = (answer: Answer): Outcome => {
+    // Of a list in pages, all are of one registry: none is the answer only because another one fails.
+    const isPage = ({ response }: Answer) =>
+      matched.route.entity === 'tags' && (response?.headers.has('Link') || new URLSearchParams(query).has('last'))
+    const won = (): Outcome | undefined => {
+      const winner = answers.find((one) => one.verdict === 'found' && !(isPage(one) && answers.some(isUnsure)))
+      if (!winner) return undefined
       // What is still on its way is needed no more.
       for (const { later } of answers) later?.then(discard)
-      return deliver(answer, answers, request.method)
+      return deliver(winner, answers, request.method)
     }
     for (const upstream of inTurn) {
       const answer = await askFor(upstream, request.method)
       memory.learn(reading, answer)
       answers.push(answer)
-      if (answer.verdict === 'found') return won(answer)
-      if ((isUnsure(answer) && (decides(upstream) || isFurtherPage)) || clientLeft(answer)) break
+      const outcome = won()
+      if (outcome) return outcome
+      if ((isUnsure(answer) && decides(upstream)) || clientLeft(answer)) break
     }
     // Nobody else has it, so the one that failed lately is worth the wait after all.
     for (const [i, { later }] of answers.entries()) {
       if (!later) continue
-      const answer = await later
-      answers[i] = answer
-      if (answer.verdict === 'found') return won(answer)
+      answers[i] = await later
+      const outcome = won()
+      if (outcome) return outcome
     }
+    for (const one of answers) discard(one)
     const unclear = answers.findIndex(({ upstream, status }) => upstream === 'proxy' && status === 500)
     if (request.method === 'HEAD' && unclear >= 0) {
       // A cache's 500 tells what it means in its body alone, and a HEAD has none.
@@ -247,51 +253,6 @@ export function isUp({ status }: Answer): boolean {
 
 /** Whether an answer leaves open what the registry has. */
 const isUnsure = ({ verdict }: Answer) => verdict === 'failed' || verdict === 'limited'
-
-/** Nothing was found: the first line that applies (the table is in the README, "When nothing is found"). */
-export function failure(
-  method: string,
-  entity: Entity,
-  answers: readonly Answer[],
-  unasked?: Plan['unasked'],
-): Response {
-  const hosted = answers.find(({ upstream }) => upstream === 'hosted')
-  const proxy = answers.find(({ upstream }) => upstream === 'proxy')
-  const notAsked = unasked ? [{ verdict: 'not asked', ...unasked }] : []
-  const answer = (status: number, error: OciError, fields: Record<string, string> = {}) =>
-    ociError(method, status, { ...error, detail: [...told(answers), ...notAsked] }, fields)
-  const failed = ({ upstream, status }: Answer) =>
-    answer(status === 504 ? 504 : 502, { code: 'UNAVAILABLE', message: `${upstream} gave no usable answer` })
-
-  if (answers.some(clientLeft)) return new Response(null, { status: 499 })
-  if (hosted?.status === 401) {
-    const challenges = bearerFirst(hosted.response?.headers.get('WWW-Authenticate') ?? '')
-    const error = hosted.error ?? { code: 'UNAUTHORIZED', message: 'hosted requires a login' }
-    return answer(401, error, challenges ? { 'WWW-Authenticate': challenges } : {})
-  }
-  if (hosted?.verdict === 'failed') return failed(hosted)
-  const limited = [hosted, proxy].find((answer) => answer?.verdict === 'limited')
-  if (limited) {
-    const retryAfter = limited.response?.headers.get('Retry-After')
-    const error = { code: 'TOOMANYREQUESTS', message: `${limited.upstream} limits the rate of requests` }
-    return answer(429, error, retryAfter ? { 'Retry-After': retryAfter } : {})
-  }
-  if (proxy?.verdict === 'failed') return failed(proxy)
-  if (hosted?.verdict === 'denied') {
-    const code = hosted.status === 403 ? 'DENIED' : 'UNSUPPORTED'
-    return answer(hosted.status, hosted.error ?? { code, message: 'hosted refuses this request' })
-  }
-  const code =
-    { blob: 'BLOB_UNKNOWN', manifest: 'MANIFEST_UNKNOWN', referrers: 'UNSUPPORTED' }[entity as string] ?? 'NAME_UNKNOWN'
-  return answer(404, hosted?.error ?? { code, message: `${entity} unknown` })
-}
-
-/** What each upstream said, for the log and for the `detail` of a combined error: never an address. */
-export function told(answers: readonly Answer[]) {
-  return answers.map(({ upstream, verdict, status, milliseconds, reason }) => {
-    return { upstream, verdict, status, milliseconds: Math.round(milliseconds), reason }
-  })
-}
 
 /** Bytes a chunk without a length brought, as the registry counted them (OCI distribution-spec, "Pushing a blob in chunks"). */
 function stored({ headers }: Reply): number {

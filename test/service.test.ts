@@ -485,17 +485,28 @@ test('a path in PROXY_HOSTNAME stands before every name asked of the proxy, and 
   }
 })
 
-test('TAGS=lookup: a further page of tags is no other list because a registry fails', async () => {
-  const page = '/v2/team/app/tags/list?n=2&last=b'
+test('TAGS=lookup: no page of tags is of one registry only because the other one fails', async () => {
+  const [list, further] = ['/v2/team/app/tags/list', '/v2/team/app/tags/list?n=2&last=b']
+  const begun = status(200, { Link: `<${further}>; rel="next"` })
   for (const [code, wanted] of [
     [503, 502],
     [429, 429],
+    [404, 200],
   ] as const) {
-    const { ask, asked } = between(status(code), status(200), { TAGS: 'lookup' })
-    assert.equal((await ask(page)).status, wanted)
-    assert.deepEqual(asked(), ['GET proxy'])
+    const of = (hosted: Say) => between(status(code), hosted, { TAGS: 'lookup' })
+    assert.equal((await of(status(200)).ask(further)).status, wanted)
+    assert.equal((await of(begun).ask(list)).status, wanted)
+    assert.equal((await of(status(200)).ask(list)).status, 200, 'a list of one page')
   }
-  assert.equal((await between(status(404), status(200), { TAGS: 'lookup' }).ask(page)).status, 200)
+})
+
+test('TAGS=lookup: a page is waited for where a registry that failed lately answers after all', async () => {
+  let says = status(503)
+  const { ask, clock } = between((...given) => says(...given), status(200), { TAGS: 'lookup' })
+  for (let i = 0; i < 3; i++) await ask(`/v2/team/app/manifests/${i}`)
+  says = status(404)
+  clock.ahead += 2000
+  assert.equal((await ask('/v2/team/app/tags/list?last=b')).status, 200)
 })
 
 test('the body of an error is not waited for without end, and is let go', async () => {
