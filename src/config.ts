@@ -126,19 +126,19 @@ const rules: [wrong: (values: Values) => unknown, fault: string][] = [
 export function readConfig(environment: Readonly<Record<string, string | undefined>>): Config | { faults: string[] } {
   const faults: string[] = []
   const entries = Object.entries(table).map(([key, [name, fallback, parse, meaning]]) => {
+    const text = environment[name]?.trim() || fallback
     try {
-      const text = environment[name]?.trim() || fallback
       if (text === undefined) throw new Error(`is required: ${meaning}`)
       return [key, parse(text)]
     } catch (fault) {
       faults.push(`${name} ${(fault as Error).message}`)
-      return [key, undefined]
+      // It is there, which is all that the rules ask.
+      return [key, text]
     }
   })
-  if (faults.length > 0) return { faults }
   const values: Values = Object.fromEntries(entries)
-  const broken = rules.filter(([wrong]) => wrong(values)).map(([, fault]) => fault)
-  if (broken.length > 0) return { faults: broken }
+  for (const [wrong, fault] of rules) if (wrong(values)) faults.push(fault)
+  if (faults.length > 0) return { faults }
   const {
     hostedUsername,
     hostedPassword,

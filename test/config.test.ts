@@ -98,19 +98,31 @@ test("the router's own login: a name and a password, or a file of it, both or ne
     { PROXY_USERNAME: 'a', PROXY_PASSWORD: 'canary', PROXY_PASSWORD_FILE: 'package.json' },
     { HOSTED_USERNAME: 'a', HOSTED_PASSWORD: 'canary' },
     { ANONYMOUS_PULL: 'true' },
-    { ANONYMOUS_PULL: 'yes' },
     { PUSH_USERS: 'a' },
     { HTPASSWD_FILE: '/nowhere' },
     { HTPASSWD_FILE: 'package.json' },
-    { TLS_CERT_FILE: '/nowhere' },
-    { TLS_CERT_FILE: 'package.json' },
-    { TLS_KEY_FILE: 'package.json' },
     { CA_FILE: '/nowhere/canary' },
     { CA_FILE: 'package.json' },
   ]) {
     const lines = faults(environment)
     assert.equal(lines.length, 1)
     assert.ok(!lines.join().includes('canary'))
+  }
+})
+
+test('what single variables and what two of them have wrong is told at once, a line each', () => {
+  for (const [environment, ...wanted] of [
+    [{ ANONYMOUS_PULL: 'yes' }, 'ANONYMOUS_PULL must', 'ANONYMOUS_PULL needs'],
+    [{ TLS_CERT_FILE: '/nowhere' }, 'TLS_CERT_FILE cannot', 'TLS_CERT_FILE and'],
+    [{ TLS_CERT_FILE: 'package.json' }, 'TLS_CERT_FILE must', 'TLS_CERT_FILE and'],
+    [{ TLS_KEY_FILE: 'package.json' }, 'TLS_KEY_FILE must', 'TLS_CERT_FILE and'],
+    [{ PUSH_USERS: 'a', HTPASSWD_FILE: '/nowhere' }, 'HTPASSWD_FILE cannot'],
+    [{ PORT: 'x', PROXY_USERNAME: 'a' }, 'PORT must', 'PROXY_USERNAME and'],
+  ] as const) {
+    assert.deepEqual(
+      faults(environment).map((line) => line.split(' ', 2).join(' ')),
+      wanted,
+    )
   }
 })
 
