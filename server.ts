@@ -4,6 +4,7 @@ import https from 'node:https'
 import process from 'node:process'
 import manifest from './package.json' with { type: 'json' }
 import { type Config, configHelp, readConfig } from './src/config.ts'
+import { delivered } from './src/delivered.ts'
 import { toText } from './src/explain.ts'
 import { createLog, inBatches } from './src/log.ts'
 import { detectRuntime } from './src/runtime.ts'
@@ -58,7 +59,9 @@ async function serve(config: Config): Promise<void> {
   const stop = (signal: string) => {
     log('info', 'draining', { signal, seconds: config.drainTimeout })
     setTimeout(() => exit(1, 'drain timeout'), config.drainTimeout * 1000)
-    Promise.all([service.drain(), server.stop()]).then(() => exit(0, 'drained'))
+    Promise.all([service.drain(), server.stop()])
+      .then(() => delivered(port))
+      .then(() => exit(0, 'drained'))
   }
   const exit = (code: number, message: string) => {
     log(code === 0 ? 'info' : 'error', message)

@@ -120,6 +120,24 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   })
 }
 
+test('told to stop, it does not end before a client has got what was sent to it: a container would take it along', async () => {
+  const bytes = 2 * mebibyte
+  const digest = await client.digestOfStream(noise(bytes, 9))
+  await client.pushBlob(hosted.url, 'team/slow', digest, noise(bytes, 9))
+  const stopped = await another()
+  const pulling = client.open(stopped.url, 'GET', `/v2/team/slow/blobs/${digest}`)
+  pulling.end()
+  // Not read yet: the kernel holds all of it, and for the router it is sent.
+  const reply = await client.answerOf(pulling)
+  await stopped.child.line(/"message":"request".*"complete":true/)
+  const ended = stopped.stop('SIGTERM')
+  await stopped.child.line(/"message":"draining"/)
+  const tooEarly = await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, 1000, 'it goes on'))])
+  assert.equal(tooEarly, 'it goes on')
+  assert.equal(await client.digestOfStream(reply), digest)
+  assert.equal(await ended, 0)
+})
+
 test('a rolling restart of two replicas under load loses nothing that a client who tries again would not get', async () => {
   const bytes = 4 * mebibyte
   const stored = { name: 'team/rolling', digest: await client.digestOfStream(noise(bytes, 6)) }
