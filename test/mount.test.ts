@@ -196,7 +196,7 @@ test('while a blob is copied, another mount of it is not: its client gets a sess
 
 test('a router that is told to stop ends a copy first that goes on without its client', async () => {
   const slow = halves()
-  const router = await halfReal(slow.script, { WRITE_TIMEOUT: '0.5' })
+  const router = await halfReal(slow.script, { WRITE_TIMEOUT: '2' })
   assert.equal((await router.mount('stopped/app')).status, 202)
   const stopped = router.router.stop('SIGTERM')
   await until('the router to stop', () => router.router.log().some(({ message }) => message === 'draining'))
@@ -211,7 +211,7 @@ test('a proxy that declines after the client has gone on: the session of the cop
   const router = await between(
     (_, response) => late.push(response),
     answer(202, { Location: '/v2/a/blobs/uploads/1' }),
-    { WRITE_TIMEOUT: '0.3' },
+    { WRITE_TIMEOUT: '2' },
   )
   assert.equal((await mount('a', digest, 'library/base', router.url)).status, 202)
   late[0]?.writeHead(404).end()
