@@ -3,7 +3,8 @@
  * Scripted upstreams on real sockets; what they do is written in the name that is asked for.
  */
 import assert from 'node:assert/strict'
-import { createServer } from 'node:net'
+import { once } from 'node:events'
+import { type AddressInfo, connect, createServer } from 'node:net'
 import { after, before, test } from 'node:test'
 import { between as betweenOn, closeAll } from './parts/between.ts'
 import { until } from './parts/children.ts'
@@ -184,10 +185,12 @@ for (const [h, , column] of doings) {
 const between = betweenOn.bind(undefined, way)
 
 test('a registry that refuses connections is a failed one, and so is one that is skipped because of it', async () => {
-  const closed = createServer()
-  await new Promise<void>((resolve) => closed.listen(0, '127.0.0.1', resolve))
-  const gone = `127.0.0.1:${(closed.address() as { port: number }).port}`
-  await new Promise((resolve) => closed.close(resolve))
+  // The near end of a connection: nobody listens there, and nobody else is given that port.
+  const far = createServer()
+  await new Promise<void>((resolve) => far.listen(0, '127.0.0.1', resolve))
+  const near = connect((far.address() as AddressInfo).port, '127.0.0.1')
+  await once(near, 'connect')
+  const gone = `127.0.0.1:${near.localPort}`
   const lame = await startRouter(way, { PROXY_HOSTNAME: gone, HOSTED_HOSTNAME: hosted.host })
   for (let i = 0; i < 5; i++) {
     const lost = await send(lame.url, 'GET', '/v2/hosted-404/manifests/1.0')
@@ -198,6 +201,8 @@ test('a registry that refuses connections is a failed one, and so is one that is
     assert.equal((await send(lame.url, 'GET', '/v2/hosted-200/manifests/1.0')).body.toString(), 'body')
   }
   await lame.stop('SIGKILL')
+  near.destroy()
+  far.close()
 })
 
 test('three silences in a row open the breaker: the next lookup does not wait; an answer after a second closes it', async () => {
