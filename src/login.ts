@@ -1,5 +1,5 @@
 /** This router's own login at a registry: Basic, or Bearer by the token flow, anonymous where it has no password. */
-import { LRUCache } from 'lru-cache'
+import { bounded } from './bounded.ts'
 import { causeOf, json, readOciError, readText } from './errors.ts'
 import { follow, secretIn } from './files.ts'
 import { challengesOf } from './headers.ts'
@@ -44,7 +44,7 @@ const rights: Record<string, string> = { GET: 'read', HEAD: 'read', DELETE: 'del
  * the registry's answer, and so is a scope that the realm denies: public ones say so of what does not exist.
  */
 export function withLogin(fetch: Fetch, login: Login | undefined, now: () => number, log: Log): Fetch {
-  const granted = new LRUCache<string, string>({ max: 10_000, ttl: 1, ttlResolution: 0, perf: { now } })
+  const granted = bounded<string>(10_000, 1, now)
   const asked = new Map<string, Promise<string>>()
   let basic: string | undefined
   let refused: { until: number; reason: string } | undefined

@@ -1,7 +1,7 @@
 /** What was learned of both registries lately: it may save a question, and never changes an answer. */
 import { createHash } from 'node:crypto'
-import { LRUCache } from 'lru-cache'
 import type { Match, UpstreamName } from '../routing.ts'
+import { bounded } from './bounded.ts'
 import type { Config } from './config.ts'
 import { conditions, hasSessions, passedOn, responseHeaders } from './headers.ts'
 import { type Answer, clientLeft, discard, leaving, left } from './upstream.ts'
@@ -55,32 +55,29 @@ const overhead = 1024
 
 export function createMemory(config: Settings, { now, onUse }: MemoryOptions) {
   const { lookupTtl, manifestMemory } = config
-  const time = { ttl: Math.ceil(lookupTtl * 1000), ttlResolution: 0, perf: { now } }
+  const ttl = Math.ceil(lookupTtl * 1000)
   const remembers = lookupTtl > 0
   /** What the proxy said 404 to. */
-  const lacks = new LRUCache<string, true>({ ...time, max: most })
+  const lacks = bounded<true>(most, ttl, now)
   /** Who last served a name. */
-  const served = new LRUCache<string, UpstreamName>({ ...time, max: most })
+  const served = bounded<UpstreamName>(most, ttl, now)
   /** The names of which the proxy served a manifest. */
-  const proxied = new LRUCache<string, true>({ ...time, max: most })
+  const proxied = bounded<true>(most, ttl, now)
   /** The names that were written in. */
-  const written = new LRUCache<string, true>({ ...time, ttl: writeTime, max: most })
+  const written = bounded<true>(most, writeTime, now)
   const kept =
     remembers && manifestMemory > 0
-      ? new LRUCache<string, Kept>({
-          ...time,
-          maxSize: manifestMemory * mebibyte,
+      ? bounded<Kept>(manifestMemory * mebibyte, ttl, now, {
           sizeCalculation: ({ content }, key) => content.byteLength + key.length + overhead,
         })
       : undefined
-  const pings = new LRUCache<string, Answer>({ ...time, ttl: Math.min(pingTime, time.ttl), max: 1000 })
+  const pings = bounded<Answer>(1000, Math.min(pingTime, ttl), now)
   const flights = new Map<string, Flight>()
 
   // Every write in a name gives it a new generation, which is part of every key: what was read before is not found again.
   let writes = 0
   let forgotten = 0
-  const generations = new LRUCache<string, number>({
-    max: most,
+  const generations = bounded<number>(most, 0, now, {
     dispose: (generation, _, reason) => {
       if (reason === 'evict') forgotten = Math.max(forgotten, generation)
     },

@@ -1,7 +1,7 @@
 /** Who a user is: logins checked against a bcrypt file, two at a time, on threads of their own, and remembered. */
 import { createHmac, randomBytes } from 'node:crypto'
 import { Worker } from 'node:worker_threads'
-import { LRUCache } from 'lru-cache'
+import { bounded } from './bounded.ts'
 import { follow, textOf } from './files.ts'
 import type { Log } from './log.ts'
 
@@ -37,9 +37,8 @@ export function readUsers(path: string): Users {
 }
 
 export function createPasswords(path: string, now: () => number, log: Log): Passwords {
-  const time = { ttl: remembered.wrong, ttlResolution: 0, perf: { now } }
-  const known = new LRUCache<string, Check>({ ...time, max: 10_000 })
-  const failures = new LRUCache<string, number>({ ...time, max: 10_000 })
+  const known = bounded<Check>(10_000, remembered.wrong, now)
+  const failures = bounded<number>(10_000, remembered.wrong, now)
   const under = new Map<string, Job>()
   // A login is remembered as a hash under a key that dies with the process.
   const key = randomBytes(32)
