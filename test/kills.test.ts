@@ -13,7 +13,7 @@ import { findRegistry, type Registry } from './parts/registries.ts'
 import { type Router, startRouter, type Way } from './parts/router.ts'
 
 const way = (process.env.WAY ?? 'node') as Way
-const kills = Number(process.env.KILLS ?? 25)
+const kills = Number(process.env.KILLS ?? 15)
 const seed = Number(process.env.SEED ?? Date.now() % 1_000_000)
 const random = createRandom(seed)
 const bytes = 16 * 1024 * 1024

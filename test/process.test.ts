@@ -77,7 +77,7 @@ test('out of files to open, it ends what it has begun, and serves on once there 
 
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   test(`${signal} in the middle of a pull and a push: both end whole, nothing new is taken, exit code 0`, async () => {
-    const bytes = 64 * mebibyte
+    const bytes = 32 * mebibyte
     const digest = await client.digestOfStream(noise(bytes, 5))
     await client.pushBlob(hosted.url, 'team/drain', digest, noise(bytes, 5))
     const draining = await another()

@@ -80,7 +80,7 @@ const first: Suite[] = [
 ]
 /** What is about how it starts and what it carries runs by `npm start` on Node; the rest as the npm package, which starts sooner. */
 const packaged = { NODE_RUNS: 'package' }
-const fromSource = new Set(['e2e', 'process', 'kills'])
+const fromSource = new Set(['e2e', 'kills'])
 /** Several at a time, the longest first. */
 const files = 'e2e tls mount referrers memory access page names explain broken process hostile login scale kills'.split(
   ' ',
