@@ -1,12 +1,13 @@
-/** nginx in front of the router, as docs/operating.md has it: nothing is too large, held back or cut short there. */
+/** What docs/operating.md has in front of the router: nothing is too large, held back or cut short there. */
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { after, before, test } from 'node:test'
+import { hashSync } from 'bcryptjs'
 import { between, closeAll } from './parts/between.ts'
 import { type Certificate, certify } from './parts/certificates.ts'
-import { type Child, temporaryFolder, until } from './parts/children.ts'
+import { type Child, onPath, start, temporaryFolder, until } from './parts/children.ts'
 import {
   answerOf,
   digestOf,
@@ -25,16 +26,15 @@ import { root, type Way } from './parts/router.ts'
 import { answer, type Script } from './parts/scripted.ts'
 
 const way = (process.env.WAY ?? 'node') as Way
-const nginx = await program(['nginx'], 'nginx', (line) => console.error(line))
-if (!nginx && process.env.CI === 'true') throw new Error('nginx is missing')
-const needsNginx = { skip: nginx ? false : 'NGINX IS MISSING: install it to run this test' }
+const say = (line: string) => console.error(line)
+if (!(await program(['nginx'], 'nginx', say)) && process.env.CI === 'true') throw new Error('nginx is missing')
 
 const mebibyte = 2 ** 20
 const blob = `/v2/a/blobs/${digestOf('x')}`
 const upload = '/v2/a/blobs/uploads/1'
 let folder: string
 let certificate: Certificate
-const fronts: Child[] = []
+const running: Child[] = []
 
 before(async () => {
   folder = temporaryFolder()
@@ -43,71 +43,138 @@ before(async () => {
   trusted.ca = authority.cert
 })
 after(async () => {
-  for (const child of fronts) await child.stop()
+  for (const child of running) await child.stop()
   await closeAll()
 })
 
-/** The manual's server, with the addresses and files of this test; its address. */
-async function inFront(of: string): Promise<string> {
-  const [, block = ''] = /```nginx\n(.*?)```/s.exec(readFileSync(join(root, 'docs/operating.md'), 'utf8')) ?? []
+/** What the manual has a configuration of, and how it is started with one. */
+interface Front {
+  name: string
+  /** What of the manual's stands for what is only known here. */
+  changes: (port: number) => [from: string, to: string][]
+  start: (config: string, url: string) => Promise<Child>
+}
+
+/** Settles when it answers at `url`; `command` is started with its configuration in a file. */
+async function startWith(command: string[], config: string, url: string): Promise<Child> {
+  const file = join(folder, `${command[0]}-${new URL(url).port}`)
+  writeFileSync(file, config)
+  const child = start([...command, file], { env: { HOME: folder } })
+  await until(`${command[0]}`, () => {
+    if (child.exited()) throw new Error(child.lines.join('\n'))
+    return send(url, 'GET', '/v2/').catch(() => undefined)
+  })
+  return child
+}
+
+const fronts: Front[] = [
+  {
+    name: 'nginx',
+    changes: (port) => [
+      ['443', `127.0.0.1:${port}`],
+      ['/etc/nginx/tls.crt', certificate.certFile],
+      ['/etc/nginx/tls.key', certificate.keyFile],
+    ],
+    // One process, so that nothing outlives the test.
+    start: (config, url) => startNginx(folder, url, 'master_process off;', config),
+  },
+  {
+    name: 'haproxy',
+    changes: (port) => {
+      const both = join(folder, 'both.pem')
+      writeFileSync(both, certificate.cert + certificate.key)
+      return [
+        [':443', `127.0.0.1:${port}`],
+        ['/etc/haproxy/registry.pem', both],
+      ]
+    },
+    start: (config, url) => startWith(['haproxy', '-db', '-f'], config, url),
+  },
+  {
+    name: 'caddy',
+    changes: (port) => [
+      ['registry.example {', `{\n admin off\n auto_https disable_redirects\n}\nhttps://127.0.0.1:${port} {`],
+      ['/etc/caddy/tls.crt', certificate.certFile],
+      ['/etc/caddy/tls.key', certificate.keyFile],
+    ],
+    start: (config, url) => startWith(['caddy', 'run', '--adapter', 'caddyfile', '--config'], config, url),
+  },
+]
+
+/** Starts one as the manual has it, with the addresses and files of this test; its address. */
+async function inFront({ name, changes, start }: Front, of: string): Promise<string> {
+  const [, block = ''] =
+    new RegExp(`\`\`\`${name}\n(.*?)\`\`\``, 's').exec(readFileSync(join(root, 'docs/operating.md'), 'utf8')) ?? []
   const port = await freePort()
-  const changes: [from: string, to: string][] = [
-    ['443', `127.0.0.1:${port}`],
-    ['/etc/nginx/tls.crt', certificate.certFile],
-    ['/etc/nginx/tls.key', certificate.keyFile],
-    ['10.0.0.4:5000', of],
-  ]
-  const server = changes.reduce((text, [from, to]) => {
-    assert.equal(text.split(from).length, 2, `the manual's server has ${from} once`)
+  const config = [...changes(port), ['10.0.0.4:5000', of] as const].reduce((text, [from, to]) => {
+    assert.equal(text.split(from).length, 2, `the manual's ${name} has ${from} once`)
     return text.replace(from, to)
   }, block)
   const url = `https://127.0.0.1:${port}`
-  // One process, so that nothing outlives the test.
-  fronts.push(await startNginx(folder, url, 'master_process off;', server))
+  running.push(await start(config, url))
   return url
 }
 
-test('a layer of 64 MiB goes up and comes down whole', needsNginx, async () => {
-  const bytes = 64 * mebibyte
-  const digest = await digestOfStream(noise(bytes, 1))
-  const sends: Script = (_, response) => {
-    response.writeHead(200, { 'Content-Length': bytes })
-    pipeline(noise(bytes, 1), response).catch(() => {})
+for (const front of fronts) {
+  if (front.name !== 'nginx' && !(await onPath(front.name))) {
+    say(`${front.name.toUpperCase()} IS MISSING: the manual's configuration of it is not run`)
+    continue
   }
-  const hosted: Script = (request, ...rest) => (request.method === 'GET' ? sends : answer(202))(request, ...rest)
-  const router = await between(way, answer(404), hosted)
-  const url = await inFront(router.router.host)
-  const patched = await send(url, 'PATCH', upload, { body: noise(bytes, 1) })
-  assert.equal(patched.status, 202)
-  assert.equal(router.hosted.requests.find(({ method }) => method === 'PATCH')?.bytes, bytes)
-  assert.equal((await download(url, blob)).digest, digest)
-  await router.close()
-})
-
-test('what is sent arrives while the rest is still to come, both ways', needsNginx, async () => {
-  let release = () => {}
-  const held = new Promise<void>((resolve) => {
-    release = resolve
+  test(`${front.name}: a layer of 64 MiB goes up and comes down whole`, async () => {
+    const bytes = 64 * mebibyte
+    const digest = await digestOfStream(noise(bytes, 1))
+    const sends: Script = (_, response) => {
+      response.writeHead(200, { 'Content-Length': bytes })
+      pipeline(noise(bytes, 1), response).catch(() => {})
+    }
+    const hosted: Script = (request, ...rest) => (request.method === 'GET' ? sends : answer(202))(request, ...rest)
+    const router = await between(way, answer(404), hosted)
+    const url = await inFront(front, router.router.host)
+    const patched = await send(url, 'PATCH', upload, { body: noise(bytes, 1) })
+    assert.equal(patched.status, 202)
+    assert.equal(router.hosted.requests.find(({ method }) => method === 'PATCH')?.bytes, bytes)
+    assert.equal((await download(url, blob)).digest, digest)
+    await router.close()
   })
-  const half: Script = (request, response, recorded) => {
-    if (request.method !== 'GET') return answer(202)(request, response, recorded)
-    response.writeHead(200, { 'Content-Length': 4 * mebibyte })
-    pipeline(heldAfterFirst(noise(4 * mebibyte, 2), held), response).catch(() => {})
-  }
-  const router = await between(way, answer(404), half)
-  const url = await inFront(router.router.host)
-  const patch = open(url, 'PATCH', upload)
-  const patched = answerOf(patch)
-  const sent = pipeline(heldAfterFirst(noise(4 * mebibyte, 3), held), patch)
-  await until('the first bytes of the upload', () => router.hosted.requests.some(({ bytes }) => bytes > 0))
-  const get = open(url, 'GET', blob)
-  get.end()
-  const pulled = await answerOf(get)
-  const ended = new Promise((resolve) => pulled.once('end', resolve))
-  await new Promise((resolve) => pulled.once('data', resolve))
-  release()
-  await sent
-  assert.equal((await patched).statusCode, 202)
-  await ended
-  await router.close()
-})
+
+  test(`${front.name}: what is sent arrives while the rest is still to come, both ways`, async () => {
+    let release = () => {}
+    const held = new Promise<void>((resolve) => {
+      release = resolve
+    })
+    const half: Script = (request, response, recorded) => {
+      if (request.method !== 'GET') return answer(202)(request, response, recorded)
+      response.writeHead(200, { 'Content-Length': 4 * mebibyte })
+      pipeline(heldAfterFirst(noise(4 * mebibyte, 2), held), response).catch(() => {})
+    }
+    const router = await between(way, answer(404), half)
+    const url = await inFront(front, router.router.host)
+    const patch = open(url, 'PATCH', upload)
+    const patched = answerOf(patch)
+    const sent = pipeline(heldAfterFirst(noise(4 * mebibyte, 3), held), patch)
+    await until('the first bytes of the upload', () => router.hosted.requests.some(({ bytes }) => bytes > 0))
+    const get = open(url, 'GET', blob)
+    get.end()
+    const pulled = await answerOf(get)
+    const ended = new Promise((resolve) => pulled.once('end', resolve))
+    await new Promise((resolve) => pulled.once('data', resolve))
+    release()
+    await sent
+    assert.equal((await patched).statusCode, 202)
+    await ended
+    await router.close()
+  })
+
+  test(`${front.name}: only what is under /v2/ gets through, with the client's address, and that it came by https`, async () => {
+    const users = join(folder, 'users')
+    writeFileSync(users, `ann:${hashSync('canary', 4)}\n`)
+    const router = await between(way, answer(404), answer(404), { HTPASSWD_FILE: users, ANONYMOUS_PULL: 'true' })
+    const url = await inFront(front, router.router.host)
+    for (const path of ['/metrics', '/explain', '/']) assert.equal((await send(url, 'GET', path)).status, 404, path)
+    const { headers } = await send(url, 'GET', '/v2/', { headers: { 'X-Forwarded-Proto': 'http' } })
+    assert.match(headers['www-authenticate'] as string, /^Bearer realm="https:/)
+    await send(url, 'GET', '/v2/a/manifests/1')
+    assert.equal(router.proxy.requests.at(-1)?.headers['x-forwarded-for'], '127.0.0.1, 127.0.0.1')
+    await router.close()
+  })
+}
