@@ -1,4 +1,4 @@
-/** Node's way to ask, and Bun's: bodies pass as Node has them, and become web streams only for whoever reads one. */
+/** How to ask, on Node, Bun and Deno: bodies pass as Node has them, and become web streams only for whoever reads one. */
 import type { Readable } from 'node:stream'
 import type { Dispatcher } from 'undici'
 import type { Fetch, Reply } from './runtime.ts'

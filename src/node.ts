@@ -1,5 +1,7 @@
-/** Node's way to listen, and Bun's; a body that streams passes with nothing in between. */
+/** How to listen, on Node, Bun and Deno; a body that streams passes with nothing in between. */
+import type { EventEmitter } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { type AddressInfo, connect } from 'node:net'
 import { type Arrival, arrivalOf, uploadToWeb } from './fetch.ts'
 import { hasBody } from './headers.ts'
 import type { Body, Connection, Listen } from './runtime.ts'
@@ -57,7 +59,9 @@ export const listenOnNode: Listen = async (handler, { port: wanted, host, idleTi
     server.once('error', reject)
     server.listen(wanted, host, resolve)
   })
-  const { port } = server.address() as { port: number }
+  const { port, address } = server.address() as AddressInfo
+  const watch =
+    'Deno' in globalThis ? keepHearing(server, address, port, () => server.close().listen({ port, host })) : undefined
   return {
     port,
     renew: (pair) => {
@@ -67,12 +71,35 @@ export const listenOnNode: Listen = async (handler, { port: wanted, host, idleTi
       server.listen({ port, host, tls: pair } as object)
     },
     stop: async () => {
+      clearInterval(watch)
       server.close()
       // A connection that falls idle later would hold the server open until its keep-alive ends.
       setInterval(() => server.closeIdleConnections(), 100).unref()
     },
   }
 }
+
+/**
+ * After too many files were open Deno hears of no connection any more, and says nothing of it. So it calls on itself every
+ * other second: where two of its calls in a row are taken by the kernel alone, it listens `again`.
+ */
+function keepHearing(server: EventEmitter, address: string, port: number, again: () => void) {
+  let [called, heard, unheard] = [false, true, 0]
+  server.on('connection', () => {
+    heard = true
+  })
+  return setInterval(() => {
+    unheard = called && !heard ? unheard + 1 : 0
+    if (unheard === 2) again()
+    ;[called, heard] = [false, false]
+    const host = { '0.0.0.0': '127.0.0.1', '::': '::1' }[address] ?? address
+    const call = connect(port, host, () => {
+      called = true
+      call.destroy()
+    }).on('error', () => {})
+  }, callPause).unref()
+}
+const callPause = 2000
 
 /** The adapter's own way prints a stack where a body breaks, and tries to end the answer with a text of its own. */
 async function send(

@@ -166,50 +166,48 @@ if (way === 'node') {
   })
 }
 
-if (way !== 'deno') {
-  test('IDLE_TIMEOUT ends a pull on which nothing moves, whoever stopped', async () => {
-    const stalls: Script = (_, response) => {
-      response.writeHead(200, { 'Content-Length': 100 })
-      response.write('half')
-    }
-    const { url, hosted, close } = await between(answer(404), stalls, { IDLE_TIMEOUT: '0.3' })
-    await assert.rejects(download(url, blob))
-    await until('the upstream to be free', () => hosted.sockets.size === 0)
-    await close()
-  })
+test('IDLE_TIMEOUT ends a pull on which nothing moves, whoever stopped', async () => {
+  const stalls: Script = (_, response) => {
+    response.writeHead(200, { 'Content-Length': 100 })
+    response.write('half')
+  }
+  const { url, hosted, close } = await between(answer(404), stalls, { IDLE_TIMEOUT: '0.3' })
+  await assert.rejects(download(url, blob))
+  await until('the upstream to be free', () => hosted.sockets.size === 0)
+  await close()
+})
 
-  test('IDLE_TIMEOUT ends a client that sends half a request head, or does not read an answer that is ready', async () => {
-    const body = 'x'.repeat(1_000_000)
-    const type = 'application/vnd.oci.image.manifest.v1+json'
-    const large = answer(200, { 'Content-Type': type, 'Content-Length': body.length }, body)
-    const { url, close } = await between(answer(404), large, { IDLE_TIMEOUT: '0.5' })
-    const { hostname, port } = new URL(url)
-    const sends = (text: string) => {
-      const socket = connect(Number(port), hostname, () => socket.write(text))
-      return socket.on('error', () => {})
-    }
-    const half = sends('GET /v2/ HTTP/1.1\r\nHo')
-    half.resume()
-    await until('half a head to be given up', () => half.destroyed)
-    const request = `GET /v2/a/manifests/${digestOf(body)} HTTP/1.1\r\nHost: x\r\nAccept: ${type}\r\n\r\n`
-    const deaf = sends(request.repeat(20)).pause()
-    await until('its requests to be there', async () => (await inFlight(url)) > 0)
-    await until('its requests to be over', async () => (await inFlight(url)) === 0)
-    deaf.destroy()
-    await close()
-  })
+test('IDLE_TIMEOUT ends a client that sends half a request head, or does not read an answer that is ready', async () => {
+  const body = 'x'.repeat(1_000_000)
+  const type = 'application/vnd.oci.image.manifest.v1+json'
+  const large = answer(200, { 'Content-Type': type, 'Content-Length': body.length }, body)
+  const { url, close } = await between(answer(404), large, { IDLE_TIMEOUT: '0.5' })
+  const { hostname, port } = new URL(url)
+  const sends = (text: string) => {
+    const socket = connect(Number(port), hostname, () => socket.write(text))
+    return socket.on('error', () => {})
+  }
+  const half = sends('GET /v2/ HTTP/1.1\r\nHo')
+  half.resume()
+  await until('half a head to be given up', () => half.destroyed)
+  const request = `GET /v2/a/manifests/${digestOf(body)} HTTP/1.1\r\nHost: x\r\nAccept: ${type}\r\n\r\n`
+  const deaf = sends(request.repeat(20)).pause()
+  await until('its requests to be there', async () => (await inFlight(url)) > 0)
+  await until('its requests to be over', async () => (await inFlight(url)) === 0)
+  deaf.destroy()
+  await close()
+})
 
-  test('IDLE_TIMEOUT ends an upload on which nothing moves, and hosted sees a broken request', async () => {
-    const { url, hosted, close } = await between(answer(404), (request) => request.resume(), { IDLE_TIMEOUT: '0.3' })
-    const request = open(url, 'PATCH', upload, { 'Content-Length': 100 })
-    const answered = answerOf(request)
-    request.write('half')
-    await assert.rejects(answered)
-    await until('the upstream to be free', () => hosted.sockets.size === 0)
-    assert.equal(hosted.requests[0]?.complete, false)
-    await close()
-  })
-}
+test('IDLE_TIMEOUT ends an upload on which nothing moves, and hosted sees a broken request', async () => {
+  const { url, hosted, close } = await between(answer(404), (request) => request.resume(), { IDLE_TIMEOUT: '0.3' })
+  const request = open(url, 'PATCH', upload, { 'Content-Length': 100 })
+  const answered = answerOf(request)
+  request.write('half')
+  await assert.rejects(answered)
+  await until('the upstream to be free', () => hosted.sockets.size === 0)
+  assert.equal(hosted.requests[0]?.complete, false)
+  await close()
+})
 
 for (const status of [401, 413, 507]) {
   for (const framing of ['sized', 'chunked']) {

@@ -2,6 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import process from 'node:process'
 import { fileURLToPath } from 'node:url'
+import denoConfig from '../../deno.json' with { type: 'json' }
 import packageManifest from '../../package.json' with { type: 'json' }
 import { noSecret } from './canary.ts'
 import { adopt, type Child, start } from './children.ts'
@@ -14,7 +15,7 @@ const onNode = process.env.NODE_RUNS === 'package' ? 'node dist/package/bin.js' 
 export const ways = {
   node: onNode.split(' '),
   bun: ['node_modules/.bin/bun', 'run', 'server.ts'],
-  deno: ['node_modules/.bin/deno', 'run', '-A', 'server.ts'],
+  deno: denoConfig.tasks.start.replace('deno', 'node_modules/.bin/deno').split(' '),
   binary: ['dist/combined-registry'],
 } as const
 export type Way = keyof typeof ways
