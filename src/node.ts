@@ -85,18 +85,23 @@ export const listenOnNode: Listen = async (handler, { port: wanted, host, idleTi
  */
 function keepHearing(server: EventEmitter, address: string, port: number, again: () => void) {
   let [called, heard, unheard] = [false, true, 0]
-  server.on('connection', () => {
-    heard = true
-  })
+  server
+    .on('error', () => {})
+    .on('connection', () => {
+      heard = true
+    })
   return setInterval(() => {
     unheard = called && !heard ? unheard + 1 : 0
-    if (unheard === 2) again()
+    if (unheard >= 2) again()
     ;[called, heard] = [false, false]
     const host = { '0.0.0.0': '127.0.0.1', '::': '::1' }[address] ?? address
     const call = connect(port, host, () => {
       called = true
       call.destroy()
-    }).on('error', () => {})
+    }).on('error', ({ code }: NodeJS.ErrnoException) => {
+      // It could not listen again.
+      called = code === 'ECONNREFUSED'
+    })
   }, callPause).unref()
 }
 const callPause = 2000
