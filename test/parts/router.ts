@@ -15,7 +15,7 @@ const onNode = process.env.NODE_RUNS === 'package' ? 'node dist/package/bin.js' 
 export const ways = {
   node: onNode.split(' '),
   bun: ['node_modules/.bin/bun', 'run', 'server.ts'],
-  deno: denoConfig.tasks.start.replace('deno', 'node_modules/.bin/deno').split(' '),
+  deno: denoConfig.tasks.start.replace(' deno ', ' node_modules/.bin/deno ').split(' '),
   binary: ['dist/combined-registry'],
 } as const
 export type Way = keyof typeof ways
