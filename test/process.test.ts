@@ -94,7 +94,7 @@ test('out of files to open, it ends what it has begun, and serves on once there 
   assert.equal((await begun).body.toString(), 'late')
   for (const one of idle) one.destroy()
   const onNewConnection = () =>
-    fetch(`${url}/livez`).then(
+    fetch(`${url}/livez`, { signal: AbortSignal.timeout(1000) }).then(
       ({ ok }) => ok,
       () => false,
     )
