@@ -6,12 +6,15 @@ import manifest from './package.json' with { type: 'json' }
 import { type Config, configHelp, readConfig } from './src/config.ts'
 import { delivered } from './src/delivered.ts'
 import { toText } from './src/explain.ts'
-import { createLog, inBatches } from './src/log.ts'
-import { detectRuntime } from './src/runtime.ts'
-import { createService } from './src/service.ts'
-import { type Pair, readPair, watchPair } from './src/tls.ts'
+import { createFetch } from './src/fetch.ts'
+import { listen } from './src/listen.ts'
+import { createLog, inBatches, type Log } from './src/log.ts'
+import { runtime } from './src/runtime.ts'
+import { createService, type Service } from './src/service.ts'
+import { type Pair, readPair, rootsWith, watchPair } from './src/tls.ts'
 
-const help = `combined-registry ${manifest.version}: one address for a private registry and a pull-through cache
+const { version } = manifest
+const help = `combined-registry ${version}: one address for a private registry and a pull-through cache
 
   --help         this text
   --version      the version
@@ -22,15 +25,16 @@ Everything else comes from the environment:
 
 ${configHelp()}`
 
+async function start(config: Config, log: Log): Promise<Service> {
+  const fetch = await createFetch(rootsWith(config.ca))
+  return createService(config, { fetch, now: () => performance.now(), log, version, runtime })
+}
+
 async function serve(config: Config): Promise<void> {
   const { write, flush } = inBatches(console.log)
   process.on('exit', flush)
   const log = createLog(config, write)
-  const runtime = await detectRuntime(config.ca)
-  const { version } = manifest
-  const { fetch, name: runtimeName } = runtime
-  const now = () => performance.now()
-  const service = createService(config, { fetch, now, log, version, runtime: runtimeName })
+  const service = await start(config, log)
   const { tlsCertFile, tlsKeyFile } = config
   let tls: Pair | undefined
   try {
@@ -38,7 +42,7 @@ async function serve(config: Config): Promise<void> {
   } catch (error) {
     fail([(error as Error).message])
   }
-  const server = await runtime.listen(service.handle, { ...config, tls }).catch((error: Error) => {
+  const server = await listen(service.handle, { ...config, tls }).catch((error: Error) => {
     fail([`cannot listen on ${config.host}:${config.port}: ${error.message}`])
   })
   if (tls) {
@@ -54,7 +58,7 @@ async function serve(config: Config): Promise<void> {
   }
   const { port } = server
   const name = config.aggregate.origin
-  log('info', 'listening', { host: config.host, port, pid: process.pid, runtime: runtime.name, version, name })
+  log('info', 'listening', { host: config.host, port, pid: process.pid, runtime, version, name })
 
   const stop = (signal: string) => {
     log('info', 'draining', { signal, seconds: config.drainTimeout })
@@ -82,9 +86,7 @@ function healthcheck({ port, host, tlsCertFile }: Config): void {
 }
 
 async function explain(config: Config, image: string): Promise<never> {
-  const { fetch, name } = await detectRuntime(config.ca)
-  const now = () => performance.now()
-  const service = createService(config, { fetch, now, log: () => {}, version: manifest.version, runtime: name })
+  const service = await start(config, () => {})
   const explanation = await service.explain(image)
   if ('refused' in explanation) fail([`${image}: ${explanation.message}`])
   console.log(toText(explanation))
@@ -104,7 +106,7 @@ if (command === 'explain' && rest.length === 0) fail(['explain wants an IMAGE: s
 if (rest.length !== wanted || !known.includes(command))
   fail([`unknown argument ${rest[wanted] ?? command}: see --help`])
 if (command === '--help') console.log(help)
-else if (command === '--version') console.log(manifest.version)
+else if (command === '--version') console.log(version)
 else {
   const config = readConfig(process.env)
   if ('faults' in config) fail(config.faults)

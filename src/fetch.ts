@@ -119,7 +119,7 @@ function wholeOf(arrival: Arrival): Promise<ArrayBuffer> {
  * 16 KB of header fields, decodes bodies, and costs twice as much as the client it is built on, which is used here.
  * Bun's runs 256 requests at a time, and holds up to 2.5 MiB of each body that its client is slow to take.
  */
-export async function nodeFetch(ca: string[] | undefined): Promise<Fetch> {
+export async function createFetch(ca: string[] | undefined): Promise<Fetch> {
   // Under its bare name Bun gives a stand-in that is made of its own fetch.
   const { Agent } = await import('undici/index.js')
   // How long to wait, for a connection too, is the caller's signal to say.

@@ -1,8 +1,6 @@
-/** What the service has of the runtime it runs on: how to listen, and how to ask. */
+/** Which runtime this is, and what the service has of it: the types of how it listens and how it asks. */
 import process from 'node:process'
-import { nodeFetch } from './fetch.ts'
-import { listenOnNode } from './node.ts'
-import { type Pair, rootsWith } from './tls.ts'
+import type { Pair } from './tls.ts'
 
 /** What only the runtime knows of the connection a request came on. */
 export interface Connection {
@@ -31,7 +29,10 @@ export type Handler = (request: Request, connection: Connection) => Response | P
 /** Header fields to send, their names in lower case. */
 export type Fields = Record<string, string>
 
-/** The web's fetch; `fresh`: not on a connection that served before. */
+/**
+ * The web's fetch; `fresh`: not on a connection that served before. Rejects with an AbortError where the client left in the
+ * middle of the body.
+ */
 export type Fetch = (url: string, init: RequestInit & { headers: Fields }, fresh?: boolean) => Promise<Reply>
 
 interface Server {
@@ -40,14 +41,6 @@ interface Server {
   stop: () => Promise<void>
   /** With `tls`: this certificate for connections to come; those there are go on. Throws where it cannot be used. */
   renew: (pair: Pair) => void
-}
-
-export interface Runtime {
-  /** Name and version, as in the metric `build_info`. */
-  name: string
-  /** Rejects with an AbortError where the client left in the middle of the body. */
-  fetch: Fetch
-  listen: Listen
 }
 
 interface ListenOptions {
@@ -61,9 +54,6 @@ interface ListenOptions {
 
 export type Listen = (handler: Handler, options: ListenOptions) => Promise<Server>
 
-/** Which runtime this is; its fetch trusts the usual authorities and `ca`, in PEM, and nobody else whatever the environment says. */
-export async function detectRuntime(ca: string[]): Promise<Runtime> {
-  const { Bun, Deno } = globalThis as { Bun?: { version: string }; Deno?: { version: { deno: string } } }
-  const name = Deno ? `deno ${Deno.version.deno}` : Bun ? `bun ${Bun.version}` : `node ${process.versions.node}`
-  return { name, fetch: await nodeFetch(rootsWith(ca)), listen: listenOnNode }
-}
+const { Bun, Deno } = globalThis as { Bun?: { version: string }; Deno?: { version: { deno: string } } }
+/** Name and version, as in the metric `build_info`. */
+export const runtime = Deno ? `deno ${Deno.version.deno}` : Bun ? `bun ${Bun.version}` : `node ${process.versions.node}`

@@ -7,7 +7,7 @@ import { after, before, test } from 'node:test'
 import { hashSync } from 'bcryptjs'
 import { between, closeAll } from './parts/between.ts'
 import { type Certificate, certify } from './parts/certificates.ts'
-import { type Child, onPath, start, temporaryFolder, until } from './parts/children.ts'
+import { type Child, onPath, temporaryFolder, until } from './parts/children.ts'
 import {
   answerOf,
   digestOf,
@@ -19,7 +19,7 @@ import {
   send,
   trusted,
 } from './parts/client.ts'
-import { startNginx } from './parts/nginx.ts'
+import { startNginx, startServer } from './parts/nginx.ts'
 import { program } from './parts/packages.ts'
 import { freePort } from './parts/registries.ts'
 import { root, type Way } from './parts/router.ts'
@@ -55,16 +55,11 @@ interface Front {
   start: (config: string, url: string) => Promise<Child>
 }
 
-/** Settles when it answers at `url`; `command` is started with its configuration in a file. */
-async function startWith(command: string[], config: string, url: string): Promise<Child> {
+/** Started with its configuration in a file. */
+function startWith(command: string[], config: string, url: string): Promise<Child> {
   const file = join(folder, `${command[0]}-${new URL(url).port}`)
   writeFileSync(file, config)
-  const child = start([...command, file], { env: { HOME: folder } })
-  await until(`${command[0]}`, () => {
-    if (child.exited()) throw new Error(child.lines.join('\n'))
-    return send(url, 'GET', '/v2/').catch(() => undefined)
-  })
-  return child
+  return startServer([...command, file], url, { HOME: folder })
 }
 
 const fronts: Front[] = [

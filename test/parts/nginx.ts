@@ -1,4 +1,4 @@
-/** nginx with a server of ours, all that it writes in a folder of its own. */
+/** nginx with a server of ours, all that it writes in a folder of its own; and how any such server is started. */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Child, start, until } from './children.ts'
@@ -20,8 +20,13 @@ export async function startNginx(folder: string, url: string, main: string, http
       ${http}
     }`,
   )
-  const child = start(['nginx', '-p', prefix, '-c', file])
-  await until('nginx', () => {
+  return startServer(['nginx', '-p', prefix, '-c', file], url)
+}
+
+/** Settles when it answers at `url`. */
+export async function startServer(command: string[], url: string, env?: Record<string, string>): Promise<Child> {
+  const child = start(command, { env })
+  await until(`${command[0]}`, () => {
     if (child.exited()) throw new Error(child.lines.join('\n'))
     return send(url, 'GET', '/v2/').catch(() => undefined)
   })

@@ -6,7 +6,7 @@ import { type Arrival, arrivalOf, uploadToWeb } from './fetch.ts'
 import { hasBody } from './headers.ts'
 import type { Body, Connection, Listen } from './runtime.ts'
 
-export const listenOnNode: Listen = async (handler, { port: wanted, host, idleTimeout, tls }) => {
+export const listen: Listen = async (handler, { port: wanted, host, idleTimeout, tls }) => {
   const { createAdaptorServer } = await import('@hono/node-server')
   const { RESPONSE_ALREADY_SENT } = await import('@hono/node-server/utils/response')
   const { createServer } = tls ? await import('node:https') : await import('node:http')
