@@ -117,6 +117,9 @@ if (await composeCommand(print)) {
 await run(['node', '--version'], { onLine: (line) => print(`node ${line}`) })
 
 const results: [string, Count][] = []
+/** The end of what each suite that failed said, where runners say why: once more at the end, where it is looked for. */
+const failures: string[] = []
+const lastLines = 80
 /** Runs one after the other of a list; what one prints stays together. */
 async function perform(list: Suite[]): Promise<void> {
   for (let next = list.shift(); next; next = list.shift()) {
@@ -129,12 +132,14 @@ async function perform(list: Suite[]): Promise<void> {
     })
     const took = `=== ${name}: ${Math.round((performance.now() - started) / 1000)} s`
     for (const line of [`\n=== ${name}`, ...lines, took]) print(line)
+    if (count.failed > 0) failures.push(`\n=== failed: ${name}`, ...lines.slice(-lastLines))
     results.push([name, count])
   }
 }
 await perform(first)
 await Promise.all(Array.from({ length: atOnce }, () => perform(suites)))
 
+for (const line of failures) print(line)
 print(`\n${'suite'.padEnd(32)}passed  failed  skipped`)
 for (const [name, { passed, failed, skipped }] of results) {
   print(`${name.padEnd(32)}${`${passed}`.padStart(6)}${`${failed}`.padStart(8)}${`${skipped}`.padStart(9)}`)
