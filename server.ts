@@ -62,7 +62,10 @@ async function serve(config: Config): Promise<void> {
 
   const stop = (signal: string) => {
     log('info', 'draining', { signal, seconds: config.drainTimeout })
-    setTimeout(() => exit(1, 'drain timeout'), config.drainTimeout * 1000)
+    setTimeout(() => {
+      server.cut()
+      exit(1, 'drain timeout')
+    }, config.drainTimeout * 1000)
     Promise.all([service.drain(), server.stop()])
       .then(() => delivered(port))
       .then(() => exit(0, 'drained'))

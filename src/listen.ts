@@ -1,7 +1,7 @@
 /** How to listen, on Node, Bun and Deno; a body that streams passes with nothing in between. */
 import type { EventEmitter } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { type AddressInfo, connect } from 'node:net'
+import { type AddressInfo, connect, type Socket } from 'node:net'
 import { type Arrival, arrivalOf, uploadToWeb } from './fetch.ts'
 import { hasBody } from './headers.ts'
 import type { Body, Connection, Listen } from './runtime.ts'
@@ -60,6 +60,11 @@ export const listen: Listen = async (handler, { port: wanted, host, idleTimeout,
     server.listen(wanted, host, resolve)
   })
   const { port, address } = server.address() as AddressInfo
+  const connections = new Set<Socket>()
+  server.on('connection', (socket: Socket) => {
+    connections.add(socket)
+    socket.once('close', () => connections.delete(socket))
+  })
   const watch =
     'Deno' in globalThis ? keepHearing(server, address, port, () => server.close().listen({ port, host })) : undefined
   return {
@@ -75,6 +80,9 @@ export const listen: Listen = async (handler, { port: wanted, host, idleTimeout,
       server.close()
       // A connection that falls idle later would hold the server open until its keep-alive ends.
       setInterval(() => server.closeIdleConnections(), 100).unref()
+    },
+    cut: () => {
+      for (const socket of connections) socket.resetAndDestroy()
     },
   }
 }

@@ -39,6 +39,8 @@ interface Server {
   port: number
   /** Accepts no more connections and closes the idle ones; what is in flight goes on. */
   stop: () => Promise<void>
+  /** Resets what is left, so that its clients hear of the end even where they have not taken what was sent to them. */
+  cut: () => void
   /** With `tls`: this certificate for connections to come; those there are go on. Throws where it cannot be used. */
   renew: (pair: Pair) => void
 }

@@ -5,6 +5,7 @@ import { readdirSync } from 'node:fs'
 import { connect } from 'node:net'
 import { Readable } from 'node:stream'
 import { after, before, test } from 'node:test'
+import { delivered } from '../src/delivered.ts'
 import { balance } from './parts/balancer.ts'
 import { between as betweenOn, closeAll } from './parts/between.ts'
 import { type Child, run, start, temporaryFolder, until } from './parts/children.ts'
@@ -13,7 +14,7 @@ import { noise, pathOf, send } from './parts/client.ts'
 import { newLoad, pullOnce, pushOnce } from './parts/load.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
 import { type Router, root, startRouter, type Way, ways } from './parts/router.ts'
-import { answer, scripted } from './parts/scripted.ts'
+import { answer, type Script, scripted } from './parts/scripted.ts'
 
 const way = (process.env.WAY ?? 'node') as Way
 const mebibyte = 1024 * 1024
@@ -201,6 +202,22 @@ test('what is in flight longer than DRAIN_TIMEOUT is given up, exit code 1', asy
   request.end()
   await until('hosted to be asked', () => hosted.requests.length === 1)
   assert.equal(await router.stop(), 1)
+  await close(true)
+})
+
+test('DRAIN_TIMEOUT resets a client that is slow to take its layer: in a container it would hear of no other end', {
+  timeout: 30_000,
+}, async () => {
+  const bytes = 64 * mebibyte
+  const large: Script = (_, response) => noise(bytes, 5).pipe(response.writeHead(200, { 'Content-Length': bytes }))
+  const { router, close } = await between(answer(404), large, { DRAIN_TIMEOUT: '0.2' })
+  const pulling = client.open(router.url, 'GET', `/v2/team/slow/blobs/${client.digestOf('x')}`)
+  pulling.end()
+  const reply = await client.answerOf(pulling)
+  assert.equal(await router.stop(), 1)
+  // What it was still to get is not the kernel's to send any more.
+  await delivered(Number(new URL(router.url).port))
+  reply.destroy()
   await close(true)
 })
 
