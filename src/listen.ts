@@ -83,7 +83,7 @@ export const listen: Listen = async (handler, { port: wanted, host, idleTimeout,
       setInterval(() => server.closeIdleConnections(), 100).unref()
     },
     cut: () => {
-      for (const socket of connections) socket.resetAndDestroy()
+      for (const socket of connections) reset(socket)
     },
   }
 }
@@ -154,8 +154,17 @@ async function send(
     if (outgoing.writableLength > 0) outgoing.setTimeout(patience, () => outgoing.destroy())
   } catch {
     // Half an answer must not look whole; without a length, to HTTP/1.0 it would by a plain end (RFC 9112, section 8).
-    if (outgoing.req.httpVersion === '1.0' && !headers.has('Content-Length')) outgoing.socket?.resetAndDestroy()
+    if (outgoing.req.httpVersion === '1.0' && !headers.has('Content-Length')) reset(outgoing.socket)
     outgoing.destroy()
+  }
+}
+
+/** A socket of TLS cannot be reset, on Node, nor what is beneath it, on Bun: that is an error thrown, not told. */
+function reset(socket: Socket | null): void {
+  try {
+    socket?.resetAndDestroy()
+  } catch {
+    socket?.destroy()
   }
 }
 

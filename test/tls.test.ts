@@ -162,6 +162,31 @@ test(`hosted breaks in the middle of a blob: an error for the client, never a cl
   await router.stop()
 })
 
+test('to HTTP/1.0, half an answer without a length ends with its connection, and nothing goes wrong in the router', {
+  timeout: 30_000,
+}, async () => {
+  const { router } = await behindTls((_, response) => {
+    response.writeHead(200)
+    response.write('half', () => setTimeout(() => response.destroy(), 50))
+  })
+  const socket = connect({ ...placeOf(router), ...trusted }, () => socket.write(`GET ${blob} HTTP/1.0\r\n\r\n`))
+  const closed = new Promise((resolve) => socket.on('error', () => {}).once('close', resolve))
+  socket.resume()
+  await closed
+  await router.child.line(/"message":"request".*"complete":false/)
+  assert.deepEqual(router.odd(), [])
+  await router.stop()
+})
+
+test('what is in flight longer than DRAIN_TIMEOUT is given up, exit code 1', { timeout: 30_000 }, async () => {
+  const { router, upstream } = await behindTls(() => {}, { DRAIN_TIMEOUT: '0.2' })
+  const given = assert.rejects(ask(router.url, 'GET', blob))
+  await until('hosted to be asked', () => upstream.requests.length === 1)
+  assert.equal(await router.stop(), 1)
+  await given
+  assert.equal(router.log().at(-1)?.message, 'drain timeout')
+})
+
 test(`a client that leaves in the middle of an upload: hosted sees a broken request`, async () => {
   const { router, upstream } = await behindTls((request) => request.resume())
   async function* half() {
