@@ -4,7 +4,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import { type Arrival, arrivalOf, uploadToWeb } from './fetch.ts'
 import { hasBody } from './headers.ts'
-import type { Body, Connection, Listen } from './runtime.ts'
+import { type Body, type Connection, type Listen, runtime } from './runtime.ts'
 
 export const listen: Listen = async (handler, { port: wanted, host, idleTimeout, tls }) => {
   const { createAdaptorServer } = await import('@hono/node-server')
@@ -88,7 +88,7 @@ export const listen: Listen = async (handler, { port: wanted, host, idleTimeout,
   }
 }
 
-const isDeno = 'Deno' in globalThis
+const isDeno = runtime.startsWith('deno ')
 
 /**
  * Settles when all requests at hand have been looked at: their answers then go out one after the other. To wake a client for

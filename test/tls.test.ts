@@ -151,11 +151,13 @@ test('a blob of 16 MiB arrives in hosted and comes back byte for byte, its lengt
   await router.stop()
 })
 
+/** A blob cut short; without a length where a range of it is asked for. */
+const breaks: Script = (_, response, { headers }) => {
+  response.writeHead(200, headers.range ? {} : { 'Content-Length': mebibyte })
+  response.write(Buffer.alloc(1000), () => setTimeout(() => response.destroy(), 50))
+}
+
 test(`hosted breaks in the middle of a blob: an error for the client, never a clean end`, async () => {
-  const breaks: Script = (_, response, { headers }) => {
-    response.writeHead(200, headers.range ? {} : { 'Content-Length': mebibyte })
-    response.write(Buffer.alloc(1000), () => setTimeout(() => response.destroy(), 50))
-  }
   const { router } = await behindTls(breaks)
   for (const headers of [{}, { range: 'bytes=0-' }])
     await assert.rejects(ask(router.url, 'GET', blob, undefined, headers))
@@ -165,11 +167,9 @@ test(`hosted breaks in the middle of a blob: an error for the client, never a cl
 test('to HTTP/1.0, half an answer without a length ends with its connection, and nothing goes wrong in the router', {
   timeout: 30_000,
 }, async () => {
-  const { router } = await behindTls((_, response) => {
-    response.writeHead(200)
-    response.write('half', () => setTimeout(() => response.destroy(), 50))
-  })
-  const socket = connect({ ...placeOf(router), ...trusted }, () => socket.write(`GET ${blob} HTTP/1.0\r\n\r\n`))
+  const { router } = await behindTls(breaks)
+  const head = `GET ${blob} HTTP/1.0\r\nRange: bytes=0-\r\n\r\n`
+  const socket = connect({ ...placeOf(router), ...trusted }, () => socket.write(head))
   const closed = new Promise((resolve) => socket.on('error', () => {}).once('close', resolve))
   socket.resume()
   await closed
