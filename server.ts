@@ -60,21 +60,26 @@ async function serve(config: Config): Promise<void> {
   const name = config.aggregate.origin
   log('info', 'listening', { host: config.host, port, pid: process.pid, runtime, version, name })
 
+  let since: number | undefined
   const stop = (signal: string) => {
+    // npm passes on what its whole group has heard, so what comes within a second is the same signal.
+    if (since !== undefined) return performance.now() - since < 1000 ? undefined : cut('stopped at once')
+    since = performance.now()
     log('info', 'draining', { signal, seconds: config.drainTimeout })
-    setTimeout(() => {
-      server.cut()
-      exit(1, 'drain timeout')
-    }, config.drainTimeout * 1000)
+    setTimeout(cut, config.drainTimeout * 1000, 'drain timeout')
     Promise.all([service.drain(), server.stop()])
       .then(() => delivered(port))
       .then(() => exit(0, 'drained'))
+  }
+  const cut = (message: string) => {
+    server.cut()
+    exit(1, message)
   }
   const exit = (code: number, message: string) => {
     log(code === 0 ? 'info' : 'error', message)
     process.exit(code)
   }
-  for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, () => stop(signal))
+  for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => stop(signal))
   // One request's mishap must not end the transfers of all others.
   process.on('unhandledRejection', (reason) => log('error', 'unhandled rejection', { cause: String(reason) }))
 }

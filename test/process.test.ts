@@ -8,7 +8,7 @@ import { after, before, test } from 'node:test'
 import { delivered } from '../src/delivered.ts'
 import { balance } from './parts/balancer.ts'
 import { between as betweenOn, closeAll } from './parts/between.ts'
-import { type Child, run, start, temporaryFolder, until } from './parts/children.ts'
+import { adopt, type Child, run, start, temporaryFolder, until } from './parts/children.ts'
 import * as client from './parts/client.ts'
 import { noise, pathOf, send } from './parts/client.ts'
 import { newLoad, pullOnce, pushOnce } from './parts/load.ts'
@@ -202,6 +202,51 @@ test('what is in flight longer than DRAIN_TIMEOUT is given up, exit code 1', asy
   request.end()
   await until('hosted to be asked', () => hosted.requests.length === 1)
   assert.equal(await router.stop(), 1)
+  await close(true)
+})
+
+for (const [whom, sign] of [
+  ['the process alone, as a supervisor does', 1],
+  ['its whole group, as a terminal does', -1],
+] as const) {
+  test(`started as the README says, it drains at a signal to ${whom}`, async () => {
+    const command = { ...ways, node: ['npm', 'start'], deno: ['deno', 'task', 'start'] }[way]
+    let release = () => {}
+    const late = await scripted((_, response) => {
+      release = () => response.end('late')
+    })
+    const hosts = { AGGREGATE_HOSTNAME: 'a', HOSTED_HOSTNAME: late.host, PROXY_HOSTNAME: lacking.host }
+    const env = { ...hosts, HOST: '127.0.0.1', PORT: '0', PATH: `node_modules/.bin:${process.env.PATH}` }
+    // A group of its own, which has its number.
+    const child = start(['setsid', ...command], { cwd: root, env })
+    const [, port, pid] = await child.line(/"message":"listening".*"port":(\d+),"pid":(\d+)/)
+    adopt(Number(pid))
+    const answered = send(`http://127.0.0.1:${port}`, 'GET', '/v2/_catalog')
+    await until('hosted to be asked', () => late.requests.length === 1)
+    process.kill(sign * child.pid, 'SIGINT')
+    await child.line(/"message":"draining"/)
+    release()
+    assert.equal((await answered).body.toString(), 'late')
+    assert.equal(await child.ended, 0)
+    await late.close()
+  })
+}
+
+test('a second signal, a second or more after the first, ends it at once, exit code 1', async () => {
+  const { url, router, hosted, close } = await between(answer(404), () => {})
+  const request = client.open(url, 'GET', '/v2/_catalog')
+  request.on('error', () => {})
+  request.end()
+  await until('hosted to be asked', () => hosted.requests.length === 1)
+  await until('it to end', () => router.child.exited() || (process.kill(router.pid, 'SIGTERM') && false))
+  assert.equal(await router.child.ended, 1)
+  assert.deepEqual(
+    router
+      .log()
+      .slice(-2)
+      .map(({ message }) => message),
+    ['draining', 'stopped at once'],
+  )
   await close(true)
 })
 

@@ -10,7 +10,8 @@ import { adopt, type Child, start } from './children.ts'
 export const root = fileURLToPath(new URL('../..', import.meta.url))
 
 /** With NODE_RUNS=package Node runs what `npm run build:package` made, in a third of the time to start. */
-const onNode = process.env.NODE_RUNS === 'package' ? 'node dist/package/bin.js' : packageManifest.scripts.start
+const onNode =
+  process.env.NODE_RUNS === 'package' ? 'node dist/package/bin.js' : packageManifest.scripts.start.replace('exec ', '')
 
 export const ways = {
   node: onNode.split(' '),
