@@ -25,7 +25,7 @@ export interface Match {
 /** A request that reaches nobody, with the status and OCI error code the client gets. */
 export interface Refusal {
   refused: 400 | 404 | 405
-  code: 'NAME_INVALID' | 'DIGEST_INVALID' | 'MANIFEST_INVALID' | 'UNSUPPORTED'
+  code: 'NAME_INVALID' | 'NAME_UNKNOWN' | 'DIGEST_INVALID' | 'MANIFEST_INVALID' | 'UNSUPPORTED'
   message: string
   /** The methods this path has, for the `Allow` field of a 405 (RFC 9110, section 10.2.1). */
   allow?: string
@@ -44,7 +44,7 @@ const digest = `(?:sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}|${anyAlgorithm})`
 const grammar = {
   NAME: { pattern: `${component}(?:/${component})*`, group: 'name', code: 'NAME_INVALID' },
   REFERRERS_TAG: { pattern: '(?=.{1,128}$)sha(?:256|512)-[a-f0-9]{64}[a-zA-Z0-9._-]*', group: 'reference' },
-  REFERENCE: { pattern: `${tag}|${digest}`, group: 'reference', code: 'MANIFEST_INVALID' },
+  REFERENCE: { pattern: `${tag}|(?<digest>${digest})`, group: 'reference', code: 'MANIFEST_INVALID' },
   DIGEST: { pattern: digest, group: 'digest', code: 'DIGEST_INVALID' },
   SESSION: { pattern: '[a-zA-Z0-9_=~-][a-zA-Z0-9._=~-]*', group: 'session' },
 } as const
@@ -86,10 +86,6 @@ const compiled = routes.map((route) => {
     form: expand((name) => (name === 'NAME' ? '(?<NAME>.+)' : `(?<${name}>[^/]+)`)),
   }
 })
-const whole = Object.fromEntries(
-  Object.entries(grammar).map(([name, { pattern }]) => [name, new RegExp(`^(?:${pattern})$`)]),
-) as Record<Production, RegExp>
-const isDigest = new RegExp(`^${digest}$`)
 
 /**
  * Finds the row for a request. `path` is the raw path, without query. Only `%3A` is read as `:`; every other escape,
@@ -107,34 +103,27 @@ export function match(method: string, path: string): Match | Refusal {
     }
     const { name, reference, digest } = found.groups ?? {}
     if (name && name.length > maxName) return invalid('NAME_INVALID')
-    return {
-      route,
-      path,
-      name,
-      reference,
-      digest: digest ?? (reference && isDigest.test(reference) ? reference : undefined),
-    }
+    return { route, path, name, reference, digest }
   }
   if (allowed.size > 0) {
     const message = `${method} is not an operation of this path`
     return { refused: 405, code: 'UNSUPPORTED', message, allow: [...allowed].join(', ') }
   }
   for (const { form } of compiled) {
-    const parts = form.exec(plain)?.groups ?? {}
-    for (const [name, value] of Object.entries(parts)) {
-      const { code } = grammar[name as Production] as { code?: Refusal['code'] }
-      if (code && !whole[name as Production].test(value as string)) return invalid(code)
+    for (const [name, value] of Object.entries(form.exec(plain)?.groups ?? {})) {
+      const { pattern, code } = grammar[name as Production] as { pattern: string; code?: keyof typeof complaints }
+      if (code && !new RegExp(`^(?:${pattern})$`).test(value)) return invalid(code)
     }
   }
   return { refused: 404, code: 'UNSUPPORTED', message: 'no such path in the registry API' }
 }
 
-const complaints: Partial<Record<Refusal['code'], string>> = {
+const complaints = {
   NAME_INVALID: 'invalid repository name',
   DIGEST_INVALID: 'invalid digest',
   MANIFEST_INVALID: 'invalid tag or digest',
 }
 
-function invalid(code: Refusal['code']): Refusal {
-  return { refused: 400, code, message: complaints[code] ?? code }
+function invalid(code: keyof typeof complaints): Refusal {
+  return { refused: 400, code, message: complaints[code] }
 }

@@ -42,7 +42,7 @@ async function serve(config: Config): Promise<void> {
   } catch (error) {
     fail([(error as Error).message])
   }
-  const server = await listen(service.handle, { ...config, tls }).catch((error: Error) => {
+  const server = await listen(service.handle, config, tls).catch((error: Error) => {
     fail([`cannot listen on ${config.host}:${config.port}: ${error.message}`])
   })
   if (tls) {
@@ -67,7 +67,9 @@ async function serve(config: Config): Promise<void> {
     since = performance.now()
     log('info', 'draining', { signal, seconds: config.drainTimeout })
     setTimeout(cut, config.drainTimeout * 1000, 'drain timeout')
-    Promise.all([service.drain(), server.stop()])
+    server.stop()
+    service
+      .drain()
       .then(() => delivered(port))
       .then(() => exit(0, 'drained'))
   }

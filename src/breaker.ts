@@ -4,13 +4,10 @@
 export type Report = (well: boolean | undefined) => void
 
 /** A request that may be asked now; a `trial` is one of a registry that failed lately, so nobody should wait for it. */
-export interface Admission {
+interface Admission {
   report: Report
   trial: boolean
 }
-
-/** Admits a request, or gives nothing: then it is not to be asked. */
-export type Breaker = () => Admission | undefined
 
 /** Failures in a row that open it. */
 const patience = 3
@@ -18,10 +15,10 @@ const firstPause = 1000
 const longestPause = 30_000
 
 /**
- * Open, it admits one request at a time, 1, 2, 4, … 30 s after the failure before. `now` is in milliseconds;
- * `onChange` is told when it opens and closes.
+ * It admits a request, or gives nothing: then it is not to be asked. Open, it admits one at a time, 1, 2, 4, … 30 s after the
+ * failure before. `now` is in milliseconds; `onChange` is told when it opens and closes.
  */
-export function createBreaker(now: () => number, onChange: (open: boolean) => void): Breaker {
+export function createBreaker(now: () => number, onChange: (open: boolean) => void) {
   let failures = 0
   let pause = 0
   let nextTrial = 0
@@ -46,7 +43,7 @@ export function createBreaker(now: () => number, onChange: (open: boolean) => vo
     failures = 0
     onChange(false)
   }
-  return () => {
+  return (): Admission | undefined => {
     if (failures < patience) return { report, trial: false }
     if (trying || now() < nextTrial) return undefined
     trying = true

@@ -11,27 +11,12 @@ type Row<T> = readonly [name: string, fallback: string | undefined, parse: Parse
 
 /** Every setting: its key in `Config`, its variable, its default (none: required), its values, its meaning. */
 const table = {
-  aggregate: row(
-    'AGGREGATE_HOSTNAME',
-    undefined,
-    origin,
-    'public name of the entry point (https://NAME behind a TLS terminator)',
-  ),
+  aggregate: row('AGGREGATE_HOSTNAME', undefined, origin, 'its public name (https://NAME behind a TLS terminator)'),
   hosted: row('HOSTED_HOSTNAME', undefined, origin, 'hosted registry: host, host:port (http) or a URL'),
-  proxy: row(
-    'PROXY_HOSTNAME',
-    undefined,
-    originWithPath,
-    'pull-through cache: likewise; a path stands before every name there',
-  ),
+  proxy: row('PROXY_HOSTNAME', undefined, originWithPath, 'pull-through cache: likewise; a path stands before names'),
   port: row('PORT', '5000', wholeNumber(65535), 'port it listens on (0: a free one)'),
   host: row('HOST', '0.0.0.0', String, 'address it listens on'),
-  tlsCertFile: row(
-    'TLS_CERT_FILE',
-    '',
-    readableBy(readCertificates),
-    'certificate and its chain, in PEM: it serves https',
-  ),
+  tlsCertFile: row('TLS_CERT_FILE', '', readableBy(readCertificates), 'certificate and chain, in PEM: it serves https'),
   tlsKeyFile: row('TLS_KEY_FILE', '', readableBy(readKey), 'the key of that certificate, in PEM'),
   ca: row('CA_FILE', '', certificates, 'authorities trusted for upstreams beside the usual ones, in PEM'),
   hostedTimeout: row('HOSTED_TIMEOUT', '30', seconds, "seconds to the first byte of hosted's answer to a GET or HEAD"),
@@ -40,27 +25,12 @@ const table = {
   drainTimeout: row('DRAIN_TIMEOUT', '300', seconds, 'seconds that transfers in flight get after SIGTERM'),
   idleTimeout: row('IDLE_TIMEOUT', '300', seconds, 'seconds without a byte, either way, that end a stream'),
   v2Requires: row('V2_REQUIRES', 'both', oneOf('both', 'hosted'), 'which registries must be up for /v2/ to be 200'),
-  lookupOrder: row(
-    'LOOKUP_ORDER',
-    'proxy-first',
-    oneOf('proxy-first', 'hosted-first'),
-    'who is asked first in a lookup',
-  ),
+  lookupOrder: row('LOOKUP_ORDER', 'proxy-first', oneOf('proxy-first', 'hosted-first'), 'whom a lookup asks first'),
   hostedNames: row('HOSTED_NAMES', '', globs, 'globs of names only hosted may serve: acme/**,tools/*'),
   proxyNames: row('PROXY_NAMES', '**', globs, 'globs of names the proxy may be asked for'),
   proxyNs: row('PROXY_NS', 'docker.io', hosts, 'registries whose ?ns= (containerd mirrors) the proxy answers for'),
-  tags: row(
-    'TAGS',
-    'hosted',
-    oneOf('hosted', 'lookup'),
-    "whose tags are listed: hosted's, or looked up like a manifest",
-  ),
-  copyLimit: row(
-    'COPY_LIMIT',
-    '2',
-    gibibytes,
-    'GiB of the largest layer copied from the proxy for a push (0: none is)',
-  ),
+  tags: row('TAGS', 'hosted', oneOf('hosted', 'lookup'), "whose tags are listed: hosted's, or looked up as a manifest"),
+  copyLimit: row('COPY_LIMIT', '2', gibibytes, 'GiB of the largest layer copied from the proxy for a push (0: none)'),
   htpasswdFile: row('HTPASSWD_FILE', '', readableBy(readUsers), 'bcrypt user file: a login is required here'),
   anonymousPull: row('ANONYMOUS_PULL', 'false', yesOrNo, 'with HTPASSWD_FILE: reading needs no login'),
   pushUsers: row('PUSH_USERS', '', list, 'with HTPASSWD_FILE: who may write (none named: all)'),
@@ -78,49 +48,36 @@ const table = {
 
 type Values = { [Key in keyof typeof table]: (typeof table)[Key] extends Row<infer T> ? T : never }
 
-type LoginKey = `${'hosted' | 'proxy'}${'Username' | 'Password' | 'PasswordFile'}`
-export type Config = Omit<Values, LoginKey> & {
+export type Config = Values & {
   /** The router's own logins. */
   hostedLogin?: Login
   proxyLogin?: Login
   /** What stands before every name at the proxy, from its first slash on; or empty. */
   proxyPath: string
-  /**
-   * Whose login hosted receives:
-   *
-   * | HTPASSWD_FILE | HOSTED_USERNAME | hosted receives |
-   * |---|---|---|
-   * | no | no | the client's Authorization |
-   * | yes | no | none |
-   * | yes | yes | the router's |
-   * | no | yes | a fault: it would give strangers the router's rights |
-   */
+  /** Whether hosted receives the client's login; with HTPASSWD_FILE it gets the router's own, or none. */
   passLogin: boolean
 }
 
 /** What no variable says alone. */
-const rules: [wrong: (values: Values) => unknown, fault: string][] = [
-  ...(['hosted', 'proxy'] as const).flatMap((who): [(values: Values) => unknown, string][] => {
+function* rules(values: Values): Generator<string> {
+  const { htpasswdFile, tlsCertFile, tlsKeyFile, anonymousPull, pushUsers } = values
+  for (const who of ['hosted', 'proxy'] as const) {
     const prefix = who.toUpperCase()
-    return [
-      [
-        (one) => one[`${who}Password`] && one[`${who}PasswordFile`],
-        `${prefix}_PASSWORD and ${prefix}_PASSWORD_FILE exclude each other`,
-      ],
-      [
-        (one) => Boolean(one[`${who}Username`]) !== Boolean(one[`${who}Password`] || one[`${who}PasswordFile`]),
-        `${prefix}_USERNAME and ${prefix}_PASSWORD (or ${prefix}_PASSWORD_FILE) need each other`,
-      ],
-    ]
-  }),
-  [
-    (one) => one.hostedUsername && !one.htpasswdFile,
-    "HOSTED_USERNAME needs HTPASSWD_FILE: without it strangers would get the router's rights",
-  ],
-  [(one) => one.anonymousPull && !one.htpasswdFile, 'ANONYMOUS_PULL needs HTPASSWD_FILE'],
-  [(one) => !one.tlsCertFile !== !one.tlsKeyFile, 'TLS_CERT_FILE and TLS_KEY_FILE need each other'],
-  [(one) => one.pushUsers.length > 0 && !one.htpasswdFile, 'PUSH_USERS needs HTPASSWD_FILE'],
-]
+    const { username, password, file } = loginAt(who, values)
+    if (password && file) yield `${prefix}_PASSWORD and ${prefix}_PASSWORD_FILE exclude each other`
+    if (!username !== !(password || file))
+      yield `${prefix}_USERNAME and ${prefix}_PASSWORD (or ${prefix}_PASSWORD_FILE) need each other`
+  }
+  if (values.hostedUsername && !htpasswdFile)
+    yield "HOSTED_USERNAME needs HTPASSWD_FILE: without it strangers would get the router's rights"
+  if (anonymousPull && !htpasswdFile) yield 'ANONYMOUS_PULL needs HTPASSWD_FILE'
+  if (!tlsCertFile !== !tlsKeyFile) yield 'TLS_CERT_FILE and TLS_KEY_FILE need each other'
+  if (pushUsers.length > 0 && !htpasswdFile) yield 'PUSH_USERS needs HTPASSWD_FILE'
+}
+
+function loginAt(who: 'hosted' | 'proxy', values: Values): Login {
+  return { username: values[`${who}Username`], password: values[`${who}Password`], file: values[`${who}PasswordFile`] }
+}
 
 /** Reads every variable; an empty one counts as missing. Gives the faults instead, one line each, where there are any. */
 export function readConfig(environment: Readonly<Record<string, string | undefined>>): Config | { faults: string[] } {
@@ -137,30 +94,17 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     }
   })
   const values: Values = Object.fromEntries(entries)
-  for (const [wrong, fault] of rules) if (wrong(values)) faults.push(fault)
+  faults.push(...rules(values))
   if (faults.length > 0) return { faults }
-  const {
-    hostedUsername,
-    hostedPassword,
-    hostedPasswordFile,
-    proxyUsername,
-    proxyPassword,
-    proxyPasswordFile,
-    ...rest
-  } = values
   const named = environment.AGGREGATE_HOSTNAME ?? ''
   return {
-    ...rest,
+    ...values,
     aggregate: values.tlsCertFile && !named.includes('://') ? origin(`https://${named.trim()}`) : values.aggregate,
-    hostedLogin: ownLogin(hostedUsername, hostedPassword, hostedPasswordFile),
-    proxyLogin: ownLogin(proxyUsername, proxyPassword, proxyPasswordFile),
+    hostedLogin: values.hostedUsername ? loginAt('hosted', values) : undefined,
+    proxyLogin: values.proxyUsername ? loginAt('proxy', values) : undefined,
     proxyPath: values.proxy.pathname.replace(/\/$/, ''),
     passLogin: !values.htpasswdFile,
   }
-}
-
-function ownLogin(username: string, password: string, file: string): Login | undefined {
-  return username ? { username, password, file } : undefined
 }
 
 /** The table as `--help` prints it. */
@@ -182,9 +126,7 @@ function origin(text: string): URL {
 
 function originWithPath(text: string): URL {
   return address(text, 'whose path, without /v2, stands before names there', (path) => {
-    return (
-      path === '/' || (!/^\/v2(\/|$)/.test(path) && 'route' in match('GET', `/v2${path.replace(/\/$/, '')}/tags/list`))
-    )
+    return !/^\/v2(\/|$)/.test(path) && 'route' in match('GET', `/v2${path.replace(/\/$/, '')}/name/tags/list`)
   })
 }
 

@@ -64,11 +64,11 @@ export function letGo(session: string, hosted: AskFor): void {
 export function createCopier(config: Config, onCopy: (outcome: CopyOutcome, bytes: number) => void) {
   const { copyLimit, writeTimeout, idleTimeout } = config
   const under = new Map<string, Promise<Copied>>()
-  const copier: Copier = (copy, ask, waitsItsTurn = false) => {
+  const copier: Copier = ({ digest, source, session }, ask, waitsItsTurn = false) => {
     const answers: Answer[] = []
-    const client = { waits: true }
-    const copied = inTurn(copy, ask, answers, client, waitsItsTurn).then((copied) => {
-      if (copied.state === 'unused' && !client.waits) letGo(copy.session, ask.hosted)
+    let clientWaits = true
+    const copied = inTurn().then((copied) => {
+      if (copied.state === 'unused' && !clientWaits) letGo(session, ask.hosted)
       return copied
     })
     let timer: ReturnType<typeof setTimeout> | undefined
@@ -77,97 +77,76 @@ export function createCopier(config: Config, onCopy: (outcome: CopyOutcome, byte
       timer = setTimeout(leave, Math.min(patience, writeTimeout) * 1000)
     })
     return Promise.race([copied, late]).finally(() => {
-      client.waits = false
+      clientWaits = false
       clearTimeout(timer)
     })
+
+    async function inTurn(): Promise<Copied> {
+      const isTaken = () => under.has(digest) || under.size >= most
+      while (waitsItsTurn && clientWaits && isTaken()) await Promise.race(under.values())
+      if (!clientWaits || isTaken()) return { state: 'unused', answers }
+      const copying = perform().finally(() => under.delete(digest))
+      under.set(digest, copying)
+      return copying
+    }
+
+    async function perform(): Promise<Copied> {
+      // Not the client's signal: a copy that is doing well goes on without it.
+      const abort = new AbortController()
+      const blob = await ask.proxy({ method: 'GET', target: source, abort, aside: true }, own)
+      answers.push(blob)
+      const length = Number(blob.response?.headers.get('Content-Length') ?? Number.NaN)
+      if (blob.status !== 200 || !blob.response?.body || !(length <= copyLimit)) {
+        abort.abort()
+        return { state: 'unused', answers }
+      }
+      const { end, ...content } = checked(blob.response.body, digest, idleTimeout, abort)
+      const put = {
+        method: 'PUT',
+        target: `${session}${session.includes('?') ? '&' : '?'}digest=${digest}`,
+        ...content,
+        abort: leaving(abort.signal),
+        readError: true,
+      }
+      const fields = { ...own, 'content-type': 'application/octet-stream', 'content-length': `${length}` }
+      const stored = await ask.hosted(put, fields)
+      end()
+      answers.push(stored)
+      const well = stored.status === 201
+      onCopy(well ? (clientWaits ? 'mounted' : 'late') : 'failed', length)
+      if (well) return { state: 'stored', answers }
+      abort.abort()
+      letGo(session, ask.hosted)
+      return { state: 'begun', answers }
+    }
   }
   return Object.assign(copier, {
     /** Settles when the copies under way have ended, also those whose client waits no more. */
     settled: () => Promise.all(under.values()),
   })
-
-  async function inTurn(
-    copy: Copy,
-    ask: Record<UpstreamName, AskFor>,
-    answers: Answer[],
-    client: { waits: boolean },
-    waitsItsTurn: boolean,
-  ): Promise<Copied> {
-    const { digest } = copy
-    const isTaken = () => under.has(digest) || under.size >= most
-    while (waitsItsTurn && client.waits && isTaken()) await Promise.race(under.values())
-    if (!client.waits || isTaken()) return { state: 'unused', answers }
-    const copying = perform(copy, ask, answers, client).finally(() => under.delete(digest))
-    under.set(digest, copying)
-    return copying
-  }
-
-  async function perform(
-    { digest, source, session }: Copy,
-    ask: Record<UpstreamName, AskFor>,
-    answers: Answer[],
-    client: { waits: boolean },
-  ): Promise<Copied> {
-    // Not the client's signal: a copy that is doing well goes on without it.
-    const abort = new AbortController()
-    const blob = await ask.proxy({ method: 'GET', target: source, abort, aside: true }, own)
-    answers.push(blob)
-    const length = Number(blob.response?.headers.get('Content-Length') ?? Number.NaN)
-    if (blob.status !== 200 || !blob.response?.body || !(length <= copyLimit)) {
-      abort.abort()
-      return { state: 'unused', answers }
-    }
-    const { end, ...content } = checked(blob.response.body, digest, idleTimeout, abort)
-    const put = {
-      method: 'PUT',
-      target: `${session}${session.includes('?') ? '&' : '?'}digest=${digest}`,
-      ...content,
-      abort: leaving(abort.signal),
-      readError: true,
-    }
-    const fields = { ...own, 'content-type': 'application/octet-stream', 'content-length': `${length}` }
-    const stored = await ask.hosted(put, fields)
-    end()
-    answers.push(stored)
-    const well = stored.status === 201
-    onCopy(well ? (client.waits ? 'mounted' : 'late') : 'failed', length)
-    if (well) return { state: 'stored', answers }
-    abort.abort()
-    letGo(session, ask.hosted)
-    return { state: 'begun', answers }
-  }
 }
 
 /** The same bytes, the last of them once all are known to have the digest; ended where nothing moves for `seconds`. */
 function checked(from: ReadableStream<Uint8Array>, digest: string, seconds: number, abort: AbortController) {
   const [algorithm = '', hex] = digest.split(':')
   const hash = createHash(algorithm)
-  const reader: ReadableStreamDefaultReader<Uint8Array> = from.getReader()
-  let held: Uint8Array | undefined
-  let timer: ReturnType<typeof setTimeout> | undefined
-  const moved = () => {
-    clearTimeout(timer)
-    timer = setTimeout(() => abort.abort(), seconds * 1000)
-  }
+  const timer = setTimeout(() => abort.abort(), seconds * 1000)
   let allRead = () => {}
   const bodyRead = new Promise<void>((resolve) => {
     allRead = resolve
   })
-  const pull = async (controller: ReadableStreamDefaultController<Uint8Array>): Promise<void> => {
-    const { done, value } = await reader.read()
-    moved()
-    if (value) hash.update(value)
-    const ready = held
-    held = value
-    if (!done) return ready ? controller.enqueue(ready) : pull(controller)
+  async function* bytes() {
+    let held: Uint8Array | undefined
+    for await (const chunk of from) {
+      timer.refresh()
+      hash.update(chunk)
+      if (held) yield held
+      held = chunk
+    }
     clearTimeout(timer)
     if (hash.digest('hex') !== hex) throw new Error('another digest')
-    if (ready) controller.enqueue(ready)
-    controller.close()
+    if (held) yield held
     allRead()
   }
-  moved()
-  const cancel = (reason: unknown) => reader.cancel(reason)
-  const body = new ReadableStream<Uint8Array>({ pull, cancel }, { highWaterMark: 0 })
-  return { body, bodyRead, end: () => clearTimeout(timer) }
+  return { body: bytes(), bodyRead, end: () => clearTimeout(timer) }
 }

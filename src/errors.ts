@@ -1,5 +1,5 @@
 /** OCI error bodies: writing our own, and reading those of the registries. */
-import type { Denial } from './names.ts'
+import type { Refusal } from '../routing.ts'
 
 /** What an upstream said in `errors[0]` of its body (OCI distribution-spec 1.1, "Error Codes"). */
 export interface OciError {
@@ -22,7 +22,7 @@ export function ociError(method: string, status: number, error: OciError, fields
 }
 
 /** The answer to a request that reaches nobody. */
-export function refusalOf(method: string, { refused, code, message, allow }: Denial): Response {
+export function refusalOf(method: string, { refused, code, message, allow }: Refusal): Response {
   return ociError(method, refused, { code, message }, allow ? { Allow: allow } : {})
 }
 
@@ -32,37 +32,28 @@ export async function readOciError(response: Pick<Response, 'body'>): Promise<Oc
 }
 
 /** A body as text; undefined where it has more than `most` bytes, takes more than `seconds`, or breaks. Its connection is free then. */
-export async function readText(
-  response: Pick<Response, 'body'>,
-  most: number,
-  seconds?: number,
-): Promise<string | undefined> {
+export async function readText(response: Pick<Response, 'body'>, most: number, seconds?: number) {
   const bytes = await readBytes(response, most, seconds)
   return bytes && new TextDecoder().decode(bytes)
 }
 
 /** The same as it came. */
-export async function readBytes(
-  { body }: Pick<Response, 'body'>,
-  most: number,
-  seconds?: number,
-): Promise<Uint8Array<ArrayBuffer> | undefined> {
+export async function readBytes({ body }: Pick<Response, 'body'>, most: number, seconds?: number) {
   if (!body) return new Uint8Array()
   const reader: ReadableStreamDefaultReader<Uint8Array> = body.getReader()
   const chunks: Uint8Array[] = []
-  let [size, late] = [0, false]
+  let size = 0
   const tooLate = () => {
-    late = true
+    size = Number.POSITIVE_INFINITY
     reader.cancel().catch(() => {})
   }
   const timer = seconds === undefined ? undefined : setTimeout(tooLate, seconds * 1000)
   try {
     for (;;) {
       const { done, value } = await reader.read()
-      if (late) break
-      if (done) return new Uint8Array(Buffer.concat(chunks))
-      size += value.byteLength
+      size += value?.byteLength ?? 0
       if (size > most) break
+      if (done) return new Uint8Array(Buffer.concat(chunks))
       chunks.push(value)
     }
   } catch {

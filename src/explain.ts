@@ -5,7 +5,7 @@ import { type OciError, readOciError } from './errors.ts'
 import { told } from './failure.ts'
 import { conditions, requestHeaders } from './headers.ts'
 import { type Memory, readingOf } from './memory.ts'
-import { type Denial, type Plan, planOf } from './names.ts'
+import { type Plan, planOf } from './names.ts'
 import type { Relay } from './relay.ts'
 import type { Connection } from './runtime.ts'
 import { type Ask, discard, leaving } from './upstream.ts'
@@ -28,25 +28,21 @@ export interface Explanation {
 
 type Registry = ReturnType<typeof told>[number] & { digest?: string }
 
-export type Explain = (
-  image: string,
-  namespace: string | null,
-  request: Request,
-  connection: Connection,
-) => Promise<Explanation | Denial>
+export type Explain = ReturnType<typeof createExplain>
 
 const types = ['oci.image.index.v1', 'oci.image.manifest.v1', 'docker.distribution.manifest.list.v2']
 const accept = [...types, 'docker.distribution.manifest.v2'].map((type) => `application/vnd.${type}+json`).join(', ')
 
 /** `image` as clients write it, with or without this router's own name, tag and digest. */
-export function createExplain(config: Config, ask: Record<UpstreamName, Ask>, memory: Memory, relay: Relay): Explain {
-  return async (image, namespace, request, connection) => {
+export function createExplain(config: Config, ask: Record<UpstreamName, Ask>, memory: Memory, relay: Relay) {
+  return async (image: string, namespace: string | null, request: Request, connection: Connection) => {
     const own = `${config.aggregate.host}/`
     const [, name = '', tag = 'latest', digest] =
       /^([^@]+?)(?::([^/:@]+))?(?:@(.+))?$/.exec(image.startsWith(own) ? image.slice(own.length) : image) ?? []
     const query = namespace ? `?ns=${encodeURIComponent(namespace)}` : ''
     const matched = match('GET', `/v2/${name}/manifests/${digest ?? tag}`)
-    if ('refused' in matched) return { ...matched, refused: 400, message: 'an image is NAME[:TAG] or NAME@DIGEST' }
+    if ('refused' in matched)
+      return { ...matched, refused: 400 as const, message: 'an image is NAME[:TAG] or NAME@DIGEST' }
     const plan = planOf(config, 'GET', matched, query)
     if ('refused' in plan) return plan
     const fields = new Headers(request.headers)

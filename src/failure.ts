@@ -6,12 +6,7 @@ import type { Plan } from './names.ts'
 import { type Answer, clientLeft } from './upstream.ts'
 
 /** Nothing was found: the first line that applies (the table is in the README, "When nothing is found"). */
-export function failure(
-  method: string,
-  entity: Entity,
-  answers: readonly Answer[],
-  unasked?: Plan['unasked'],
-): Response {
+export function failure(method: string, entity: Entity, answers: readonly Answer[], unasked?: Plan['unasked']) {
   const hosted = answers.find(({ upstream }) => upstream === 'hosted')
   const proxy = answers.find(({ upstream }) => upstream === 'proxy')
   const notAsked = unasked ? [{ verdict: 'not asked', ...unasked }] : []

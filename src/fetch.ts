@@ -1,34 +1,13 @@
 /** How to ask, on Node, Bun and Deno: bodies pass as Node has them, and become web streams only for whoever reads one. */
-import type { Readable } from 'node:stream'
+import { Readable } from 'node:stream'
 import type { Dispatcher } from 'undici'
 import type { Fetch, Reply } from './runtime.ts'
 
 /** What is behind the web streams given out here: where both ends of a transfer are Node's, nothing in between is needed. */
-const uploads = new WeakMap<ReadableStream, Readable>()
 const arrivals = new WeakMap<ReadableStream, Arrival>()
 
 /** An answer's body as it comes; each that was fetched here has that behind it. */
 export const arrivalOf = (body: ReadableStream) => arrivals.get(body) as Arrival
-
-/** An upload as a web stream, which does nothing until it is read. */
-export function uploadToWeb(readable: Readable): ReadableStream<Uint8Array> {
-  const chunks = readable.iterator({ destroyOnReturn: true })
-  const stream = new ReadableStream<Uint8Array>(
-    {
-      pull: async (controller) => {
-        const { done, value } = await chunks.next()
-        if (done) controller.close()
-        else controller.enqueue(value)
-      },
-      cancel: () => {
-        readable.on('error', () => {}).destroy()
-      },
-    },
-    { highWaterMark: 0 },
-  )
-  uploads.set(stream, readable)
-  return stream
-}
 
 /** Takes a body; `data` says whether more may come before the next `resume`. */
 interface Taker {
@@ -127,25 +106,26 @@ export async function createFetch(ca: string[] | undefined): Promise<Fetch> {
   const options = { headersTimeout: 0, bodyTimeout: 0, maxHeaderSize: 128 * 1024, connect }
   const kept = new Agent(options)
   const unkept = new Agent({ ...options, pipelining: 0 })
-  return (url, { method = 'GET', headers, body: given, signal }, fresh) => {
-    const { origin, pathname, search } = new URL(url)
-    const upload = given ? uploads.get(given as ReadableStream) : undefined
+  return (url, { method, headers, body: given, signal }, fresh) => {
+    const { origin } = new URL(url)
+    const upload = given instanceof Readable ? given : undefined
     // Whatever becomes of this request, the client's connection is still to carry the answer.
     const body = (upload?.iterator({ destroyOnReturn: false }) ?? given ?? null) as Readable | null
-    const asked = { origin, path: pathname + search, method: method as 'GET', headers, body }
+    // What is after it goes out as it came: a URL would escape some of it.
+    const asked = { origin, path: url.slice(origin.length), method: method as 'GET', headers, body }
     const arrival = createArrival()
     return new Promise((resolve, reject) => {
       const abort = () => {
-        arrival.abort(signal?.reason)
-        reject(signal?.reason)
+        arrival.abort(signal.reason)
+        reject(signal.reason)
       }
-      if (signal?.aborted) return abort()
-      signal?.addEventListener('abort', abort, { once: true })
+      if (signal.aborted) return abort()
+      signal.addEventListener('abort', abort, { once: true })
       const dispatcher = fresh ? unkept : kept
       dispatcher.dispatch(asked, {
         onRequestStart: (controller) => {
           arrival.begin(controller)
-          if (signal?.aborted) abort()
+          if (signal.aborted) abort()
         },
         onResponseStart: (_, status, record) => {
           if (status >= 200) resolve(replyOf(status, record, arrival))

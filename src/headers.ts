@@ -30,29 +30,24 @@ const mostOfReads = 8000
 export const ofPings = /^(authorization|cookie|accept-encoding|x-forwarded-(host|proto)|x-request-id)$/
 
 /** Names of fields that the connection claims for itself, in lower case (RFC 9110, section 7.6.1). */
-function namedIn(headers: Pick<Headers, 'get'>): string[] | undefined {
-  return headers
-    .get('Connection')
-    ?.toLowerCase()
-    .split(/[\s,]+/)
-}
+const namedIn = (headers: Headers) => (headers.get('Connection') ?? '').toLowerCase().split(/[\s,]+/)
 
 /** Gives a field by its name in lower case, if it is one that upstreams get too. */
 export function passedOn(headers: Headers): (name: string) => string | null {
   const named = namedIn(headers)
-  return (name) => (named?.includes(name) ? null : headers.get(name))
+  return (name) => (named.includes(name) ? null : headers.get(name))
 }
 
 /** Calls back with what is the message's, names in lower case. Not by an iterator: on Deno that costs eight times as much. */
-function endToEnd(from: Pick<Headers, 'get' | 'forEach'>, use: (value: string, name: string) => void): void {
+function endToEnd(from: Headers, use: (value: string, name: string) => void): void {
   const named = namedIn(from)
   from.forEach((value, name) => {
-    if (!hopByHop.test(name) && !named?.includes(name)) use(value, name)
+    if (!hopByHop.test(name) && !named.includes(name)) use(value, name)
   })
 }
 
 /** Whether a registry and a client have a session of their own: hosted, where this router does not ask for logins itself. */
-export function hasSessions(upstream: UpstreamName, { passLogin }: Pick<Config, 'passLogin'>): boolean {
+export function hasSessions(upstream: UpstreamName, { passLogin }: Config): boolean {
   return upstream === 'hosted' && passLogin
 }
 
@@ -62,10 +57,10 @@ export function hasSessions(upstream: UpstreamName, { passLogin }: Pick<Config, 
  */
 export function requestHeaders(
   upstream: UpstreamName,
-  { method, headers }: Pick<Request, 'method' | 'headers'>,
+  { method, headers }: Request,
   config: Config,
   client: Connection,
-): Fields {
+) {
   const { aggregate } = config
   const keepsSecrets = hasSessions(upstream, config)
   const reads = upstream === 'proxy' || method === 'GET' || method === 'HEAD'
@@ -90,12 +85,9 @@ export function requestHeaders(
 
 /** Ends `User-Agent` with this router, after the client; a request of its own names it alone (RFC 9110, section 10.1.5). */
 export function signed(fetch: Fetch, version: string): Fetch {
-  const product = `combined-registry/${version}`
   return (url, init, fresh) => {
-    const client = init.headers['user-agent'] ?? ''
-    // A second try has it already.
-    if (!client.endsWith(product)) init.headers['user-agent'] = `${client} ${product}`.trim()
-    return fetch(url, init, fresh)
+    const agent = `${init.headers['user-agent'] ?? ''} combined-registry/${version}`.trim()
+    return fetch(url, { ...init, headers: { ...init.headers, 'user-agent': agent } }, fresh)
   }
 }
 
@@ -103,12 +95,7 @@ export function signed(fetch: Fetch, version: string): Fetch {
  * The fields a client gets. A login is hosted's to ask for: the proxy's challenges stop here, and cookies that are of no
  * session of the client's. What stands before every name at the proxy stands before none here.
  */
-export function responseHeaders(
-  upstream: UpstreamName,
-  status: number,
-  from: Headers,
-  config: Pick<Config, 'passLogin' | 'proxyPath'>,
-): [name: string, value: string][] {
+export function responseHeaders(upstream: UpstreamName, status: number, from: Headers, config: Config) {
   const before = upstream === 'proxy' ? config.proxyPath : ''
   const keepsCookies = hasSessions(upstream, config)
   const ownLocation = [201, 202, 204, 416].includes(status)

@@ -1,17 +1,21 @@
 /** How to listen, on Node, Bun and Deno; a body that streams passes with nothing in between. */
 import type { EventEmitter } from 'node:events'
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import http, { type IncomingMessage, type ServerResponse } from 'node:http'
+import https from 'node:https'
 import { type AddressInfo, connect, type Socket } from 'node:net'
-import { type Arrival, arrivalOf, uploadToWeb } from './fetch.ts'
+import { finished } from 'node:stream/promises'
+import { createAdaptorServer } from '@hono/node-server'
+import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
+import type { Config } from './config.ts'
+import { type Arrival, arrivalOf } from './fetch.ts'
 import { hasBody } from './headers.ts'
-import { type Body, type Connection, type Listen, runtime } from './runtime.ts'
+import { type Body, type Connection, type Handler, runtime } from './runtime.ts'
+import type { Pair } from './tls.ts'
 
-export const listen: Listen = async (handler, { port: wanted, host, idleTimeout, tls }) => {
-  const { createAdaptorServer } = await import('@hono/node-server')
-  const { RESPONSE_ALREADY_SENT } = await import('@hono/node-server/utils/response')
-  const { createServer } = tls ? await import('node:https') : await import('node:http')
+/** With `tls` it serves https. */
+export async function listen(handler: Handler, { port: wanted, host, idleTimeout }: Config, tls?: Pair) {
   const server = createAdaptorServer({
-    createServer,
+    createServer: (tls ? https : http).createServer,
     // What HTTP/1.0, which needs no Host, is taken to ask for; health checks of balancers do.
     hostname: 'localhost',
     fetch: async (request, bindings) => {
@@ -34,7 +38,7 @@ export const listen: Listen = async (handler, { port: wanted, host, idleTimeout,
         socket.setTimeout(idleTimeout * 1000)
         connection.bodyRead = new Promise((resolve) => incoming.once('end', resolve))
         connection.bodyRead.then(() => socket.setTimeout(0))
-        connection.upload = uploadToWeb(incoming)
+        connection.upload = incoming
       }
       const response = await handler(request, connection)
       const { status, headers } = response
@@ -55,7 +59,7 @@ export const listen: Listen = async (handler, { port: wanted, host, idleTimeout,
       keepAliveTimeout: 75_000,
       maxHeaderSize: 65_536,
     },
-  }) as import('node:https').Server
+  }) as https.Server
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
     server.listen(wanted, host, resolve)
@@ -70,18 +74,21 @@ export const listen: Listen = async (handler, { port: wanted, host, idleTimeout,
   const watch = isDeno ? keepHearing(server, address, port, again) : undefined
   return {
     port,
-    renew: (pair) => {
+    /** With `tls`: this certificate for connections to come; those there are go on. Throws where it cannot be used. */
+    renew: (pair: Pair) => {
       if (server.setSecureContext) return server.setSecureContext(pair)
       // Bun's has no such thing (oven-sh/bun#43815), but may listen again at once; connections go on. Where it cannot, it ends.
       server.removeAllListeners('error').close()
       server.listen({ port, host, tls: pair } as object)
     },
-    stop: async () => {
+    /** Accepts no more connections and closes the idle ones; what is in flight goes on. */
+    stop: () => {
       clearInterval(watch)
       server.close()
       // A connection that falls idle later would hold the server open until its keep-alive ends.
       setInterval(() => server.closeIdleConnections(), 100).unref()
     },
+    /** Resets what is left, so that its clients hear of the end even where they have not taken what was sent to them. */
     cut: () => {
       for (const socket of connections) reset(socket)
     },
@@ -171,20 +178,18 @@ function reset(socket: Socket | null): void {
 /** All of a body, unless nothing moves for `patience` milliseconds; rejects where it breaks. */
 function pour(arrival: Arrival, outgoing: ServerResponse, patience: number): Promise<void> {
   // Not the socket's own timeout: Bun's counts from when it was set, whatever has moved since.
-  let moved = performance.now()
-  const move = () => {
-    moved = performance.now()
-  }
-  const watch = setInterval(() => {
-    if (performance.now() - moved > patience) outgoing.destroy()
-  }, patience / 4)
-  outgoing.on('drain', move)
-  outgoing.on('close', () => clearInterval(watch))
-  outgoing.on('drain', arrival.resume)
-  outgoing.on('close', () => arrival.abort())
+  const watch = setTimeout(() => outgoing.destroy(), patience)
+  outgoing.on('drain', () => {
+    watch.refresh()
+    arrival.resume()
+  })
+  outgoing.on('close', () => {
+    clearTimeout(watch)
+    arrival.abort()
+  })
   return new Promise((end, error) => {
     const data = (chunk: Uint8Array) => {
-      move()
+      watch.refresh()
       return outgoing.write(chunk)
     }
     arrival.to({ data, end, error })
@@ -193,17 +198,8 @@ function pour(arrival: Arrival, outgoing: ServerResponse, patience: number): Pro
 
 /** Closing at once on a client that still sends would reset its connection, and lose the answer on its way. */
 function linger(incoming: IncomingMessage): Promise<void> {
-  return new Promise((resolve) => {
-    if (incoming.readableEnded || incoming.destroyed) return resolve()
-    const timer = setTimeout(resolve, lingerTime)
-    for (const event of ['end', 'close', 'error']) {
-      incoming.once(event, () => {
-        clearTimeout(timer)
-        resolve()
-      })
-    }
-    // Nobody wants the rest any more, its reader included.
-    incoming.removeAllListeners('data').removeAllListeners('readable').resume()
-  })
+  // Nobody wants the rest any more, its reader included.
+  incoming.removeAllListeners('data').removeAllListeners('readable').resume()
+  return finished(incoming, { signal: AbortSignal.timeout(lingerTime) }).catch(() => {})
 }
 const lingerTime = 2000

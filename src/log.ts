@@ -3,15 +3,13 @@ import type { Config } from './config.ts'
 
 export type Level = Config['logLevel']
 export type Fields = Readonly<Record<string, unknown>>
+type Write = (lines: string) => void
 export type Log = (level: Level, message: string, fields?: Fields) => void
 
 const levels: readonly Level[] = ['debug', 'info', 'warn', 'error']
 
 /** Values are encoded as JSON in both formats, so that no client can start a line of its own. */
-export function createLog(
-  { logFormat, logLevel }: Pick<Config, 'logFormat' | 'logLevel'>,
-  write: (line: string) => void,
-): Log {
+export function createLog({ logFormat, logLevel }: Pick<Config, 'logFormat' | 'logLevel'>, write: Write): Log {
   const least = levels.indexOf(logLevel)
   let [at, time] = [0, '']
   return (level, message, fields = {}) => {
@@ -33,7 +31,7 @@ export function createLog(
 }
 
 /** Writes the lines of a few milliseconds together: a write costs several times what its line does. */
-export function inBatches(write: (lines: string) => void): { write: (line: string) => void; flush: () => void } {
+export function inBatches(write: Write): { write: Write; flush: () => void } {
   let lines: string[] = []
   const flush = () => {
     if (lines.length > 0) write(lines.join('\n'))

@@ -17,22 +17,13 @@ export interface Login {
 /** The registry, or the realm it sends to, wants another login than this router has. Neither is down. */
 export class LoginRefused extends Error {}
 
-/** What a realm says of one scope alone: it stands for the registry's own answer. */
-class RealmAnswer extends Error {
-  readonly status: number
-  readonly retryAfter: string | null
-  constructor(status: number, retryAfter: string | null = null) {
-    super(`the realm says ${status}`)
-    this.status = status
-    this.retryAfter = retryAfter
-  }
-}
+/** The realm is down: to ask the registry once more mends nothing. */
+export class RealmFailed extends Error {}
 
 /** Seconds a token lives where its realm does not say (distribution, "Token Authentication Specification"). */
 const shortestLife = 60
 /** Milliseconds until a refused login is tried anew. */
 const refusalTime = 60_000
-const realmTimeout = 15_000
 const longestToken = 65_536
 
 /** What a token is for: a delete's opens no push, nor the other way round. */
@@ -43,7 +34,9 @@ const rights: Record<string, string> = { GET: 'read', HEAD: 'read', DELETE: 'del
  * login is not taken, and with what `fetch` rejects where a realm cannot be asked. A 401 after a token was granted is
  * the registry's answer, and so is a scope that the realm denies: public ones say so of what does not exist.
  */
-export function withLogin(fetch: Fetch, login: Login | undefined, now: () => number, log: Log): Fetch {
+export function withLogin(fetch: Fetch, login: Login | undefined, seconds: number, now: () => number, log: Log): Fetch {
+  // Shorter than the registry's own time, so that the one that is late is the one that is named.
+  const patience = seconds * 700
   const granted = bounded<string>(10_000, 1, now)
   const asked = new Map<string, Promise<string>>()
   let basic: string | undefined
@@ -62,10 +55,10 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
   }
 
   return (url, init, fresh) =>
-    answered(url, init, fresh).catch((error) => {
-      if (!(error instanceof RealmAnswer)) throw error
-      const { status, retryAfter } = error
-      return new Response(null, { status, headers: retryAfter ? { 'Retry-After': retryAfter } : {} })
+    answered(url, init, fresh).catch((thrown) => {
+      // What a realm says of one scope alone stands for the registry's own answer.
+      if (thrown instanceof Response) return thrown
+      throw thrown
     })
 
   async function answered(...[url, init, fresh]: Parameters<Fetch>): Promise<Reply> {
@@ -73,8 +66,8 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
     // Tokens are for a repository, and a right; what is of no repository shares its own.
     const [, base = '', name = ''] =
       /^([^:]+:\/\/[^/]+\/v2\/)(?:([^?]*)\/(?:manifests|blobs|tags|referrers)\/)?/.exec(url) ?? []
-    const repository = `${rights[init.method ?? 'GET'] ?? 'write'} ${name}`
-    const once = init.body instanceof ReadableStream
+    const repository = `${rights[init.method] ?? 'write'} ${name}`
+    const once = init.body && !(init.body instanceof Uint8Array)
     if (once && !granted.has(repository)) await introduce(base, name, repository, init.signal)
     const send = (authorization: string | undefined) => {
       if (authorization) init.headers.authorization = authorization
@@ -99,14 +92,16 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
       if (once) throw tooLate()
       last = await send(basic)
     }
+    if (last.status !== 401) return last
+    // Is it the password that the registry refuses, or one name?
     const tried = basic
-    if (last.status === 401 && (await refusesAll(tried, base, init.signal)))
-      throw refuse('the registry refuses its password', tried)
+    const { status } = await ping(base, { authorization: tried }, init.signal)
+    if (status === 401) throw refuse('the registry refuses its password', tried)
     return last
   }
 
   /** A body cannot be sent twice, so what opens the way to it is asked for before. */
-  async function introduce(base: string, name: string, repository: string, signal: Signal): Promise<void> {
+  async function introduce(base: string, name: string, repository: string, signal: AbortSignal): Promise<void> {
     const response = await ping(base, {}, signal)
     if (response.status !== 401) return
     const { bearer } = challengesIn(response)
@@ -115,14 +110,9 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
     else if (basic) granted.set(repository, basic, { ttl: refusalTime })
   }
 
-  /** Whether it is the password that the registry refuses, and not one name. */
-  async function refusesAll(authorization: string, base: string, signal: Signal): Promise<boolean> {
-    return (await ping(base, { authorization }, signal)).status === 401
-  }
-
-  async function ping(base: string, headers: Fields, signal: Signal): Promise<Reply> {
-    const ends = [AbortSignal.timeout(realmTimeout), ...(signal ? [signal] : [])]
-    const response = await fetch(base, { method: 'GET', headers, redirect: 'manual', signal: AbortSignal.any(ends) })
+  async function ping(base: string, headers: Fields, signal: AbortSignal): Promise<Reply> {
+    const ends = AbortSignal.any([AbortSignal.timeout(patience), signal])
+    const response = await fetch(base, { method: 'GET', headers, signal: ends })
     readOciError(response)
     return response
   }
@@ -153,9 +143,11 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
     const tried = basic
     if (tried) headers.authorization = tried
     const ask = () => {
-      const init = { method: 'GET', headers, redirect: 'manual', signal: AbortSignal.timeout(realmTimeout) } as const
-      return fetch(url.href, init).catch((error) => {
-        throw new Error(`the realm gives no answer: ${causeOf(error)}`)
+      const init = { method: 'GET', headers, signal: AbortSignal.timeout(patience) }
+      // A kept-alive connection may close just as a request goes out.
+      const answer = fetch(url.href, init).catch(() => fetch(url.href, init, true))
+      return answer.catch((error) => {
+        throw new RealmFailed(`the realm gives no answer: ${causeOf(error)}`)
       })
     }
     const response = await ask()
@@ -168,10 +160,11 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
       readOciError(alone)
       if (alone.status === 401) throw refuse('the realm refuses its login', tried)
     }
-    if (status === 400 || status === 401 || status === 403) throw new RealmAnswer(401)
-    if (status === 429) throw new RealmAnswer(429, response.headers.get('Retry-After'))
+    if (status === 400 || status === 401 || status === 403) throw new Response(null, { status: 401 })
+    const retryAfter = response.headers.get('Retry-After')
+    if (status === 429) throw new Response(null, { status, headers: retryAfter ? { 'Retry-After': retryAfter } : {} })
     const token = said?.token || said?.access_token
-    if (status !== 200 || typeof token !== 'string') throw new Error(`the realm says ${status}`)
+    if (status !== 200 || typeof token !== 'string') throw new RealmFailed(`the realm says ${status}`)
     const life = Math.max(Number(said?.expires_in) || shortestLife, shortestLife)
     granted.set(repository, `Bearer ${token}`, { ttl: life * 900 })
     return token
@@ -179,10 +172,8 @@ export function withLogin(fetch: Fetch, login: Login | undefined, now: () => num
 }
 
 function basicOf(username: string, password: string): string {
-  return `Basic ${btoa(String.fromCharCode(...new TextEncoder().encode(`${username}:${password}`)))}`
+  return `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`
 }
-
-type Signal = AbortSignal | null | undefined
 
 /** The login is there now, for whoever tries again. */
 const tooLate = () => new Error('wants a new login for a body that is sent already')
@@ -208,9 +199,10 @@ function parse(challenge: string): Challenge {
 }
 
 /** The others may wait longer than this one, so its signal must not end what they wait for. */
-function waitFor<T>(promise: Promise<T>, signal: Signal): Promise<T> {
+function waitFor<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
-    signal?.addEventListener('abort', () => reject(signal.reason), { once: true })
+    if (signal.aborted) reject(signal.reason)
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true })
     promise.then(resolve, reject)
   })
 }

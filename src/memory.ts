@@ -6,14 +6,8 @@ import type { Config } from './config.ts'
 import { conditions, hasSessions, passedOn, responseHeaders } from './headers.ts'
 import { type Answer, clientLeft, discard, leaving, left } from './upstream.ts'
 
-type Settings = Pick<Config, 'lookupTtl' | 'manifestMemory' | 'passLogin' | 'proxyPath'>
-
-export interface MemoryOptions {
-  /** Milliseconds. */
-  now: () => number
-  /** Told of every use: whether memory had what was looked for. */
-  onUse: (kind: 'hint' | 'manifest' | 'flight' | 'ping', outcome: 'hit' | 'miss') => void
-}
+/** Told of every use: whether memory had what was looked for. */
+type OnUse = (kind: 'hint' | 'manifest' | 'flight' | 'ping', outcome: 'hit' | 'miss') => void
 
 /** A read whose answer may be remembered, or shared with others that ask the same. */
 export interface Reading {
@@ -53,7 +47,7 @@ const writeTime = 3_600_000
 /** What an entry takes beside its manifest, about, in bytes. */
 const overhead = 1024
 
-export function createMemory(config: Settings, { now, onUse }: MemoryOptions) {
+export function createMemory(config: Config, now: () => number, onUse: OnUse) {
   const { lookupTtl, manifestMemory } = config
   const ttl = Math.ceil(lookupTtl * 1000)
   const remembers = lookupTtl > 0
@@ -179,9 +173,20 @@ export function createMemory(config: Settings, { now, onUse }: MemoryOptions) {
     const under = flights.get(key)
     onUse('flight', under ? 'hit' : 'miss')
     const flight = under ?? begin(key, ask)
-    let leave = () => {}
+    const waiter = Symbol()
+    flight.waiting.add(waiter)
+    // The last one that leaves ends the question.
+    const leave = () => {
+      flight.waiting.delete(waiter)
+      if (flight.waiting.size === 0) flight.end()
+    }
     const answer = await new Promise<Answer>((resolve, reject) => {
-      leave = join(flight, client, () => resolve(left(upstream)))
+      const gone = () => {
+        leave()
+        resolve(left(upstream))
+      }
+      if (client.aborted) gone()
+      else client.addEventListener('abort', gone, { once: true })
       flight.answer.then(resolve, reject)
     })
     const ownOf = (shared: Answer) => {
@@ -200,7 +205,7 @@ export function createMemory(config: Settings, { now, onUse }: MemoryOptions) {
     }
     const flight: Flight = {
       answer: ask(abort).finally(over),
-      waiting: 0,
+      waiting: new Set(),
       end: () => {
         over()
         abort.abort()
@@ -213,37 +218,20 @@ export function createMemory(config: Settings, { now, onUse }: MemoryOptions) {
 
 type AskWith = (abort: AbortController) => Promise<Answer>
 
-/** A question under way, and how many wait for its answer. */
+/** A question under way, and who waits for its answer. */
 interface Flight {
   answer: Promise<Answer>
-  waiting: number
+  waiting: Set<symbol>
   end: () => void
 }
 
-/** Waits with the others until the client leaves, or `leave`s before; the last one ends the question. */
-function join(flight: Flight, client: AbortSignal, onLeave: () => void): () => void {
-  flight.waiting++
-  let waits = true
-  const leave = () => {
-    if (waits && --flight.waiting === 0) flight.end()
-    waits = false
-  }
-  const gone = () => {
-    leave()
-    onLeave()
-  }
-  if (client.aborted) gone()
-  else client.addEventListener('abort', gone, { once: true })
-  return leave
-}
-
 /** A body that was not read whole is for one client alone, and so is a cookie. */
-function isShareable(answer: Answer, config: Settings): boolean {
+function isShareable(answer: Answer, config: Config): boolean {
   const { verdict, content, response } = answer
   return !beginsSession(answer, config) && (verdict !== 'found' || content !== undefined || !response?.body)
 }
 
-function beginsSession({ upstream, response }: Answer, config: Settings): boolean {
+function beginsSession({ upstream, response }: Answer, config: Config): boolean {
   return hasSessions(upstream, config) && response?.headers.has('Set-Cookie') === true
 }
 
@@ -282,7 +270,7 @@ function accepts({ accept }: Reading, type: string): boolean {
 /** A media type without its parameters. */
 const essence = (text: string) => text.replace(/;.*/, '').trim().toLowerCase()
 
-function toKeep(answer: Answer, digest = '', config: Settings): Kept | undefined {
+function toKeep(answer: Answer, digest = '', config: Config): Kept | undefined {
   const { upstream, status, content, response } = answer
   const [algorithm = '', hex] = digest.split(':')
   if (status !== 200 || !content || !response || !['sha256', 'sha512'].includes(algorithm)) return undefined

@@ -1,16 +1,15 @@
 /** What the proxy can add where hosted alone was asked: blobs that a push mounts, a reader asks for, or a manifest needs. */
-import { type Match, match, type UpstreamName } from '../routing.ts'
+import { match, type UpstreamName } from '../routing.ts'
 import type { Config } from './config.ts'
 import { type AskFor, type Copier, letGo, sessionOf, sourceOf } from './copy.ts'
 import { errorPatience, json, readBytes, readOciError } from './errors.ts'
 import type { Memory } from './memory.ts'
 import { barred } from './names.ts'
+import type { Target } from './relay.ts'
 import type { Reply } from './runtime.ts'
 import type { Answer } from './upstream.ts'
 
-export interface Mending {
-  matched: Match
-  query: string
+export interface Mending extends Target {
   /** Asks the same as was asked of hosted, except for what is given. */
   ask: Record<UpstreamName, AskFor>
   /** The manifest that was put. */
@@ -25,7 +24,7 @@ const longestError = 1024 * 1024
 export const longestManifest = 4 * 1024 * 1024
 
 /** Whether it asks for a blob of another name. */
-export function isMount({ matched, query }: Pick<Mending, 'matched' | 'query'>): boolean {
+export function isMount({ matched, query }: Target): boolean {
   return matched.route.entity === 'uploads' && new URLSearchParams(query).has('mount')
 }
 
@@ -84,10 +83,8 @@ export function createMends(config: Config, memory: Memory, copy: Copier): Reado
       if ('refused' in child || !mediaTypes.test(mediaType)) return false
       const [target, fields] = [child.path, { accept: mediaType }]
       if ((await ask.hosted({ method: 'HEAD', target }, fields)).verdict !== 'absent') continue
-      const got = await ask.proxy(
-        { method: 'GET', target, text: longestManifest, readError: true, aside: true },
-        fields,
-      )
+      const wanted = { method: 'GET', target, text: longestManifest, readError: true, aside: true }
+      const got = await ask.proxy(wanted, fields)
       if (got.text === undefined || !(await supply(name, got.text, ask, answers))) return false
       const body = new TextEncoder().encode(got.text)
       const put = await ask.hosted({ target, body, readError: true }, { 'content-type': mediaType })
@@ -97,13 +94,11 @@ export function createMends(config: Config, memory: Memory, copy: Copier): Reado
     for (const { digest } of image ? [image, ...layers] : layers) {
       const blob = match('HEAD', `/v2/${name}/blobs/${digest}`)
       if ('refused' in blob) return false
-      const held = await ask.hosted({ method: 'HEAD', target: blob.path })
-      if (held.verdict !== 'absent') continue
+      if ((await ask.hosted({ method: 'HEAD', target: blob.path })).verdict !== 'absent') continue
       const source = sourceOf(config, name, digest)
       if (!source) return false
-      const session = sessionOf(
-        await ask.hosted({ method: 'POST', target: `/v2/${name}/blobs/uploads/`, readError: true }),
-      )
+      const opened = await ask.hosted({ method: 'POST', target: `/v2/${name}/blobs/uploads/`, readError: true })
+      const session = sessionOf(opened)
       if (!session) return false
       const copied = await copy({ ...source, session }, ask, true)
       if (copied.state === 'unused') letGo(session, ask.hosted)

@@ -53,22 +53,14 @@ export function createMetrics(version: string, runtime: string) {
   const transferred = counter('transfer_bytes_total', bytesHelp, 'direction', 'upstream')
   const askedHelp = 'Requests to a registry, by the verdict of its answer.'
   const asked = counter('upstream_requests_total', askedHelp, 'upstream', 'verdict')
+  const firstByteHelp = "From asking a registry to its answer's head, GET and HEAD alone."
   const firstByte = new Histogram({
-    ...metric(
-      'upstream_first_byte_seconds',
-      "From asking a registry to its answer's head, GET and HEAD alone.",
-      'upstream',
-    ),
+    ...metric('upstream_first_byte_seconds', firstByteHelp, 'upstream'),
     buckets: firstByteBuckets,
   })
   const up = new Gauge(metric('upstream_up', 'Whether the last answer came, and was not 502, 503 or 504.', 'upstream'))
-  const skipped = new Gauge(
-    metric(
-      'upstream_skipped',
-      'Whether it is skipped: it failed three times in a row, and no read since went well.',
-      'upstream',
-    ),
-  )
+  const skippedHelp = 'Whether it is skipped: it failed three times in a row, and no read since went well.'
+  const skipped = new Gauge(metric('upstream_skipped', skippedHelp, 'upstream'))
   for (const upstream of ['proxy', 'hosted']) skipped.set({ upstream }, 0)
   const expiryHelp = 'When the certificate this router serves with ends, in seconds since 1970.'
   const expiry = new Gauge(metric('certificate_expiration_timestamp_seconds', expiryHelp))

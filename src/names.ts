@@ -9,14 +9,11 @@ export interface Plan {
   unasked?: { upstream: UpstreamName; reason: string }
 }
 
-/** A request that reaches nobody. */
-export type Denial = Omit<Refusal, 'code'> & { code: Refusal['code'] | 'NAME_UNKNOWN' }
-
 /**
  * Containerd says with `?ns=` which registry it takes this one for: a public one means the proxy alone, whose names these
  * are (github.com/containerd/containerd, docs/hosts.md). It is compared, never dialled.
  */
-export function planOf(config: Config, method: string, { route, name }: Match, query: string): Plan | Denial {
+export function planOf(config: Config, method: string, { route, name }: Match, query: string): Plan | Refusal {
   const reason = name === undefined ? undefined : barred(config, name)
   const namespace = namespaceOf(query, config)
   if (namespace !== undefined && name !== undefined) {
@@ -25,8 +22,8 @@ export function planOf(config: Config, method: string, { route, name }: Match, q
       const message = 'a name of another registry is read-only here'
       return { refused: 405, code: 'UNSUPPORTED', message, allow: 'GET, HEAD' }
     }
-    const unlisted = config.proxyNs.includes(namespace) ? undefined : 'PROXY_NS does not list this registry'
-    if (unlisted ?? reason) return { refused: 404, code: 'NAME_UNKNOWN', message: (unlisted ?? reason) as string }
+    const message = config.proxyNs.includes(namespace) ? reason : 'PROXY_NS does not list this registry'
+    if (message) return { refused: 404, code: 'NAME_UNKNOWN', message }
     return { order: ['proxy'], unasked: { upstream: 'hosted', reason: 'ns names a public registry' } }
   }
   const row: Plan['order'] = route.entity === 'tags' && config.tags === 'lookup' ? ['proxy', 'hosted'] : route.ask

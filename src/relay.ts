@@ -5,7 +5,7 @@ import type { AskFor, Copier } from './copy.ts'
 import { ociError, readBytes, refusalOf } from './errors.ts'
 import { failure, told } from './failure.ts'
 import { conditions, hasBody, ofPings, requestHeaders, responseHeaders } from './headers.ts'
-import { type Kept, type Memory, readingOf } from './memory.ts'
+import { type Memory, readingOf } from './memory.ts'
 import { createMends, isMount, longestManifest } from './mend.ts'
 import { type Plan, planOf } from './names.ts'
 import { indexType, joined, longestPage, readList, referrersTag } from './referrers.ts'
@@ -79,12 +79,11 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     const { name, route } = target.matched
     const body = hasBody(request) ? (connection.upload ?? request.body) : null
     const length = request.headers.get('Content-Length')
-    // As it comes, never in a wrapper: that would cost a layer half of its speed.
     const sent: Partial<Question> = { body, bodyRead: connection.bodyRead, namesAnother: isMount(target) }
     let manifest: Uint8Array<ArrayBuffer> | undefined
     if (body && isHeld) {
       // Whole, so that it can be sent once more when what it lacks is there.
-      manifest = await readBytes({ body }, longestManifest)
+      manifest = await readBytes(request, longestManifest)
       if (!manifest) return { response: new Response(null, { status: 499 }), answers: [left('hosted')] }
       sent.body = manifest
     }
@@ -102,7 +101,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     const last = answers.at(-1) as Answer
     // One that got no answer may have been carried out.
     if (name && !['GET', 'HEAD'].includes(method) && last.verdict !== 'denied') memory.wrote(name)
-    for (const one of mended.length > 0 ? answers.slice(0, -1) : []) discard(one)
+    for (const one of answers.slice(0, -1)) discard(one)
     if (!last.response) return { response: failure(method, route.entity, [last]), answers }
     const taken = body && last.verdict === 'found'
     return deliver(last, answers, method, taken ? Number(length ?? stored(last.response)) : 0)
@@ -113,8 +112,12 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     const { matched, query } = target
     const reading = readingOf(request, matched, query, config.passLogin)
     const kept = memory.manifest(reading)
-    if (kept) return fromMemory(kept, request.method)
-
+    if (kept) {
+      const { upstream: by, content, headers } = kept
+      const body = request.method === 'HEAD' ? null : content
+      const response = new Response(body, { headers })
+      return { response, body, answers: [], by, bytesOut: body?.byteLength ?? 0 }
+    }
     const { order, unasked } = plan
     // A tag hosted may hold is never served from elsewhere only because hosted could not be asked.
     const decides = (upstream: UpstreamName) => upstream === 'hosted' && order[0] === 'hosted' && !matched.digest
@@ -191,9 +194,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     }
     const proxy = await listOfProxy
     const answers = [proxy.answer, hosted.answer]
-    if (isUnsure(proxy.answer)) {
-      return { response: failure(request.method, 'referrers', answers), answers }
-    }
+    if (isUnsure(proxy.answer)) return { response: failure(request.method, 'referrers', answers), answers }
     const artifactType = new URLSearchParams(target.query).get('artifactType')
     // Hosted's last: of several signatures cosign looks at the last one.
     const body = new TextEncoder().encode(joined([proxy, hosted], artifactType))
@@ -204,11 +205,9 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
 
   /** The registries that must be up are pinged; hosted's challenge goes to the client, so that it logs in there. */
   async function base(request: Request, connection: Connection): Promise<Outcome> {
-    const both = config.v2Requires === 'both'
-    const [hosted, proxy] = await Promise.all([
-      ping('hosted', request, connection),
-      both ? ping('proxy', request, connection) : undefined,
-    ])
+    const ofHosted = ping('hosted', request, connection)
+    const ofProxy = config.v2Requires === 'both' ? ping('proxy', request, connection) : undefined
+    const [hosted, proxy] = await Promise.all([ofHosted, ofProxy])
     const answers = proxy ? [proxy, hosted] : [hosted]
     if (answers.some(clientLeft)) return { response: failure(request.method, 'base', answers), answers }
     if (hosted.status === 401) return { response: failure(request.method, 'base', answers), answers, by: 'hosted' }
@@ -226,12 +225,6 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     for (const field of Object.keys(asked.headers)) if (!ofPings.test(field)) delete asked.headers[field]
     const reading = readingOf(request, v2.matched, '', config.passLogin)
     return memory.ping(to, reading, (abort) => ask[to]({ ...asked, abort }))
-  }
-
-  function fromMemory({ upstream, content, headers }: Kept, method: string): Outcome {
-    const body = method === 'HEAD' ? null : content
-    const response = new Response(body, { headers })
-    return { response, body, answers: [], by: upstream, bytesOut: body ? content.byteLength : 0 }
   }
 
   function deliver(answer: Answer, answers: Answer[], method: string, bytesIn?: number): Outcome {

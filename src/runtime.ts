@@ -1,6 +1,6 @@
-/** Which runtime this is, and what the service has of it: the types of how it listens and how it asks. */
+/** Which runtime this is, and what the service has of it. */
 import process from 'node:process'
-import type { Pair } from './tls.ts'
+import type { Readable } from 'node:stream'
 
 /** What only the runtime knows of the connection a request came on. */
 export interface Connection {
@@ -12,8 +12,8 @@ export interface Connection {
   bodyRead?: Promise<void>
   /** Settles when the answer was sent: true for all of it, false where the connection broke before. */
   sent?: Promise<boolean>
-  /** The request's body, where the runtime has a quicker way to it than the request's own. */
-  upload?: ReadableStream<Uint8Array>
+  /** The request's body as Node has it: the request's own would cost an upload half of its speed. */
+  upload?: Readable
   /** Set by the handler: what its answer's body was made of, where that is known; getting it back would cost. */
   body?: Body
 }
@@ -33,28 +33,8 @@ export type Fields = Record<string, string>
  * The web's fetch; `fresh`: not on a connection that served before. Rejects with an AbortError where the client left in the
  * middle of the body.
  */
-export type Fetch = (url: string, init: RequestInit & { headers: Fields }, fresh?: boolean) => Promise<Reply>
-
-interface Server {
-  port: number
-  /** Accepts no more connections and closes the idle ones; what is in flight goes on. */
-  stop: () => Promise<void>
-  /** Resets what is left, so that its clients hear of the end even where they have not taken what was sent to them. */
-  cut: () => void
-  /** With `tls`: this certificate for connections to come; those there are go on. Throws where it cannot be used. */
-  renew: (pair: Pair) => void
-}
-
-interface ListenOptions {
-  port: number
-  host: string
-  /** Seconds without a byte, either way, that end a stream. */
-  idleTimeout: number
-  /** Serves https. */
-  tls?: Pair
-}
-
-export type Listen = (handler: Handler, options: ListenOptions) => Promise<Server>
+export type Fetch = (url: string, init: Asked, fresh?: boolean) => Promise<Reply>
+type Asked = { method: string; headers: Fields; body?: RequestInit['body']; signal: AbortSignal }
 
 const { Bun, Deno } = globalThis as { Bun?: { version: string }; Deno?: { version: { deno: string } } }
 /** Name and version, as in the metric `build_info`. */

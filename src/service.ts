@@ -2,7 +2,7 @@
 import { type Context, Hono } from 'hono'
 import { HTTPException } from 'hono/http-exception'
 import { type Match, match, type UpstreamName } from '../routing.ts'
-import { createAccess, type Right, rightOf, tokenOf } from './access.ts'
+import { createAccess, rightOf, tokenOf } from './access.ts'
 import type { Config } from './config.ts'
 import { createCopier } from './copy.ts'
 import { ociError, refusalOf } from './errors.ts'
@@ -38,13 +38,13 @@ export interface Service {
   explain: (image: string) => ReturnType<Explain>
 }
 
-type Env = { Bindings: Connection; Variables: { entity: string; matched?: Match; outcome?: Outcome; user?: string } }
+type Env = { Bindings: Connection; Variables: { entity?: string; matched?: Match; outcome?: Outcome; user?: string } }
 
 export function createService(config: Config, { now, log, version, runtime, ...deps }: Dependencies): Service {
   const fetch = signed(deps.fetch, version)
   const metrics = createMetrics(version, runtime)
   const ask = { proxy: upstream('proxy'), hosted: upstream('hosted') }
-  const memory = createMemory(config, { now, onUse: metrics.remembered })
+  const memory = createMemory(config, now, metrics.remembered)
   const access = createAccess(config, now, log, metrics.loggedIn)
   const copier = createCopier(config, metrics.copied)
   const relay = createRelay(config, ask, memory, copier)
@@ -55,19 +55,10 @@ export function createService(config: Config, { now, log, version, runtime, ...d
   let onIdle = () => {}
 
   function upstream(name: UpstreamName): Ask {
-    const { origin, host } = config[name]
-    const login = name === 'proxy' ? config.proxyLogin : config.hostedLogin
+    const login = config[`${name}Login`]
     const ofUpstream: Log = (level, message, fields) => log(level, message, { upstream: name, ...fields })
-    return createUpstream({
-      name,
-      origin,
-      path: name === 'proxy' ? config.proxyPath : '',
-      ownHosts: [host, config.aggregate.host],
-      readTimeout: name === 'hosted' ? config.hostedTimeout : config.proxyTimeout,
-      writeTimeout: config.writeTimeout,
-      // The proxy's challenges reach no client: what it denies to the router, it denies.
-      clientsLogIn: name === 'proxy' || config.passLogin,
-      fetch: name === 'proxy' || login ? withLogin(fetch, login, now, ofUpstream) : fetch,
+    return createUpstream(name, config, {
+      fetch: name === 'proxy' || login ? withLogin(fetch, login, config[`${name}Timeout`], now, ofUpstream) : fetch,
       now,
       onAnswer: (answer, read, cause) => {
         metrics.answered(answer, read)
@@ -91,14 +82,17 @@ export function createService(config: Config, { now, log, version, runtime, ...d
     const id = /^[\w.:=+/-]{1,128}$/.test(given) ? given : crypto.randomUUID()
     inFlight++
     metrics.started()
-    c.set('entity', 'other')
     c.env.id = id
     await next()
     c.res.headers.set('X-Request-Id', id)
+    // Older clients take an address for a registry only where this field says so.
+    c.res.headers.set('Docker-Distribution-Api-Version', 'registry/2.0')
+    // The rest of a refused upload would be taken for the next request.
+    if (c.res.status >= 400 && hasBody(c.req.raw)) c.res.headers.set('Connection', 'close')
     const finish = (sent: boolean) => {
       inFlight--
       if (inFlight === 0) onIdle()
-      const entity = c.get('entity')
+      const entity = c.get('entity') ?? 'other'
       const outcome = c.get('outcome')
       const { by, answers } = outcome ?? {}
       const milliseconds = now() - started
@@ -143,7 +137,7 @@ export function createService(config: Config, { now, log, version, runtime, ...d
     const { raw } = c.req
     if (!raw.headers.get('Accept')?.includes('text/html')) return next()
     c.set('entity', 'page')
-    const refusal = await admit(c, 'write')
+    const refusal = await admit(c)
     if (refusal) return refusal
     const { image = '', ns = null } = c.req.query()
     const [explanation, proxy, hosted] = await Promise.all([
@@ -159,15 +153,9 @@ export function createService(config: Config, { now, log, version, runtime, ...d
   app.get('/healthcheck', async (c) => {
     c.set('entity', 'healthcheck')
     const ping = (name: UpstreamName) => {
+      const headers = { 'accept-encoding': 'identity' }
       const abort = leaving(c.req.raw.signal)
-      return ask[name]({
-        method: 'GET',
-        target: '/v2/',
-        headers: { 'accept-encoding': 'identity' },
-        abort,
-        readError: true,
-        always: true,
-      })
+      return ask[name]({ method: 'GET', target: '/v2/', headers, abort, readError: true, always: true })
     }
     const [proxy, hosted] = await Promise.all([ping('proxy'), ping('hosted')])
     for (const answer of [proxy, hosted]) discard(answer)
@@ -181,7 +169,7 @@ export function createService(config: Config, { now, log, version, runtime, ...d
 
   app.get('/explain', async (c) => {
     c.set('entity', 'explain')
-    const refusal = await admit(c, 'write')
+    const refusal = await admit(c)
     if (refusal) return refusal
     const { image = '', ns = null } = c.req.query()
     const explanation = await explain(image, ns, c.req.raw, c.env)
@@ -202,31 +190,30 @@ export function createService(config: Config, { now, log, version, runtime, ...d
     const { method } = c.req.raw
     if (path === '/v2') return c.redirect(`/v2/${query}`, 301)
     const matched = match(method, path)
-    if ('refused' in matched) return asRegistry(refusalOf(method, matched), c.req.raw)
+    if ('refused' in matched) return refusalOf(method, matched)
     c.set('matched', matched)
     c.set('entity', matched.route.entity)
     const { user, refusal } = await access(c.req.raw, rightOf(method, matched), c.env.address ?? '')
     c.set('user', user)
-    if (refusal) return asRegistry(refusal, c.req.raw)
+    if (refusal) return refusal
     const outcome = await relay(c.req.raw, { matched, query }, c.env)
     c.set('outcome', outcome)
     c.env.body = outcome.body
-    return asRegistry(outcome.response, c.req.raw)
+    return outcome.response
   })
 
   app.onError((error, c) => {
     const { method } = c.req.raw
-    if (error instanceof HTTPException) {
-      return asRegistry(ociError(method, error.status, { code: 'UNSUPPORTED', message: error.message }), c.req.raw)
-    }
+    if (error instanceof HTTPException)
+      return ociError(method, error.status, { code: 'UNSUPPORTED', message: error.message })
     log('error', 'internal error', { cause: error.message, stack: error.stack })
-    return asRegistry(ociError(method, 500, { code: 'UNKNOWN', message: 'internal error' }), c.req.raw)
+    return ociError(method, 500, { code: 'UNKNOWN', message: 'internal error' })
   })
 
   /** Refuses who may not know what this router knows: where the login is hosted's, hosted is asked. */
-  async function admit(c: Context<Env>, right: Right): Promise<Response | undefined> {
+  async function admit(c: Context<Env>): Promise<Response | undefined> {
     const { raw } = c.req
-    const { user, refusal } = await access(raw, right, c.env.address ?? '')
+    const { user, refusal } = await access(raw, 'write', c.env.address ?? '')
     c.set('user', user)
     if (refusal || !config.passLogin) return refusal
     const hosted = await relay.ping('hosted', raw, c.env)
@@ -247,14 +234,6 @@ export function createService(config: Config, { now, log, version, runtime, ...d
       await copier.settled()
     },
   }
-}
-
-function asRegistry(response: Response, request: Request): Response {
-  // Older clients take an address for a registry only where this field says so.
-  response.headers.set('Docker-Distribution-Api-Version', 'registry/2.0')
-  // The rest of a refused upload would be taken for the next request.
-  if (response.status >= 400 && hasBody(request)) response.headers.set('Connection', 'close')
-  return response
 }
 
 /** Path and query as they came: a URL object would escape what the grammar is to see. */

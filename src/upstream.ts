@@ -1,9 +1,11 @@
 /** One registry: asks it within a deadline and gives its answer a verdict. */
+import { setMaxListeners } from 'node:events'
 import type { UpstreamName } from '../routing.ts'
 import { createBreaker, type Report } from './breaker.ts'
+import type { Config } from './config.ts'
 import { causeOf, nestedCode, type OciError, readOciError, readText } from './errors.ts'
-import { LoginRefused } from './login.ts'
-import type { Fetch, Fields, Reply } from './runtime.ts'
+import { LoginRefused, RealmFailed } from './login.ts'
+import type { Body, Fetch, Fields, Reply } from './runtime.ts'
 
 /** What an answer means for a lookup; only `found` ends it. */
 export type Verdict = 'found' | 'absent' | 'denied' | 'limited' | 'failed'
@@ -33,7 +35,7 @@ export interface Question {
   /** Path and query, as they go out. */
   target: string
   headers: Fields
-  body?: Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array> | null
+  body?: Body | AsyncIterable<Uint8Array>
   /** Settles when the last byte of a body that streams was taken; a write's deadline starts there. */
   bodyRead?: Promise<void>
   /** Aborted when nobody waits for the answer any more; a deadline aborts it too. */
@@ -52,18 +54,7 @@ export interface Question {
   namesAnother?: boolean
 }
 
-export interface UpstreamOptions {
-  name: UpstreamName
-  origin: string
-  /** What stands before every name there, from its first slash on; or empty. */
-  path: string
-  /** Hosts that answer as this router: a redirect there would only come back. */
-  ownHosts: readonly string[]
-  /** Whether clients may answer its challenges; else a 401 is the operator's trouble, and no answer. */
-  clientsLogIn: boolean
-  /** Seconds to the first byte of an answer. */
-  readTimeout: number
-  writeTimeout: number
+interface Surroundings {
   fetch: Fetch
   now: () => number
   /** Told of every answer, to a read or a write, with what a log may know and a client may not. */
@@ -77,9 +68,13 @@ export const skipReason = 'skipped: it failed lately'
 export type Ask = (question: Question) => Promise<Answer>
 
 /** The registry's `ask`. It never rejects: what goes wrong is an answer with the verdict `failed`. */
-export function createUpstream(options: UpstreamOptions): Ask {
-  const { name, origin, path, fetch, now, onAnswer } = options
-  const breaker = createBreaker(now, options.onBreaker)
+export function createUpstream(name: UpstreamName, config: Config, around: Surroundings): Ask {
+  const { fetch, now, onAnswer } = around
+  const { origin, host } = config[name]
+  const path = name === 'proxy' ? config.proxyPath : ''
+  // The proxy's challenges reach no client: what it denies to the router, it denies.
+  const clientsLogIn = name === 'proxy' || config.passLogin
+  const breaker = createBreaker(now, around.onBreaker)
   return async (question) => {
     if (!isRead(question) || question.always) return send(question, () => {})
     const admitted = breaker()
@@ -93,20 +88,20 @@ export function createUpstream(options: UpstreamOptions): Ask {
     const { method, target, headers, body, abort } = question
     const url = origin + (path ? target.replace(/^\/v2(?=\/[^?])/, `/v2${path}`) : target)
     const started = now()
-    const timeout = isRead(question) ? options.readTimeout : options.writeTimeout
+    const timeout = isRead(question) ? config[`${name}Timeout`] : config.writeTimeout
     const failed = (status: number, reason?: string): Answer => {
       return { upstream: name, verdict: 'failed', status, reason, milliseconds: now() - started }
     }
-    const from = body instanceof ReadableStream ? (question.bodyRead ?? never) : undefined
-    const deadline = startDeadline(timeout, abort, from)
+    const from = body && !(body instanceof Uint8Array) ? (question.bodyRead ?? never) : undefined
+    const endDeadline = startDeadline(timeout, abort, from)
     const answered = (answer: Answer, cause?: string, well = answer.status < 502 || answer.status > 504): Answer => {
-      deadline.clear()
+      endDeadline()
       report(well)
       onAnswer(answer, isRead(question), cause)
       return answer
     }
     const noAnswer = (error: unknown): Answer => {
-      if (deadline.passed()) return answered(failed(504, `no answer within ${timeout} s`), 'timeout')
+      if (abort.signal.reason === timeUp) return answered(failed(504, `no answer within ${timeout} s`), 'timeout')
       if (error instanceof LoginRefused) {
         return answered(failed(502, "does not take this router's login"), error.message, true)
       }
@@ -114,60 +109,47 @@ export function createUpstream(options: UpstreamOptions): Ask {
         return answered(failed(502, 'no answer'), causeOf(error))
       }
       // The client left: that says nothing about the registry.
-      deadline.clear()
+      endDeadline()
       report(undefined)
       return failed(499)
     }
-    const init = {
-      method,
-      headers,
-      body: body ?? null,
-      signal: abort.signal,
-      redirect: 'manual',
-      ...(body && { duplex: 'half' as const }),
-    } as const
-    let response: Reply
-    try {
-      response = await fetch(url, init).catch((error) => {
+    const init = { method, headers, body, signal: abort.signal }
+    const response = await fetch(url, init)
+      .catch((error) => {
         // A kept-alive connection may close just as a request goes out. What has a body is never sent twice.
         const again = (isRead(question) || (method === 'POST' && !body)) && !abort.signal.aborted
-        if (!again) throw error
+        if (!again || error instanceof RealmFailed) throw error
         return fetch(url, init, true)
       })
-    } catch (error) {
-      return noAnswer(error)
-    }
+      .catch(noAnswer)
+    if ('verdict' in response) return response
     const { status } = response
     if (status < 200 || status > 599) {
       readOciError(response)
       return answered(failed(502, 'no answer'), `status ${status}`)
     }
     const location = redirects.has(status) && response.headers.get('Location')
-    if (location !== false && (!location || options.ownHosts.includes(hostOf(location, origin)))) {
+    // Hosts that answer as this router: a redirect there would only come back.
+    if (location !== false && (!location || [host, config.aggregate.host].includes(hostOf(location, origin)))) {
       readOciError(response)
       const cause = `redirect to ${location}: use https:// in its address?`
       return answered(failed(502, 'redirects to itself or to this router'), cause, true)
     }
-    if (status === 401 && !options.clientsLogIn && !question.namesAnother) {
+    if (status === 401 && !clientsLogIn && !question.namesAnother) {
       readOciError(response)
       return answered(failed(502, 'wants a login that this router does not have'), '401', true)
     }
     const answer: Answer = { ...failed(status), verdict: verdictOf(status), response }
     if (answer.verdict === 'found' && question.whole && isSmall(response)) {
-      try {
-        answer.content = new Uint8Array(await response.arrayBuffer())
-      } catch (error) {
-        return noAnswer(error)
-      }
-      return answered(answer)
+      const withContent = (bytes: ArrayBuffer) => answered({ ...answer, content: new Uint8Array(bytes) })
+      return response.arrayBuffer().then(withContent, noAnswer)
     }
     if (answer.verdict === 'found' && question.text) {
       answer.text = await readText(response, question.text)
-      if (answer.text === undefined && abort.signal.aborted) return noAnswer(abort.signal.reason)
+      if (answer.text !== undefined) return answered(answer)
+      if (abort.signal.aborted) return noAnswer(abort.signal.reason)
       // Not the registry's fault where somebody put a list that is too long.
-      if (answer.text === undefined)
-        return answered(failed(502, 'no answer'), 'its answer breaks, or is too long', true)
-      return answered(answer)
+      return answered(failed(502, 'no answer'), 'its answer breaks, or is too long', true)
     }
     if (answer.verdict === 'found' || !question.readError) return answered(answer)
     answer.error = await readOciError(response)
@@ -181,7 +163,7 @@ const never = new Promise<never>(() => {})
 const redirects = new Set([301, 302, 307, 308])
 
 /** The verdict of a status alone (the table is in the README, "What an answer means"). */
-export function verdictOf(status: number): Verdict {
+function verdictOf(status: number): Verdict {
   if (status < 300 || redirects.has(status) || [304, 412, 416].includes(status)) return 'found'
   if (status === 404) return 'absent'
   if (status === 429) return 'limited'
@@ -223,44 +205,28 @@ export function discard({ verdict, response, content }: Answer): void {
 /** Aborts when the client leaves. */
 export function leaving(client: AbortSignal): AbortController {
   const abort = new AbortController()
-  const others = following.get(client)
+  // Node warns where many follow one signal.
+  setMaxListeners(0, client)
   if (client.aborted) abort.abort()
-  else if (others) others.push(abort)
-  else {
-    // One listener for all: Node warns where there are many.
-    const all = [abort]
-    following.set(client, all)
-    const leave = () => {
-      for (const one of all) one.abort()
-    }
-    client.addEventListener('abort', leave, { once: true })
-  }
+  else client.addEventListener('abort', () => abort.abort(), { once: true })
   return abort
 }
-const following = new WeakMap<AbortSignal, AbortController[]>()
 
-/** Aborts `seconds` after `from` (after now where there is none), unless it is cleared before. */
-function startDeadline(seconds: number, abort: AbortController, from: Promise<void> | undefined) {
-  let passed = false
-  let cleared = false
+/** Aborts with `timeUp` `seconds` after `from` (after now where there is none), unless it is ended before. */
+function startDeadline(seconds: number, abort: AbortController, from: Promise<void> | undefined): () => void {
+  let ended = false
   let timer: ReturnType<typeof setTimeout> | undefined
   const start = () => {
-    if (cleared) return
-    timer = setTimeout(() => {
-      passed = true
-      abort.abort()
-    }, seconds * 1000)
+    if (!ended) timer = setTimeout(() => abort.abort(timeUp), seconds * 1000)
   }
   if (from) from.then(start)
   else start()
-  return {
-    passed: () => passed,
-    clear: () => {
-      cleared = true
-      clearTimeout(timer)
-    },
+  return () => {
+    ended = true
+    clearTimeout(timer)
   }
 }
+const timeUp = new Error('timeout')
 
 function hostOf(location: string, origin: string): string {
   return URL.canParse(location, origin) ? new URL(location, origin).host : ''

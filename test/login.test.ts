@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import http from 'node:http'
+import type { Socket } from 'node:net'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import packageManifest from '../package.json' with { type: 'json' }
@@ -373,18 +374,27 @@ test('a realm that refuses one name, with 400 or 401, refuses no other', async (
   }
 })
 
-test('a realm that gives no answer: failed, and the log says that it is the realm', async () => {
+test('a realm that gives no answer, or none in time: failed, asked once, and the log says that it is the realm', async () => {
   const registry = wantsTokens(() => [200, {}], answer(200))
-  const gone: Script = (request, response, recorded) => {
-    if (request.url?.startsWith('/token')) request.socket.destroy()
-    else registry(request, response, recorded)
+  for (const [end, most] of [
+    [(socket: Socket) => socket.destroy(), 2],
+    [() => {}, 1],
+  ] as const) {
+    let asked = 0
+    const gone: Script = (request, response, recorded) => {
+      if (!request.url?.startsWith('/token')) return registry(request, response, recorded)
+      asked++
+      end(request.socket)
+    }
+    const router = await between(gone, answer(404), { PROXY_TIMEOUT: '2' })
+    assert.equal((await send(router.url, 'GET', '/v2/a/manifests/1')).status, 502)
+    await until('the log', () =>
+      router.router.log().some(({ cause }) => /^the realm gives no answer: ./.test(`${cause}`)),
+    )
+    // On a new connection once more, where the one before may have been closed meanwhile.
+    assert.equal(asked, most)
+    await router.close()
   }
-  const router = await between(gone, answer(404))
-  assert.equal((await send(router.url, 'GET', '/v2/a/manifests/1')).status, 502)
-  await until('the log', () =>
-    router.router.log().some(({ cause }) => /^the realm gives no answer: ./.test(`${cause}`)),
-  )
-  await router.close()
 })
 
 test('a realm that limits the rate: 429 with its Retry-After, and no breaker', async () => {

@@ -35,7 +35,7 @@ function between(proxy: Say, hosted: Say, environment: Record<string, string> = 
   const lines: string[] = []
   const fetch: Fetch = async (url, init, fresh) => {
     const to = new URL(url).hostname
-    const one = { to, method: init.method as string, url, headers: new Headers(init.headers as Headers), fresh }
+    const one = { to, method: init.method, url, headers: new Headers(init.headers), fresh }
     sent.push(one)
     return (to === 'proxy' ? proxy : hosted)(one, init)
   }
