@@ -9,6 +9,7 @@ import { toText } from './src/explain.ts'
 import { createFetch } from './src/fetch.ts'
 import { listen } from './src/listen.ts'
 import { createLog, inBatches, type Log } from './src/log.ts'
+import { readUsers } from './src/passwords.ts'
 import { runtime } from './src/runtime.ts'
 import { createService, type Service } from './src/service.ts'
 import { type Pair, readPair, rootsWith, watchPair } from './src/tls.ts'
@@ -53,9 +54,7 @@ async function serve(config: Config): Promise<void> {
     }
     watchPair(tlsCertFile, tlsKeyFile, tls, use, log)
   }
-  if (config.lookupOrder === 'proxy-first' && config.hostedNames.source === '(?!)') {
-    log('warn', 'any name of the public registry shadows the same name in hosted: list your own in HOSTED_NAMES')
-  }
+  warnOf(config, log)
   const { port } = server
   const name = config.aggregate.origin
   log('info', 'listening', { host: config.host, port, pid: process.pid, runtime, version, name })
@@ -86,6 +85,18 @@ async function serve(config: Config): Promise<void> {
   process.on('unhandledRejection', (reason) => log('error', 'unhandled rejection', { cause: String(reason) }))
 }
 
+/** Says what may be set, but is hardly meant. */
+function warnOf({ lookupOrder, hostedNames, proxyNames, htpasswdFile, pushUsers }: Config, log: Log): void {
+  if (lookupOrder === 'proxy-first' && hostedNames.source === '(?!)' && proxyNames.source === '^(?:.*)$') {
+    const remedy = 'list your own in HOSTED_NAMES, or the public ones in PROXY_NAMES'
+    log('warn', `any name of the public registry shadows the same name in hosted: ${remedy}`)
+  }
+  for (const user of pushUsers) {
+    if (readUsers(htpasswdFile).has(user)) continue
+    log('warn', 'PUSH_USERS names somebody who is not in HTPASSWD_FILE', { user })
+  }
+}
+
 /** For a container's health check: an image with nothing but this program has no other client. */
 function healthcheck({ port, host, tlsCertFile }: Config): void {
   const address = ['0.0.0.0', '::'].includes(host) ? '127.0.0.1' : host
@@ -96,7 +107,7 @@ function healthcheck({ port, host, tlsCertFile }: Config): void {
 }
 
 async function explain(config: Config, image: string): Promise<never> {
-  const service = await start(config, () => {})
+  const service = await start(config, createLog({ logFormat: 'text', logLevel: 'warn' }, console.error))
   const explanation = await service.explain(image)
   if ('refused' in explanation) fail([`${image}: ${explanation.message}`])
   console.log(toText(explanation))

@@ -33,6 +33,7 @@ export function readUsers(path: string): Users {
       throw new Error(`must have a user and a bcrypt hash in each line (htpasswd -B), not so line ${i + 1}`)
     users.set(user, hash)
   }
+  if (users.size === 0) throw new Error('has no user')
   return users
 }
 

@@ -177,4 +177,10 @@ test('on the command line: a line a fact, exit code 0; what is no image, 1', asy
   assert.equal((await run('UPPER')).code, 1)
   assert.deepEqual(await run(), { code: 1, text: 'combined-registry: explain wants an IMAGE: see --help' })
   assert.match((await run(`team/nothing@${digestOf('no')}`)).text, /^ {2}answer +404 /m)
+  hosts.HOSTED_HOSTNAME = '127.0.0.1:1'
+  assert.match(
+    (await run('team/app:1')).text,
+    /warn no usable answer upstream=hosted .*cause=/,
+    'why, as the log has it',
+  )
 })

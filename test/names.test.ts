@@ -181,7 +181,7 @@ test('what the proxy lacks is a 404 and what it denies too; its outage is 502; h
   await router.close()
 })
 
-test('proxy-first without HOSTED_NAMES starts with one warning that says what could be shadowed', async () => {
+test('proxy-first without HOSTED_NAMES and PROXY_NAMES starts with one warning that says what could be shadowed', async () => {
   const warnings = async (environment: Record<string, string>) => {
     const router = await between(found, found, environment)
     const lines = router.router.log().filter(({ level, message }) => level === 'warn' && /shadow/.test(`${message}`))
@@ -190,5 +190,6 @@ test('proxy-first without HOSTED_NAMES starts with one warning that says what co
   }
   assert.equal(await warnings({}), 1)
   assert.equal(await warnings({ HOSTED_NAMES: 'kanarie/**' }), 0)
+  assert.equal(await warnings({ PROXY_NAMES: 'library/*' }), 0)
   assert.equal(await warnings({ LOOKUP_ORDER: 'hosted-first' }), 0)
 })
