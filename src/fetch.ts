@@ -1,4 +1,5 @@
 /** How to ask, on Node, Bun and Deno: bodies pass as Node has them, and become web streams only for whoever reads one. */
+import type { Socket } from 'node:net'
 import { Readable } from 'node:stream'
 import type { Dispatcher } from 'undici'
 import type { Fetch, Reply } from './runtime.ts'
@@ -27,6 +28,7 @@ function createArrival() {
   let size = 0
   let over: ((taker: Taker) => void) | undefined
   let controller: Dispatcher.DispatchController | undefined
+  let valve: Valve | undefined
   let taker: Taker = {
     data: (chunk) => {
       held.push(chunk)
@@ -44,16 +46,66 @@ function createArrival() {
     begin: (by: Dispatcher.DispatchController) => {
       controller = by
     },
-    taker: () => taker,
+    data: (chunk: Uint8Array) => {
+      valve = passing
+      if (!taker.data(chunk)) valve.shut()
+    },
+    end: () => {
+      valve?.open()
+      taker.end()
+    },
+    error: (error: Error) => taker.error(error),
     to: (next: Taker) => {
       taker = next
       const more = held.splice(0).map(next.data).at(-1) ?? true
       if (over) over(next)
-      else if (more) controller?.resume()
+      else if (more) valve?.open()
     },
-    resume: () => controller?.resume(),
+    resume: () => valve?.open(),
     abort: (reason: Error = gone()) => controller?.abort(reason),
   }
+}
+
+/** Holds a connection's bytes back, and lets them through. */
+interface Valve {
+  shut: () => void
+  open: () => void
+}
+/** That of the connection whose bytes undici looks at now. */
+let passing: Valve
+
+/**
+ * Undici's own pause stops its parser: where the connection ends meanwhile, an assertion takes the process along, and a body
+ * that has come whole counts as broken (nodejs/undici#5360; mended in 8, which does without Node 20). So what is paused here is
+ * its reading, and its parser sees no end before it has seen all that came before.
+ */
+function fitValve(socket: Socket): void {
+  const read = socket.read.bind(socket)
+  let isShut = false
+  let isParsing = false
+  const valve: Valve = {
+    shut: () => {
+      isShut = true
+    },
+    open: () => {
+      if (!isShut) return
+      isShut = false
+      // Undici reads on by itself after what it is looking at.
+      if (!isParsing) socket.emit('readable')
+    },
+  }
+  socket.read = (size) => {
+    isParsing = false
+    if (isShut) return null
+    passing = valve
+    const chunk = read(size)
+    isParsing = chunk !== null
+    return chunk
+  }
+  // A reset is no end: undici takes it for one where an answer has no other.
+  socket.prependListener('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'ECONNRESET') error.code = 'RESET'
+  })
 }
 
 const gone = () => new DOMException('the client left', 'AbortError')
@@ -100,9 +152,14 @@ function wholeOf(arrival: Arrival): Promise<ArrayBuffer> {
  */
 export async function createFetch(ca: string[] | undefined): Promise<Fetch> {
   // Under its bare name Bun gives a stand-in that is made of its own fetch.
-  const { Agent } = await import('undici/index.js')
+  const { Agent, buildConnector } = await import('undici/index.js')
   // How long to wait, for a connection too, is the caller's signal to say.
-  const connect = { timeout: 0, ca, rejectUnauthorized: true }
+  const connector = buildConnector({ timeout: 0, ca, rejectUnauthorized: true })
+  const connect: typeof connector = (options, callback) =>
+    connector(options, (...result) => {
+      if (result[1]) fitValve(result[1])
+      callback(...result)
+    })
   const options = { headersTimeout: 0, bodyTimeout: 0, maxHeaderSize: 128 * 1024, connect }
   const kept = new Agent(options)
   const unkept = new Agent({ ...options, pipelining: 0 })
@@ -130,13 +187,10 @@ export async function createFetch(ca: string[] | undefined): Promise<Fetch> {
         onResponseStart: (_, status, record) => {
           if (status >= 200) resolve(replyOf(status, record, arrival))
         },
-        onResponseData: (controller, chunk) => {
-          // Resumed before more has come, the parser hands over nothing: to pause for that would be for ever.
-          if (chunk.byteLength > 0 && !arrival.taker().data(chunk)) controller.pause()
-        },
-        onResponseEnd: () => arrival.taker().end(),
+        onResponseData: (_, chunk) => arrival.data(chunk),
+        onResponseEnd: arrival.end,
         onResponseError: (_, error) => {
-          arrival.taker().error(error)
+          arrival.error(error)
           const left = upload?.destroyed && !upload.readableEnded
           reject(left ? gone() : error)
         },

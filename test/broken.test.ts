@@ -147,6 +147,50 @@ test('an upload with pauses longer than every read timeout arrives whole; the re
   await close()
 })
 
+for (const [framing, fields, closes] of [
+  ['sized, its last', { 'Content-Length': 20_000_000, Connection: 'close' }, false],
+  ['sized, closed right after it', { 'Content-Length': 20_000_000 }, true],
+  ['without a length', { Connection: 'close' }, false],
+] as const) {
+  test(`a registry that ends the connection of a layer (${framing}) while its client is slower: the client gets it whole`, async () => {
+    const layer: Script = ({ socket }, response) => {
+      response.useChunkedEncodingByDefault = false
+      response.writeHead(200, fields).end(Buffer.alloc(20_000_000, 'z'), () => closes && socket.end())
+    }
+    const { url, close } = await between(answer(404), layer)
+    const request = open(url, 'GET', blob).end()
+    let bytes = 0
+    for await (const chunk of await answerOf(request)) {
+      bytes += chunk.length
+      await new Promise((resolve) => setTimeout(resolve, 5))
+    }
+    assert.equal(bytes, 20_000_000)
+    await close()
+  })
+
+  test(`the same (${framing}), reset in the middle: the client sees a broken transfer, and all others go on`, async () => {
+    let reset: (() => void) | undefined
+    // Of one without a length that is more than the router takes, the kernel tells Node of an end, not of the reset.
+    const bytes = 'Content-Length' in fields ? 19_000_000 : 50_000
+    const half: Script = ({ socket }, response) => {
+      response.useChunkedEncodingByDefault = false
+      response.writeHead(200, fields).write(Buffer.alloc(bytes, 'z'))
+      let before = 0
+      // Once the router takes no more, since its client does not, or there is no more.
+      const look = setInterval(() => {
+        if (socket.writableLength === before) reset = () => socket.resetAndDestroy()
+        before = socket.writableLength
+      }, 50)
+      socket.once('close', () => clearInterval(look))
+    }
+    const { url, close } = await between(answer(404), half)
+    const reply = await answerOf(open(url, 'GET', blob).end())
+    ;(await until('the router to take no more', () => reset))()
+    await assert.rejects(reply.resume().toArray())
+    await close()
+  })
+}
+
 // Bun's reset is a plain end at times.
 if (way === 'node') {
   test('to HTTP/1.0, which knows no chunks, half an answer without a length ends in a reset', async () => {
