@@ -11,8 +11,8 @@ import { listen } from './src/listen.ts'
 import { createLog, inBatches, type Log } from './src/log.ts'
 import { readUsers } from './src/passwords.ts'
 import { runtime } from './src/runtime.ts'
-import { createService, type Service } from './src/service.ts'
-import { type Pair, readPair, rootsWith, watchPair } from './src/tls.ts'
+import { createService } from './src/service.ts'
+import { followPair, type Pair, rootsWith } from './src/tls.ts'
 
 const { version } = manifest
 const help = `combined-registry ${version}: one address for a private registry and a pull-through cache
@@ -26,7 +26,7 @@ Everything else comes from the environment:
 
 ${configHelp()}`
 
-async function start(config: Config, log: Log): Promise<Service> {
+async function start(config: Config, log: Log) {
   const fetch = await createFetch(rootsWith(config.ca))
   return createService(config, { fetch, now: () => performance.now(), log, version, runtime })
 }
@@ -37,23 +37,21 @@ async function serve(config: Config): Promise<void> {
   const log = createLog(config, write)
   const service = await start(config, log)
   const { tlsCertFile, tlsKeyFile } = config
+  const renew = async (pair: Pair) => {
+    ;(await listening).renew(pair)
+    service.certified(pair.expires)
+  }
   let tls: Pair | undefined
   try {
-    if (tlsCertFile) tls = readPair(tlsCertFile, tlsKeyFile)
+    if (tlsCertFile) tls = followPair(tlsCertFile, tlsKeyFile, renew, log)
   } catch (error) {
     fail([(error as Error).message])
   }
-  const server = await listen(service.handle, config, tls).catch((error: Error) => {
+  if (tls) service.certified(tls.expires)
+  const listening = listen(service.handle, config, tls).catch((error: Error) => {
     fail([`cannot listen on ${config.host}:${config.port}: ${error.message}`])
   })
-  if (tls) {
-    service.certified(tls.expires)
-    const use = (pair: Pair) => {
-      server.renew(pair)
-      service.certified(pair.expires)
-    }
-    watchPair(tlsCertFile, tlsKeyFile, tls, use, log)
-  }
+  const server = await listening
   warnOf(config, log)
   const { port } = server
   const name = config.aggregate.origin

@@ -4,11 +4,13 @@ import type { Config } from './config.ts'
 import { ociError } from './errors.ts'
 import type { Log } from './log.ts'
 import { type Check, createPasswords } from './passwords.ts'
+import type { Connection } from './runtime.ts'
 
 /** What a request needs: to read what ANONYMOUS_PULL opens, any login, or one that may write. */
 export type Right = 'read' | 'login' | 'write'
 
-export type Access = (request: Request, right: Right, source: string) => Promise<{ user?: string; refusal?: Response }>
+/** Gives the answer to whoever may not; tells the connection the user. */
+export type Access = (request: Request, right: Right, connection: Connection) => Promise<Response | undefined>
 
 export function rightOf(method: string, { route: { entity } }: Match): Right {
   if (!['GET', 'HEAD'].includes(method) || entity === 'upload') return 'write'
@@ -18,33 +20,27 @@ export function rightOf(method: string, { route: { entity } }: Match): Right {
 /** `onLogin` is told what came of each login: `right`, `wrong` or `busy`. */
 export function createAccess(config: Config, now: () => number, log: Log, onLogin: (outcome: Check) => void): Access {
   const { htpasswdFile, anonymousPull, pushUsers, aggregate } = config
-  if (!htpasswdFile) return async () => ({})
+  if (!htpasswdFile) return async () => undefined
   const check = createPasswords(htpasswdFile, now, log)
 
-  return async (request, right, source) => {
+  return async (request, right, connection) => {
     const { method, headers } = request
-    const refuse = (status: number, code: string, message: string, fields = {}) => {
-      return { refusal: ociError(method, status, { code, message }, fields) }
-    }
+    const refuse = (status: number, code: string, message: string, fields = {}) =>
+      ociError(method, status, { code, message }, fields)
     const challenged = (message: string) =>
       refuse(401, 'UNAUTHORIZED', message, { 'WWW-Authenticate': challenge(request) })
     const login = loginOf(headers.get('Authorization'))
-    if (login === 'none') {
-      if (anonymousPull && right === 'read') return {}
-      return challenged('a login is required')
-    }
+    if (login === 'none') return anonymousPull && right === 'read' ? undefined : challenged('a login is required')
     if (login === 'other') return challenged('a login with user and password is required')
-    const found = await check(login.user, login.password, source)
+    const found = await check(login.user, login.password, connection.address ?? '')
     onLogin(found)
     if (found === 'busy') {
       return refuse(429, 'TOOMANYREQUESTS', 'too many wrong logins from this address', { 'Retry-After': '5' })
     }
     if (found === 'wrong') return challenged('wrong user or password')
-    const { user } = login
-    if (right === 'write' && pushUsers.length > 0 && !pushUsers.includes(user)) {
-      return { user, ...refuse(403, 'DENIED', 'this user may not write') }
-    }
-    return { user }
+    connection.user = login.user
+    const mayWrite = pushUsers.length === 0 || pushUsers.includes(login.user)
+    return right === 'write' && !mayWrite ? refuse(403, 'DENIED', 'this user may not write') : undefined
   }
 
   /**

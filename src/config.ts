@@ -145,22 +145,23 @@ function redacted(text: string): string {
   return text.replace(/[^/]*@/, '…@')
 }
 
-function seconds(text: string, zero?: string): number {
-  const value = Number(text)
-  // setTimeout takes at most 2^31 - 1 ms.
-  if (!/^\d+(\.\d+)?$/.test(text) || (value === 0 && !zero) || value > 2_000_000) {
-    throw new Error(`must be a number of seconds ${zero ?? 'above 0'}, at most 2000000, not "${text}"`)
-  }
-  return value
+function number(text: string, wanted: string, most = Number.POSITIVE_INFINITY, form = decimal): number {
+  if (!form.test(text) || Number(text) > most) throw new Error(`must be ${wanted}, not "${text}"`)
+  return Number(text)
+}
+const decimal = /^\d+(\.\d+)?$/
+
+/** setTimeout takes at most 2^31 - 1 ms. */
+function seconds(text: string, least = 'above 0', form = /^(?=.*[1-9])\d+(\.\d+)?$/): number {
+  return number(text, `a number of seconds ${least}, at most 2000000`, 2_000_000, form)
 }
 
 function secondsOrNever(text: string): number {
-  return seconds(text, '(0: never)')
+  return seconds(text, '(0: never)', decimal)
 }
 
 function gibibytes(text: string): number {
-  if (!/^\d+(\.\d+)?$/.test(text)) throw new Error(`must be a number of GiB, not "${text}"`)
-  return Number(text) * 1024 ** 3
+  return number(text, 'a number of GiB') * 1024 ** 3
 }
 
 function certificates(path: string): string[] {
@@ -179,10 +180,7 @@ function yesOrNo(text: string): boolean {
 }
 
 function list(text: string): string[] {
-  return text
-    .split(',')
-    .map((one) => one.trim())
-    .filter(Boolean)
+  return text.split(/\s*,\s*/).filter(Boolean)
 }
 
 /** As clients write them in `?ns=`. */
@@ -205,11 +203,7 @@ function globs(text: string): RegExp {
 }
 
 function wholeNumber(most: number): Parse<number> {
-  return (text) => {
-    if (!/^\d+$/.test(text) || Number(text) > most)
-      throw new Error(`must be a whole number from 0 to ${most}, not "${text}"`)
-    return Number(text)
-  }
+  return (text) => number(text, `a whole number from 0 to ${most}`, most, /^\d+$/)
 }
 
 function oneOf<const T extends string>(...allowed: T[]): Parse<T> & { allowed: T[] } {

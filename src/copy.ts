@@ -7,8 +7,8 @@ import { barred } from './names.ts'
 import type { Fields } from './runtime.ts'
 import { type Answer, discard, leaving, type Question } from './upstream.ts'
 
-/** Asks a registry on behalf of a client, with these header fields in place of its own. */
-export type AskFor = (asked: Partial<Question>, fields?: Fields) => Promise<Answer>
+/** Asks a registry the same as a client asked here, except for what is given, of its header fields too. */
+export type AskFor = (to: UpstreamName, asked: Partial<Question>, fields?: Fields) => Promise<Answer>
 
 export interface Copy {
   digest: string
@@ -26,7 +26,7 @@ export interface Copied {
 }
 
 /** `waitsItsTurn`: until nobody copies the same and there is room; else it is `unused` then. */
-export type Copier = (copy: Copy, ask: Record<UpstreamName, AskFor>, waitsItsTurn?: boolean) => Promise<Copied>
+export type Copier = (copy: Copy, ask: AskFor, waitsItsTurn?: boolean) => Promise<Copied>
 
 /** `mounted`: stored while its client waited; `late`: stored after that. */
 export type CopyOutcome = 'mounted' | 'late' | 'failed'
@@ -56,8 +56,8 @@ export function sessionOf({ status, response }: Answer): string | undefined {
 }
 
 /** Ends a session that nobody will use; hosted would keep for days what is in it. */
-export function letGo(session: string, hosted: AskFor): void {
-  hosted({ method: 'DELETE', target: session, abort: new AbortController() }, own).then(discard)
+export function letGo(session: string, ask: AskFor): void {
+  ask('hosted', { method: 'DELETE', target: session, abort: new AbortController() }, own).then(discard)
 }
 
 /** `onCopy` is told what came of each copy, and its bytes. */
@@ -68,17 +68,16 @@ export function createCopier(config: Config, onCopy: (outcome: CopyOutcome, byte
     const answers: Answer[] = []
     let clientWaits = true
     const copied = inTurn().then((copied) => {
-      if (copied.state === 'unused' && !clientWaits) letGo(session, ask.hosted)
+      if (copied.state === 'unused' && !clientWaits) letGo(session, ask)
       return copied
     })
-    let timer: ReturnType<typeof setTimeout> | undefined
-    const late = new Promise<Copied>((resolve) => {
-      const leave = () => resolve({ state: 'begun', answers: [...answers] })
-      timer = setTimeout(leave, Math.min(patience, writeTimeout) * 1000)
-    })
-    return Promise.race([copied, late]).finally(() => {
-      clientWaits = false
-      clearTimeout(timer)
+    return new Promise<Copied>((resolve, reject) => {
+      const leave = () => {
+        clientWaits = false
+        resolve({ state: 'begun', answers: [...answers] })
+      }
+      const timer = setTimeout(leave, Math.min(patience, writeTimeout) * 1000)
+      copied.finally(() => clearTimeout(timer)).then(resolve, reject)
     })
 
     async function inTurn(): Promise<Copied> {
@@ -93,7 +92,7 @@ export function createCopier(config: Config, onCopy: (outcome: CopyOutcome, byte
     async function perform(): Promise<Copied> {
       // Not the client's signal: a copy that is doing well goes on without it.
       const abort = new AbortController()
-      const blob = await ask.proxy({ method: 'GET', target: source, abort, aside: true }, own)
+      const blob = await ask('proxy', { method: 'GET', target: source, abort, aside: true }, own)
       answers.push(blob)
       const length = Number(blob.response?.headers.get('Content-Length') ?? Number.NaN)
       if (blob.status !== 200 || !blob.response?.body || !(length <= copyLimit)) {
@@ -109,14 +108,14 @@ export function createCopier(config: Config, onCopy: (outcome: CopyOutcome, byte
         readError: true,
       }
       const fields = { ...own, 'content-type': 'application/octet-stream', 'content-length': `${length}` }
-      const stored = await ask.hosted(put, fields)
+      const stored = await ask('hosted', put, fields)
       end()
       answers.push(stored)
       const well = stored.status === 201
       onCopy(well ? (clientWaits ? 'mounted' : 'late') : 'failed', length)
       if (well) return { state: 'stored', answers }
       abort.abort()
-      letGo(session, ask.hosted)
+      letGo(session, ask)
       return { state: 'begun', answers }
     }
   }

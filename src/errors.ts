@@ -28,16 +28,10 @@ export function refusalOf(method: string, { refused, code, message, allow }: Ref
 
 /** Reads an error answer's body and frees its connection; undefined where it is not an OCI error. */
 export async function readOciError(response: Pick<Response, 'body'>): Promise<OciError | undefined> {
-  return firstError(json(await readText(response, maxErrorBody, errorPatience)))
+  return firstError(json(await readBytes(response, maxErrorBody, errorPatience)))
 }
 
-/** A body as text; undefined where it has more than `most` bytes, takes more than `seconds`, or breaks. Its connection is free then. */
-export async function readText(response: Pick<Response, 'body'>, most: number, seconds?: number) {
-  const bytes = await readBytes(response, most, seconds)
-  return bytes && new TextDecoder().decode(bytes)
-}
-
-/** The same as it came. */
+/** A body; undefined where it has more than `most` bytes, takes more than `seconds`, or breaks. Its connection is free then. */
 export async function readBytes({ body }: Pick<Response, 'body'>, most: number, seconds?: number) {
   if (!body) return new Uint8Array()
   const reader: ReadableStreamDefaultReader<Uint8Array> = body.getReader()
@@ -65,10 +59,10 @@ export async function readBytes({ body }: Pick<Response, 'body'>, most: number, 
   return undefined
 }
 
-/** What the text says; undefined where it is no JSON. */
-export function json(text: string | undefined): unknown {
+/** What the bytes say; undefined where they are no JSON. */
+export function json(bytes: Uint8Array | undefined): unknown {
   try {
-    return text === undefined ? undefined : JSON.parse(text)
+    return JSON.parse(new TextDecoder().decode(bytes))
   } catch {
     return undefined
   }

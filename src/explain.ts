@@ -3,12 +3,12 @@ import { type Match, match, type UpstreamName } from '../routing.ts'
 import type { Config } from './config.ts'
 import { type OciError, readOciError } from './errors.ts'
 import { told } from './failure.ts'
-import { conditions, requestHeaders } from './headers.ts'
+import { unconditional } from './headers.ts'
 import { type Memory, readingOf } from './memory.ts'
 import { type Plan, planOf } from './names.ts'
 import type { Relay } from './relay.ts'
 import type { Connection } from './runtime.ts'
-import { type Ask, discard, leaving } from './upstream.ts'
+import { discard } from './upstream.ts'
 
 export interface Explanation {
   image: string
@@ -34,7 +34,7 @@ const types = ['oci.image.index.v1', 'oci.image.manifest.v1', 'docker.distributi
 const accept = [...types, 'docker.distribution.manifest.v2'].map((type) => `application/vnd.${type}+json`).join(', ')
 
 /** `image` as clients write it, with or without this router's own name, tag and digest. */
-export function createExplain(config: Config, ask: Record<UpstreamName, Ask>, memory: Memory, relay: Relay) {
+export function createExplain(config: Config, memory: Memory, relay: Relay) {
   return async (image: string, namespace: string | null, request: Request, connection: Connection) => {
     const own = `${config.aggregate.host}/`
     const [, name = '', tag = 'latest', digest] =
@@ -45,20 +45,13 @@ export function createExplain(config: Config, ask: Record<UpstreamName, Ask>, me
       return { ...matched, refused: 400 as const, message: 'an image is NAME[:TAG] or NAME@DIGEST' }
     const plan = planOf(config, 'GET', matched, query)
     if ('refused' in plan) return plan
-    const fields = new Headers(request.headers)
-    fields.set('Accept', accept)
-    for (const field of conditions) fields.delete(field)
-    const lookup = new Request(request.url, { headers: fields, signal: request.signal })
+    const lookup = unconditional(request, accept)
     const held = memory.holds(readingOf(lookup, matched, query, config.passLogin))
 
-    const { response, by, answers } = await relay(lookup, { matched, query }, connection)
+    const { response, by, answers } = await relay.carryOut(lookup, { matched, query }, connection)
     const others = plan.order.filter((upstream) => !answers.some((one) => one.upstream === upstream))
-    const more = others.map((upstream) => {
-      const headers = requestHeaders(upstream, lookup, config, connection)
-      const target = matched.path + query
-      return ask[upstream]({ method: 'GET', target, headers, abort: leaving(request.signal), readError: true })
-    })
-    const asked = await Promise.all(more)
+    const ask = relay.askFor(lookup, { matched, query }, connection)
+    const asked = await Promise.all(others.map((upstream) => ask(upstream, { readError: true })))
     for (const one of asked) discard(one)
     const registries = [...answers, ...asked].map(
       (one) => ({ ...told([one])[0], digest: digestOf(one.response) }) as Registry,

@@ -18,33 +18,35 @@ export function secretIn(path: string): string {
 }
 
 /**
- * Looks at the files once a second: where they changed since `stamp`, `use` gets what is read anew. What cannot be read or
- * used leaves things as they were; `failed` hears why. Of files that are written one after the other, the first look may fail.
+ * Gives what is read of the files, and looks at them once a second: where they changed, `use` gets what is read anew. What
+ * cannot be read or used leaves things as they were; `failed` hears why. Of files that are written one after the other, the
+ * first look may fail.
  */
 export function follow<T>(
   paths: string[],
   read: () => T,
-  use: (value: T) => void,
+  use: (value: T) => unknown,
   failed: (cause: string) => void,
-  stamp = stampOf(...paths),
-): void {
-  let seen = stamp
-  const look = () => {
-    // The stamp first: what is written while this reads is seen the next time.
-    const current = stampOf(...paths)
+): T {
+  // The stamp first: what is written while this reads is seen the next time.
+  let seen = stampOf(paths)
+  const look = async () => {
+    const current = stampOf(paths)
     if (current === seen) return
     seen = current
     try {
-      use(read())
+      await use(read())
     } catch (error) {
       failed((error as Error).message)
     }
   }
+  const first = read()
   setInterval(look, 1000).unref()
+  return first
 }
 
 /** Another one as soon as one of the files is; it follows symlinks, which are how Kubernetes swaps what it mounts. */
-export function stampOf(...paths: string[]): string {
+function stampOf(paths: string[]): string {
   const stamps = paths.map((path) => {
     try {
       const { mtimeMs, ino, size } = statSync(path)

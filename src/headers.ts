@@ -83,6 +83,14 @@ export function requestHeaders(
   return fields
 }
 
+/** A read of the same, whatever its client has of it, of this type. */
+export function unconditional({ url, headers: given, signal }: Request, accept: string): Request {
+  const headers = new Headers(given)
+  headers.set('Accept', accept)
+  for (const field of conditions) headers.delete(field)
+  return new Request(url, { headers, signal })
+}
+
 /** Ends `User-Agent` with this router, after the client; a request of its own names it alone (RFC 9110, section 10.1.5). */
 export function signed(fetch: Fetch, version: string): Fetch {
   return (url, init, fresh) => {

@@ -1,6 +1,6 @@
 /** This router's own login at a registry: Basic, or Bearer by the token flow, anonymous where it has no password. */
 import { bounded } from './bounded.ts'
-import { causeOf, json, readOciError, readText } from './errors.ts'
+import { causeOf, json, readBytes, readOciError } from './errors.ts'
 import { follow, secretIn } from './files.ts'
 import { challengesOf } from './headers.ts'
 import type { Log } from './log.ts'
@@ -50,8 +50,7 @@ export function withLogin(fetch: Fetch, login: Login | undefined, seconds: numbe
       log('info', 'password read anew')
     }
     const failed = (cause: string) => log('warn', 'the new password cannot be read, the old one stays', { cause })
-    if (file) follow([file], () => secretIn(file), use, failed)
-    basic = basicOf(username, password || secretIn(file))
+    basic = basicOf(username, file ? follow([file], () => secretIn(file), use, failed) : password)
   }
 
   return (url, init, fresh) =>
@@ -152,7 +151,7 @@ export function withLogin(fetch: Fetch, login: Login | undefined, seconds: numbe
     }
     const response = await ask()
     const { status } = response
-    const said = json(await readText(response, longestToken)) as Record<string, unknown> | null | undefined
+    const said = json(await readBytes(response, longestToken)) as Record<string, unknown> | null | undefined
     if (tried && (status === 400 || status === 401)) {
       // Of no scope, it is about the login alone.
       url.searchParams.delete('scope')

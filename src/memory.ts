@@ -57,8 +57,6 @@ export function createMemory(config: Config, now: () => number, onUse: OnUse) {
   const served = bounded<UpstreamName>(most, ttl, now)
   /** The names of which the proxy served a manifest. */
   const proxied = bounded<true>(most, ttl, now)
-  /** The names that were written in. */
-  const written = bounded<true>(most, writeTime, now)
   const kept =
     remembers && manifestMemory > 0
       ? bounded<Kept>(manifestMemory * mebibyte, ttl, now, {
@@ -71,12 +69,12 @@ export function createMemory(config: Config, now: () => number, onUse: OnUse) {
   // Every write in a name gives it a new generation, which is part of every key: what was read before is not found again.
   let writes = 0
   let forgotten = 0
-  const generations = bounded<number>(most, 0, now, {
-    dispose: (generation, _, reason) => {
+  const written = bounded<{ generation: number; until: number }>(most, 0, now, {
+    dispose: ({ generation }, _, reason) => {
       if (reason === 'evict') forgotten = Math.max(forgotten, generation)
     },
   })
-  const generationOf = (name: string) => generations.get(name) ?? forgotten
+  const generationOf = (name: string) => written.get(name)?.generation ?? forgotten
 
   return {
     /** Whom to ask first, where that is known better than the table does. */
@@ -151,12 +149,11 @@ export function createMemory(config: Config, now: () => number, onUse: OnUse) {
     },
 
     /** Whether a name is read from the proxy lately and nobody pushes into it, so that a HEAD of its blobs is a reader's. */
-    readsProxy: (name: string): boolean => proxied.has(name) && !written.has(name),
+    readsProxy: (name: string): boolean => proxied.has(name) && now() >= (written.get(name)?.until ?? 0),
 
     /** To be told when a write in a name was answered, before its client is. */
     wrote: (name: string): void => {
-      generations.set(name, ++writes)
-      written.set(name, true)
+      written.set(name, { generation: ++writes, until: now() + writeTime })
     },
   }
 
@@ -173,11 +170,10 @@ export function createMemory(config: Config, now: () => number, onUse: OnUse) {
     const under = flights.get(key)
     onUse('flight', under ? 'hit' : 'miss')
     const flight = under ?? begin(key, ask)
-    const waiter = Symbol()
-    flight.waiting.add(waiter)
+    flight.waiting.add(client)
     // The last one that leaves ends the question.
     const leave = () => {
-      flight.waiting.delete(waiter)
+      flight.waiting.delete(client)
       if (flight.waiting.size === 0) flight.end()
     }
     const answer = await new Promise<Answer>((resolve, reject) => {
@@ -221,7 +217,7 @@ type AskWith = (abort: AbortController) => Promise<Answer>
 /** A question under way, and who waits for its answer. */
 interface Flight {
   answer: Promise<Answer>
-  waiting: Set<symbol>
+  waiting: Set<AbortSignal>
   end: () => void
 }
 

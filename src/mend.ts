@@ -1,5 +1,5 @@
 /** What the proxy can add where hosted alone was asked: blobs that a push mounts, a reader asks for, or a manifest needs. */
-import { match, type UpstreamName } from '../routing.ts'
+import { match } from '../routing.ts'
 import type { Config } from './config.ts'
 import { type AskFor, type Copier, letGo, sessionOf, sourceOf } from './copy.ts'
 import { errorPatience, json, readBytes, readOciError } from './errors.ts'
@@ -10,8 +10,7 @@ import type { Reply } from './runtime.ts'
 import type { Answer } from './upstream.ts'
 
 export interface Mending extends Target {
-  /** Asks the same as was asked of hosted, except for what is given. */
-  ask: Record<UpstreamName, AskFor>
+  ask: AskFor
   /** The manifest that was put. */
   manifest?: Uint8Array<ArrayBuffer>
 }
@@ -35,7 +34,7 @@ export function createMends(config: Config, memory: Memory, copy: Copier): Reado
   /** A mount that hosted refuses, or answers with a session, since it lacks the blob (distribution-spec 1.1, "Mounting a blob"). */
   async function mount({ matched, query, ask }: Mending, first: Answer): Promise<Answer[]> {
     const wanted = new URLSearchParams(query)
-    const session = () => ask.hosted({ target: matched.path })
+    const session = () => ask('hosted', { target: matched.path })
     // A login that opens this name may not open the other; a client's own hears so, and asks for a session itself.
     const forClient = first.status === 401 && config.passLogin
     const refused = wanted.has('mount') && ['denied', 'absent'].includes(first.verdict) && !forClient
@@ -53,7 +52,7 @@ export function createMends(config: Config, memory: Memory, copy: Copier): Reado
   /** A HEAD of a blob that hosted lacks: of a name that is read from the proxy, its 200 is the answer. */
   async function tell({ matched: { name = '' }, ask }: Mending, { verdict }: Answer): Promise<Answer[]> {
     if (verdict !== 'absent' || !memory.readsProxy(name) || barred(config, name)) return []
-    const proxy = await ask.proxy({ aside: true })
+    const proxy = await ask('proxy', { aside: true })
     return proxy.status === 200 ? [proxy] : []
   }
 
@@ -65,16 +64,16 @@ export function createMends(config: Config, memory: Memory, copy: Copier): Reado
     refusal.content = said
     if (!/"(MANIFEST_)?BLOB_UNKNOWN"/.test(new TextDecoder().decode(said))) return []
     const answers: Answer[] = []
-    if (!(await supply(name, new TextDecoder().decode(manifest), ask, answers))) {
+    if (!(await supply(name, manifest, ask, answers))) {
       // What a HEAD told from the proxy is not copied: the next push is to hear what hosted itself has.
       memory.wrote(name)
       return []
     }
-    return [...answers, await ask.hosted({ body: manifest })]
+    return [...answers, await ask('hosted', { body: manifest })]
   }
 
   /** Copies what hosted lacks of a manifest, of an index the manifests first; whether hosted has all of it then. */
-  async function supply(name: string, manifest: string, ask: Mending['ask'], answers: Answer[]): Promise<boolean> {
+  async function supply(name: string, manifest: Uint8Array, ask: AskFor, answers: Answer[]): Promise<boolean> {
     const { config: image, ...lists } = (json(manifest) ?? {}) as Manifest
     // What has `urls` need not be in any registry (OCI image-spec, "descriptor").
     const layers = partsOf(lists.layers).filter(({ urls }) => !urls)
@@ -82,26 +81,26 @@ export function createMends(config: Config, memory: Memory, copy: Copier): Reado
       const child = match('HEAD', `/v2/${name}/manifests/${digest}`)
       if ('refused' in child || !mediaTypes.test(mediaType)) return false
       const [target, fields] = [child.path, { accept: mediaType }]
-      if ((await ask.hosted({ method: 'HEAD', target }, fields)).verdict !== 'absent') continue
-      const wanted = { method: 'GET', target, text: longestManifest, readError: true, aside: true }
-      const got = await ask.proxy(wanted, fields)
-      if (got.text === undefined || !(await supply(name, got.text, ask, answers))) return false
-      const body = new TextEncoder().encode(got.text)
-      const put = await ask.hosted({ target, body, readError: true }, { 'content-type': mediaType })
+      if ((await ask('hosted', { method: 'HEAD', target }, fields)).verdict !== 'absent') continue
+      const wanted = { method: 'GET', target, most: longestManifest, readError: true, aside: true }
+      const got = await ask('proxy', wanted, fields)
+      const body = got.content
+      if (!body || !(await supply(name, body, ask, answers))) return false
+      const put = await ask('hosted', { target, body, readError: true }, { 'content-type': mediaType })
       answers.push(got, put)
       if (put.status !== 201) return false
     }
     for (const { digest } of image ? [image, ...layers] : layers) {
       const blob = match('HEAD', `/v2/${name}/blobs/${digest}`)
       if ('refused' in blob) return false
-      if ((await ask.hosted({ method: 'HEAD', target: blob.path })).verdict !== 'absent') continue
+      if ((await ask('hosted', { method: 'HEAD', target: blob.path })).verdict !== 'absent') continue
       const source = sourceOf(config, name, digest)
       if (!source) return false
-      const opened = await ask.hosted({ method: 'POST', target: `/v2/${name}/blobs/uploads/`, readError: true })
+      const opened = await ask('hosted', { method: 'POST', target: `/v2/${name}/blobs/uploads/`, readError: true })
       const session = sessionOf(opened)
       if (!session) return false
       const copied = await copy({ ...source, session }, ask, true)
-      if (copied.state === 'unused') letGo(session, ask.hosted)
+      if (copied.state === 'unused') letGo(session, ask)
       if (copied.state !== 'stored') return false
       answers.push(...copied.answers)
     }

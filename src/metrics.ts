@@ -41,7 +41,7 @@ export function createMetrics(version: string, runtime: string) {
       const key = labels.join(' ')
       counts.set(key, (counts.get(key) ?? 0) + count)
     }
-    return Object.assign(add, { get: () => told.get() })
+    return Object.assign(add, { counts })
   }
   const requests = counter('requests_total', 'Requests answered.', 'entity', 'method', 'status')
   const duration = new Histogram({
@@ -50,7 +50,7 @@ export function createMetrics(version: string, runtime: string) {
   })
   const inFlight = new Gauge(metric('requests_in_flight', 'Requests whose answer is not yet sent whole.'))
   const bytesHelp = 'Bytes of bodies relayed whole, as far as told beforehand: push from clients, pull to them.'
-  const transferred = counter('transfer_bytes_total', bytesHelp, 'direction', 'upstream')
+  const transferred = counter('transfer_bytes_total', bytesHelp, 'upstream', 'direction')
   const askedHelp = 'Requests to a registry, by the verdict of its answer.'
   const asked = counter('upstream_requests_total', askedHelp, 'upstream', 'verdict')
   const firstByteHelp = "From asking a registry to its answer's head, GET and HEAD alone."
@@ -73,16 +73,13 @@ export function createMetrics(version: string, runtime: string) {
   new Gauge(metric('build_info', 'Always 1.', 'version', 'runtime')).set({ version, runtime }, 1)
 
   return {
-    /** What is counted of registries, by name and other label: `proxy absent`, `hosted pull`, `proxy sum`. */
+    /** What is counted of registries: `proxy absent`, `proxy pull`, and of the first bytes `proxy sum`, `proxy count`. */
     ofRegistries: async () => {
-      const all = await Promise.all([asked, transferred, firstByte].map((metric) => metric.get()))
-      const values: { value: number; labels: object; metricName?: string }[] = all.flatMap((one) => one.values as [])
-      return new Map(
-        values.map(({ value, labels, metricName }) => {
-          const { upstream, ...other } = labels as Record<string, string>
-          return [`${upstream} ${Object.values(other)[0] ?? metricName?.split('_').at(-1)}`, value]
-        }),
+      const { values } = await firstByte.get()
+      const times = values.map(
+        (one) => [`${one.labels.upstream} ${one.metricName?.split('_').at(-1)}`, one.value] as const,
       )
+      return new Map([...asked.counts, ...transferred.counts, ...times])
     },
     certified: (expires: Date) => expiry.set(expires.getTime() / 1000),
     text: () => registry.metrics(),
@@ -93,8 +90,8 @@ export function createMetrics(version: string, runtime: string) {
       inFlight.dec()
       requests(1, entity, known, status)
       duration.observe({ entity, method: known }, seconds)
-      if (by && bytesIn) transferred(bytesIn, 'push', by)
-      if (by && bytesOut) transferred(bytesOut, 'pull', by)
+      if (by && bytesIn) transferred(bytesIn, by, 'push')
+      if (by && bytesOut) transferred(bytesOut, by, 'pull')
     },
     skips: (upstream: UpstreamName, open: boolean) => skipped.set({ upstream }, open ? 1 : 0),
     copied: (outcome: CopyOutcome, bytes: number) => {

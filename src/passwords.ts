@@ -1,5 +1,6 @@
 /** Who a user is: logins checked against a bcrypt file, two at a time, on threads of their own, and remembered. */
 import { createHmac, randomBytes } from 'node:crypto'
+import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import { bounded } from './bounded.ts'
 import { follow, textOf } from './files.ts'
@@ -37,98 +38,68 @@ export function readUsers(path: string): Users {
   return users
 }
 
-export function createPasswords(path: string, now: () => number, log: Log): Passwords {
-  const known = bounded<Check>(10_000, remembered.wrong, now)
-  const failures = bounded<number>(10_000, remembered.wrong, now)
-  const under = new Map<string, Job>()
-  // A login is remembered as a hash under a key that dies with the process.
-  const key = randomBytes(32)
-  const use = (read: Users) => {
-    users = read
-    known.clear()
-    // What is being checked by the old ones is for those who asked before.
-    under.clear()
-    log('info', 'users read anew', { users: users.size })
-  }
-  const failed = (cause: string) =>
-    log('warn', 'HTPASSWD_FILE cannot be read anew, the users stay as they were', { cause })
-  follow([path], () => readUsers(path), use, failed)
-  let users = readUsers(path)
-
-  const queue = createQueue(now, (source) => failures.has(source))
-  return async (user, password, source) => {
-    const name = createHmac('sha256', key)
-      .update(JSON.stringify([user, password]))
-      .digest('base64')
-    const before = known.get(name)
-    if (before) return before
-    const current = users
-    const job = under.get(name) ?? queue.add(password, users.get(user) ?? nobody(users), source)
-    under.set(name, job)
-    queue.joined(job, source)
-    const check = await job.check.finally(() => under.delete(name))
-    if (check === 'busy') return check
-    if (current === users) known.set(name, check, { ttl: remembered[check] })
-    if (check === 'wrong') {
-      failures.set(source, (failures.get(source) ?? 0) + 1)
-      queue.shed()
-      log('warn', 'wrong login', { user, client: source, failures: failures.get(source) })
-    }
-    return check
-  }
-}
-
 /** A login to be checked, on behalf of whoever asks for it first, or better. */
 interface Job {
   password: string
   hash: string
   source: string
   check: Promise<Check>
-  done: (check: Check) => void
-  failed: (error: unknown) => void
+  done: (check: Check | Promise<Check>) => void
 }
 
 /** Checks in order; those of sources that failed lately only while nobody else is checked, with rests in between. */
-function createQueue(now: () => number, failedLately: (source: string) => boolean) {
+export function createPasswords(path: string, now: () => number, log: Log): Passwords {
+  const known = bounded<Check>(10_000, remembered.wrong, now)
+  const failures = bounded<number>(10_000, remembered.wrong, now)
+  const under = new Map<string, Job>()
   let waiting: Job[] = []
   const idle: Worker[] = []
   let running = 0
   let restUntil = 0
-  const isSuspect = ({ source }: Job) => failedLately(source)
+  // A login is remembered as a hash under a key that dies with the process, or with the users it was checked by.
+  let key = randomBytes(32)
+  const use = (read: Users) => {
+    users = read
+    key = randomBytes(32)
+    log('info', 'users read anew', { users: users.size })
+  }
+  const failed = (cause: string) =>
+    log('warn', 'HTPASSWD_FILE cannot be read anew, the users stay as they were', { cause })
+  let users = follow([path], () => readUsers(path), use, failed)
 
-  function pump(): void {
-    while (running < threads) {
-      const trusted = waiting.find((job) => !isSuspect(job))
-      const job = trusted ?? (running === 0 && now() >= restUntil ? waiting[0] : undefined)
-      if (!job) return
-      waiting = waiting.filter((one) => one !== job)
-      running++
-      perform(job, !trusted)
-        .then(job.done, job.failed)
-        .finally(() => {
-          running--
-          pump()
-        })
+  return async (user, password, source) => {
+    const name = createHmac('sha256', key)
+      .update(JSON.stringify([user, password]))
+      .digest('base64')
+    const before = known.get(name)
+    if (before) return before
+    const job = under.get(name) ?? add(name, password, users.get(user) ?? nobody(users), source)
+    // One that waits is asked for from here too: where it would wait for its own source alone, it does no more.
+    if (isSuspect(job)) job.source = source
+    shed()
+    pump()
+    const check = await job.check
+    if (check === 'busy') return check
+    known.set(name, check, { ttl: remembered[check] })
+    if (check === 'wrong') {
+      failures.set(source, (failures.get(source) ?? 0) + 1)
+      shed()
+      log('warn', 'wrong login', { user, client: source, failures: failures.get(source) })
     }
+    return check
   }
 
-  async function perform({ password, hash }: Job, suspect: boolean): Promise<Check> {
-    const began = now()
-    const thread = idle.pop() ?? new Worker(new URL('./bcrypt.js', import.meta.url))
-    thread.unref()
-    const matches = await new Promise<boolean>((resolve, reject) => {
-      thread.once('message', resolve).once('error', reject)
-      thread.postMessage([password, hash])
-    })
-    thread.removeAllListeners('error')
-    idle.push(thread)
-    if (suspect) {
-      const rest = (now() - began) * restFactor
-      restUntil = now() + rest
-      // A timer may be a little early.
-      setTimeout(pump, rest + 2)
-    }
-    return matches ? 'right' : 'wrong'
+  function isSuspect({ source }: Job): boolean {
+    return failures.has(source)
+  }
+
+  function add(name: string, password: string, hash: string, source: string): Job {
+    const job = { password, hash, source } as Job
+    const check = new Promise<Check>((done) => Object.assign(job, { done }))
+    job.check = check.finally(() => under.delete(name))
+    under.set(name, job)
+    waiting.push(job)
+    return job
   }
 
   /** Turns away what waits beyond its turn, now that a source has failed. */
@@ -138,18 +109,36 @@ function createQueue(now: () => number, failedLately: (source: string) => boolea
     for (const { done } of much) done('busy')
   }
 
-  function add(password: string, hash: string, source: string): Job {
-    const job = { password, hash, source } as Job
-    job.check = new Promise((done, failed) => Object.assign(job, { done, failed }))
-    waiting.push(job)
-    return job
+  function pump(): void {
+    while (running < threads) {
+      const trusted = waiting.find((job) => !isSuspect(job))
+      const job = trusted ?? (running === 0 && now() >= restUntil ? waiting[0] : undefined)
+      if (!job) return
+      waiting = waiting.filter((one) => one !== job)
+      job.done(perform(job, !trusted))
+    }
   }
 
-  /** One that waits is asked for from here too: where it would wait for its own source alone, it does no more. */
-  function joined(job: Job, source: string): void {
-    if (isSuspect(job)) job.source = source
-    shed()
-    pump()
+  async function perform({ password, hash }: Job, suspect: boolean): Promise<Check> {
+    running++
+    const began = now()
+    const thread = idle.pop() ?? new Worker(new URL('./bcrypt.js', import.meta.url))
+    thread.unref()
+    const answer = once(thread, 'message')
+    thread.postMessage([password, hash])
+    try {
+      const [matches] = await answer
+      idle.push(thread)
+      return matches ? 'right' : 'wrong'
+    } finally {
+      running--
+      if (suspect) {
+        const rest = (now() - began) * restFactor
+        restUntil = now() + rest
+        // A timer may be a little early.
+        setTimeout(pump, rest + 2)
+      }
+      pump()
+    }
   }
-  return { add, joined, shed }
 }

@@ -26,7 +26,7 @@ export async function readList(ask: (query: string) => Promise<Answer>, query: s
   for (let page = 1; ; page++) {
     const answer = await ask(next)
     if (answer.verdict !== 'found') return { answer, descriptors: [] }
-    const index = json(answer.text) as { manifests?: Descriptor[] | null } | undefined
+    const index = json(answer.content) as { manifests?: Descriptor[] | null } | undefined
     // An empty list of Go's is null.
     const listed = index?.manifests === null ? [] : index?.manifests
     const following = nextIn(answer.response?.headers.get('Link') ?? '')

@@ -4,7 +4,7 @@ import type { Config } from './config.ts'
 import type { AskFor, Copier } from './copy.ts'
 import { ociError, readBytes, refusalOf } from './errors.ts'
 import { failure, told } from './failure.ts'
-import { conditions, hasBody, ofPings, requestHeaders, responseHeaders } from './headers.ts'
+import { hasBody, ofPings, requestHeaders, responseHeaders, unconditional } from './headers.ts'
 import { type Memory, readingOf } from './memory.ts'
 import { createMends, isMount, longestManifest } from './mend.ts'
 import { type Plan, planOf } from './names.ts'
@@ -25,11 +25,7 @@ export interface Outcome {
   bytesOut?: number
 }
 
-export interface Relay {
-  (request: Request, target: Target, connection: Connection): Promise<Outcome>
-  /** What a registry says to `/v2/`, asked at most once a second. */
-  ping: (to: UpstreamName, request: Request, connection: Connection) => Promise<Answer>
-}
+export type Relay = ReturnType<typeof createRelay>
 
 /** A matched request, with its query as it came (`?…` or empty). */
 export interface Target {
@@ -39,13 +35,13 @@ export interface Target {
 
 /** Bytes of manifests held at once; a further one streams, and is not mended: whoever puts it may be a stranger still. */
 const mostHeld = 32 * 1024 * 1024
-const v2: Target = { matched: match('GET', '/v2/') as Match, query: '' }
+const v2 = match('GET', '/v2/') as Match
 
-export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memory: Memory, copy: Copier): Relay {
+export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memory: Memory, copy: Copier) {
   const mends = createMends(config, memory, copy)
   /** Bytes of the manifests that are being put. */
   let held = 0
-  return Object.assign(carryOut, { ping })
+  return { carryOut, ping, askFor }
 
   async function carryOut(request: Request, target: Target, connection: Connection): Promise<Outcome> {
     const { entity } = target.matched.route
@@ -58,10 +54,13 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     return lookup(request, target, plan, connection)
   }
 
-  /** What an upstream is asked on behalf of a client. */
-  function question(to: UpstreamName, request: Request, { matched, query }: Target, connection: Connection) {
-    const headers = requestHeaders(to, request, config, connection)
-    return { method: request.method, target: matched.path + query, headers }
+  function askFor(request: Request, { matched, query }: Target, connection: Connection): AskFor {
+    const { method, signal } = request
+    const target = matched.path + query
+    return (to, asked, fields) => {
+      const headers = Object.assign(requestHeaders(to, request, config, connection), fields)
+      return ask[to]({ method, target, headers, abort: asked.abort ?? leaving(signal), ...asked })
+    }
   }
 
   /** What hosted alone is asked: its answer passes as it came, whatever its verdict, unless the proxy can mend it. */
@@ -87,15 +86,8 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
       if (!manifest) return { response: new Response(null, { status: 499 }), answers: [left('hosted')] }
       sent.body = manifest
     }
-    const askFor =
-      (to: UpstreamName): AskFor =>
-      (asked, fields = {}) => {
-        const usual = question(to, request, target, connection)
-        Object.assign(usual.headers, fields)
-        return ask[to]({ ...usual, abort: leaving(request.signal), ...asked })
-      }
-    const mending = { ...target, ask: { proxy: askFor('proxy'), hosted: askFor('hosted') }, manifest }
-    const answer = await mending.ask.hosted(sent, body && length !== null ? { 'content-length': length } : {})
+    const mending = { ...target, ask: askFor(request, target, connection), manifest }
+    const answer = await mending.ask('hosted', sent, body && length !== null ? { 'content-length': length } : {})
     const mended = answer.response ? ((await mends[`${method} ${route.entity}`]?.(mending, answer)) ?? []) : []
     const answers = [answer, ...mended]
     const last = answers.at(-1) as Answer
@@ -121,14 +113,11 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     const { order, unasked } = plan
     // A tag hosted may hold is never served from elsewhere only because hosted could not be asked.
     const decides = (upstream: UpstreamName) => upstream === 'hosted' && order[0] === 'hosted' && !matched.digest
-    const askFor = (upstream: UpstreamName, method: string) => {
-      const asked = { ...question(upstream, request, target, connection), method, readError: true }
-      if (matched.route.entity !== 'manifest') {
-        return ask[upstream]({ ...asked, abort: leaving(request.signal), aside: true })
-      }
-      return memory.together(upstream, method, reading, (abort) =>
-        ask[upstream]({ ...asked, abort, whole: true, aside: !decides(upstream) }),
-      )
+    const ask = askFor(request, target, connection)
+    const look = (upstream: UpstreamName, method: string) => {
+      if (matched.route.entity !== 'manifest') return ask(upstream, { readError: true, aside: true })
+      const asked = { method, readError: true, whole: true, aside: !decides(upstream) }
+      return memory.together(upstream, method, reading, (abort) => ask(upstream, { ...asked, abort }))
     }
     const inTurn = memory.first(reading) === order[1] ? [...order].reverse() : order
     const answers: Answer[] = []
@@ -143,7 +132,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
       return deliver(winner, answers, request.method)
     }
     for (const upstream of inTurn) {
-      const answer = await askFor(upstream, request.method)
+      const answer = await look(upstream, request.method)
       memory.learn(reading, answer)
       answers.push(answer)
       const outcome = won()
@@ -161,7 +150,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     const unclear = answers.findIndex(({ upstream, status }) => upstream === 'proxy' && status === 500)
     if (request.method === 'HEAD' && unclear >= 0) {
       // A cache's 500 tells what it means in its body alone, and a HEAD has none.
-      const retold = await askFor('proxy', 'GET')
+      const retold = await look('proxy', 'GET')
       discard(retold)
       if (retold.verdict !== 'found') answers[unclear] = retold
     }
@@ -174,13 +163,11 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
   async function referrers(request: Request, target: Target, connection: Connection): Promise<Outcome> {
     const { path, name, digest = '' } = target.matched
     const decided = leaving(request.signal)
+    const ask = askFor(unconditional(request, indexType), target, connection)
     const list = (to: UpstreamName, at: string, query: string) =>
       readList((page) => {
-        const { method, headers } = question(to, request, target, connection)
-        for (const field of conditions) delete headers[field]
-        headers.accept = indexType
         const abort = leaving(decided.signal)
-        return ask[to]({ method, target: at + page, headers, abort, readError: true, text: longestPage })
+        return ask(to, { target: at + page, abort, readError: true, most: longestPage })
       }, query)
     const listOfProxy = list('proxy', path, target.query).then((listing) => {
       // Registries without the API say 404, as they should, or 400, 403 or 405.
@@ -219,11 +206,13 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     return { response: ociError(request.method, 503, error), answers }
   }
 
+  /** What a registry says to `/v2/`, asked at most once a second. */
   function ping(to: UpstreamName, request: Request, connection: Connection): Promise<Answer> {
-    const asked = { ...question(to, request, v2, connection), method: 'GET', readError: true, always: true }
     // Its answer is for all who ask.
-    for (const field of Object.keys(asked.headers)) if (!ofPings.test(field)) delete asked.headers[field]
-    const reading = readingOf(request, v2.matched, '', config.passLogin)
+    const headers = requestHeaders(to, request, config, connection)
+    for (const field of Object.keys(headers)) if (!ofPings.test(field)) delete headers[field]
+    const asked = { method: 'GET', target: '/v2/', headers, readError: true, always: true }
+    const reading = readingOf(request, v2, '', config.passLogin)
     return memory.ping(to, reading, (abort) => ask[to]({ ...asked, abort }))
   }
 

@@ -8,6 +8,8 @@ export interface Connection {
   address?: string
   /** The request's id, set by the handler. */
   id?: string
+  /** Who logged in here, set by the handler. */
+  user?: string
   /** Settles when the request's body was read to its end. */
   bodyRead?: Promise<void>
   /** Settles when the answer was sent: true for all of it, false where the connection broke before. */

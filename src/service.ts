@@ -6,7 +6,7 @@ import { createAccess, rightOf, tokenOf } from './access.ts'
 import type { Config } from './config.ts'
 import { createCopier } from './copy.ts'
 import { ociError, refusalOf } from './errors.ts'
-import { createExplain, type Explain } from './explain.ts'
+import { createExplain } from './explain.ts'
 import { failure, told } from './failure.ts'
 import { hasBody, signed } from './headers.ts'
 import type { Log } from './log.ts'
@@ -15,7 +15,7 @@ import { createMemory } from './memory.ts'
 import { createMetrics } from './metrics.ts'
 import { createPage, pageHeaders } from './page.ts'
 import { createRelay, isUp, type Outcome } from './relay.ts'
-import type { Connection, Fetch, Handler } from './runtime.ts'
+import type { Connection, Fetch } from './runtime.ts'
 import { type Ask, createUpstream, discard, leaving } from './upstream.ts'
 
 export interface Dependencies {
@@ -28,19 +28,9 @@ export interface Dependencies {
   runtime: string
 }
 
-export interface Service {
-  handle: Handler
-  /** Tells the metrics when the certificate ends that is in use from now on. */
-  certified: (expires: Date) => void
-  /** From now on `/livez` says 503, so that a balancer sends nothing more. Settles when the last answer is sent and the last copy has ended. */
-  drain: () => Promise<void>
-  /** Why an image comes from where it comes, without a login. */
-  explain: (image: string) => ReturnType<Explain>
-}
+type Env = { Bindings: Connection; Variables: { entity?: string; matched?: Match; outcome?: Outcome } }
 
-type Env = { Bindings: Connection; Variables: { entity?: string; matched?: Match; outcome?: Outcome; user?: string } }
-
-export function createService(config: Config, { now, log, version, runtime, ...deps }: Dependencies): Service {
+export function createService(config: Config, { now, log, version, runtime, ...deps }: Dependencies) {
   const fetch = signed(deps.fetch, version)
   const metrics = createMetrics(version, runtime)
   const ask = { proxy: upstream('proxy'), hosted: upstream('hosted') }
@@ -48,7 +38,7 @@ export function createService(config: Config, { now, log, version, runtime, ...d
   const access = createAccess(config, now, log, metrics.loggedIn)
   const copier = createCopier(config, metrics.copied)
   const relay = createRelay(config, ask, memory, copier)
-  const explain = createExplain(config, ask, memory, relay)
+  const explain = createExplain(config, memory, relay)
   const page = createPage(config, metrics, now, `${version} on ${runtime}`)
   let inFlight = 0
   let draining = false
@@ -121,7 +111,7 @@ export function createService(config: Config, { now, log, version, runtime, ...d
         bytesOut,
         complete,
         client: c.env.address,
-        user: c.get('user'),
+        user: c.env.user,
       })
     }
     if (c.env.sent) c.env.sent.then(finish)
@@ -179,8 +169,7 @@ export function createService(config: Config, { now, log, version, runtime, ...d
   if (config.anonymousPull) {
     app.get('/v2/token', async (c) => {
       c.set('entity', 'token')
-      const { user, refusal } = await access(c.req.raw, 'read', c.env.address ?? '')
-      c.set('user', user)
+      const refusal = await access(c.req.raw, 'read', c.env)
       return refusal ?? c.json({ token: tokenOf(c.req.raw) }, 200, { 'Cache-Control': 'no-store' })
     })
   }
@@ -193,10 +182,9 @@ export function createService(config: Config, { now, log, version, runtime, ...d
     if ('refused' in matched) return refusalOf(method, matched)
     c.set('matched', matched)
     c.set('entity', matched.route.entity)
-    const { user, refusal } = await access(c.req.raw, rightOf(method, matched), c.env.address ?? '')
-    c.set('user', user)
+    const refusal = await access(c.req.raw, rightOf(method, matched), c.env)
     if (refusal) return refusal
-    const outcome = await relay(c.req.raw, { matched, query }, c.env)
+    const outcome = await relay.carryOut(c.req.raw, { matched, query }, c.env)
     c.set('outcome', outcome)
     c.env.body = outcome.body
     return outcome.response
@@ -213,18 +201,20 @@ export function createService(config: Config, { now, log, version, runtime, ...d
   /** Refuses who may not know what this router knows: where the login is hosted's, hosted is asked. */
   async function admit(c: Context<Env>): Promise<Response | undefined> {
     const { raw } = c.req
-    const { user, refusal } = await access(raw, 'write', c.env.address ?? '')
-    c.set('user', user)
+    const refusal = await access(raw, 'write', c.env)
     if (refusal || !config.passLogin) return refusal
     const hosted = await relay.ping('hosted', raw, c.env)
     return hosted.status === 401 ? failure('GET', 'base', [hosted]) : undefined
   }
 
   return {
-    explain: (image) => explain(image, null, new Request(config.aggregate), {}),
-    handle: (request, connection) => app.fetch(request, connection),
+    /** Why an image comes from where it comes, without a login. */
+    explain: (image: string) => explain(image, null, new Request(config.aggregate), {}),
+    handle: (request: Request, connection: Connection) => app.fetch(request, connection),
+    /** Tells the metrics when the certificate ends that is in use from now on. */
     certified: metrics.certified,
-    drain: async () => {
+    /** From now on `/livez` says 503, so that a balancer sends nothing more. Settles when the last answer is sent and the last copy has ended. */
+    drain: async (): Promise<void> => {
       draining = true
       if (inFlight > 0) {
         await new Promise<void>((resolve) => {

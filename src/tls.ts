@@ -1,15 +1,14 @@
 /** Certificates: the router's own, taken anew when their files change, and those that upstreams are checked against. */
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import tls from 'node:tls'
-import { follow, stampOf, textOf } from './files.ts'
+import { follow, textOf } from './files.ts'
 import type { Log } from './log.ts'
 
-/** A certificate with its chain and its key, in PEM, when it ends, and of which state of their files they are. */
+/** A certificate with its chain and its key, in PEM, and when it ends. */
 export interface Pair {
   cert: string
   key: string
   expires: Date
-  stamp: string
 }
 
 /** Throws an Error whose message ends the sentence "FILE …"; nothing that is in the file is in it. */
@@ -33,26 +32,24 @@ export function readKey(path: string): string {
 }
 
 /** Throws where they do not fit, too. */
-export function readPair(certFile: string, keyFile: string): Pair {
-  // The stamp first: what is written while this reads is seen the next time.
-  const stamp = stampOf(certFile, keyFile)
+function readPair(certFile: string, keyFile: string): Pair {
   const [cert, key] = [readCertificates(certFile).join('\n'), readKey(keyFile)]
   const own = new X509Certificate(cert)
   if (!own.checkPrivateKey(createPrivateKey(key)))
     throw new Error('TLS_CERT_FILE and TLS_KEY_FILE do not fit each other')
   // Where the runtime can tell, this refuses what a listener would: a key too short.
   tls.createSecureContext({ cert, key })
-  return { cert, key, expires: new Date(own.validTo), stamp }
+  return { cert, key, expires: new Date(own.validTo) }
 }
 
-/** Of two files that are written one after the other, the old ones serve until both are there. */
-export function watchPair(certFile: string, keyFile: string, { stamp }: Pair, renew: (pair: Pair) => void, log: Log) {
-  const use = (pair: Pair) => {
-    renew(pair)
+/** The pair now; `renew` gets the next. Of two files that are written one after the other, the old serve until both are there. */
+export function followPair(certFile: string, keyFile: string, renew: (pair: Pair) => Promise<void>, log: Log): Pair {
+  const use = async (pair: Pair) => {
+    await renew(pair)
     log('info', 'new certificate', { until: pair.expires })
   }
   const failed = (cause: string) => log('warn', 'the new certificate cannot be used, the old one stays', { cause })
-  follow([certFile, keyFile], () => readPair(certFile, keyFile), use, failed, stamp)
+  return follow([certFile, keyFile], () => readPair(certFile, keyFile), use, failed)
 }
 
 /** The usual roots and these, which alone would replace them. */

@@ -3,7 +3,7 @@ import { setMaxListeners } from 'node:events'
 import type { UpstreamName } from '../routing.ts'
 import { createBreaker, type Report } from './breaker.ts'
 import type { Config } from './config.ts'
-import { causeOf, nestedCode, type OciError, readOciError, readText } from './errors.ts'
+import { causeOf, nestedCode, type OciError, readBytes, readOciError } from './errors.ts'
 import { LoginRefused, RealmFailed } from './login.ts'
 import type { Body, Fetch, Fields, Reply } from './runtime.ts'
 
@@ -22,10 +22,8 @@ export interface Answer {
   /** The answer itself; its body is already consumed where `error` was asked for. */
   response?: Reply
   error?: OciError
-  /** The whole body, where `whole` was asked for and it is small. */
+  /** The whole body, where `whole` was asked for and it is small, or `most`. */
   content?: Uint8Array<ArrayBuffer>
-  /** The whole body, where `text` was asked for. */
-  text?: string
   /** The answer that is still on its way, where `aside` was asked for: to be waited for, or thrown away. */
   later?: Promise<Answer>
 }
@@ -44,8 +42,8 @@ export interface Question {
   readError?: boolean
   /** Read the body of an answer that is `found` too, if it is small: then the deadline is for all of it. */
   whole?: boolean
-  /** Read the body of an answer that is `found` as text, of so many bytes at most: more, or a broken one, is `failed`. */
-  text?: number
+  /** Read the body of an answer that is `found`, of so many bytes at most: more, or a broken one, is `failed`. */
+  most?: number
   /** Do not wait for a registry that failed lately, if it is asked at all. */
   aside?: boolean
   /** Ask even while the breaker is open: a ping proves nothing of lookups, and a write is always tried. */
@@ -124,29 +122,28 @@ export function createUpstream(name: UpstreamName, config: Config, around: Surro
       .catch(noAnswer)
     if ('verdict' in response) return response
     const { status } = response
-    if (status < 200 || status > 599) {
+    const unusable = (reason: string, cause: string, well: boolean) => {
       readOciError(response)
-      return answered(failed(502, 'no answer'), `status ${status}`)
+      return answered(failed(502, reason), cause, well)
     }
+    if (status < 200 || status > 599) return unusable('no answer', `status ${status}`, false)
     const location = redirects.has(status) && response.headers.get('Location')
     // Hosts that answer as this router: a redirect there would only come back.
     if (location !== false && (!location || [host, config.aggregate.host].includes(hostOf(location, origin)))) {
-      readOciError(response)
       const cause = `redirect to ${location}: use https:// in its address?`
-      return answered(failed(502, 'redirects to itself or to this router'), cause, true)
+      return unusable('redirects to itself or to this router', cause, true)
     }
-    if (status === 401 && !clientsLogIn && !question.namesAnother) {
-      readOciError(response)
-      return answered(failed(502, 'wants a login that this router does not have'), '401', true)
-    }
+    if (status === 401 && !clientsLogIn && !question.namesAnother)
+      return unusable('wants a login that this router does not have', '401', true)
     const answer: Answer = { ...failed(status), verdict: verdictOf(status), response }
     if (answer.verdict === 'found' && question.whole && isSmall(response)) {
-      const withContent = (bytes: ArrayBuffer) => answered({ ...answer, content: new Uint8Array(bytes) })
+      const withContent = (bytes: ArrayBuffer) =>
+        answered({ ...answer, milliseconds: now() - started, content: new Uint8Array(bytes) })
       return response.arrayBuffer().then(withContent, noAnswer)
     }
-    if (answer.verdict === 'found' && question.text) {
-      answer.text = await readText(response, question.text)
-      if (answer.text !== undefined) return answered(answer)
+    if (answer.verdict === 'found' && question.most) {
+      answer.content = await readBytes(response, question.most)
+      if (answer.content) return answered(answer)
       if (abort.signal.aborted) return noAnswer(abort.signal.reason)
       // Not the registry's fault where somebody put a list that is too long.
       return answered(failed(502, 'no answer'), 'its answer breaks, or is too long', true)

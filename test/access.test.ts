@@ -5,18 +5,15 @@ import http from 'node:http'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { hashSync } from 'bcryptjs'
-import { between as betweenOn, closeAll } from './parts/between.ts'
+import { between, closeAll } from './parts/between.ts'
 import { run, temporaryFolder, until } from './parts/children.ts'
 import { digestOf, makeImage, noise, send, withDigest } from './parts/client.ts'
 import { program } from './parts/packages.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
-import { startRouter, type Way } from './parts/router.ts'
+import { startRouter, way } from './parts/router.ts'
 import { answer } from './parts/scripted.ts'
 
-const way = (process.env.WAY ?? 'node') as Way
-const between = betweenOn.bind(undefined, way)
-const say = (line: string) => console.error(line)
-const skopeo = await program(['skopeo'], 'skopeo', say)
+const skopeo = await program(['skopeo'], 'skopeo', console.error)
 if (!skopeo && process.env.CI === 'true') throw new Error('skopeo is missing')
 
 const passwords = { ann: 'canary-of-ann', bob: 'canary-of-bob' }
@@ -176,7 +173,7 @@ test('without HTPASSWD_FILE the login passes through to hosted, and its challeng
 })
 
 test("with HOSTED_USERNAME hosted gets the router's login: real pushes and pulls by users hosted does not know", async () => {
-  const launch = await findRegistry(say)
+  const launch = await findRegistry(console.error)
   const path = join(folder, 'hosted-users')
   writeFileSync(path, `router:${hashSync('canary-of-router', 4)}\n`)
   const hosted: Registry = await launch({ name: 'hosted', folder, auth: { htpasswd: { realm: 'hosted', path } } })
@@ -345,7 +342,7 @@ test('500 wrong logins a second: remembered logins and anonymous pulls go on, a 
   stop()
   const ratio = ratios.sort((a, b) => a - b)[(rounds - 1) / 2] as number
   const share = flooded / quiet
-  say(
+  console.error(
     `${way}: under the flood a remembered login takes ${ratio.toFixed(2)} of the slowest pull's time; anonymous pulls: ${share.toFixed(2)} of their rate, ${shareDuring.toFixed(2)} while a password is checked`,
   )
   assert.ok(ratio < 2)

@@ -6,16 +6,13 @@ import assert from 'node:assert/strict'
 import { connect } from 'node:net'
 import { Readable } from 'node:stream'
 import { after, test } from 'node:test'
-import { type Between, between as betweenOn, closeAll, inFlight } from './parts/between.ts'
+import { type Between, between, closeAll, inFlight } from './parts/between.ts'
 import { until } from './parts/children.ts'
 import { answerOf, digestOf, download, noise, open, send } from './parts/client.ts'
-import type { Way } from './parts/router.ts'
+import { way } from './parts/router.ts'
 import { answer, type Script } from './parts/scripted.ts'
 
-const way = (process.env.WAY ?? 'node') as Way
-
 /** A router of its own between these two. */
-const between = betweenOn.bind(undefined, way)
 after(closeAll)
 
 const blob = `/v2/a/blobs/${digestOf('x')}`

@@ -8,22 +8,20 @@ import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { after, before, test } from 'node:test'
-import { between as betweenOn, closeAll } from './parts/between.ts'
+import { between, closeAll } from './parts/between.ts'
 import { run, start, temporaryFolder, until } from './parts/children.ts'
 import * as client from './parts/client.ts'
 import { accept, digestOf, download, makeImage, makeIndex, noise, pathOf, pull, push, send } from './parts/client.ts'
 import { program } from './parts/packages.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
-import { type Router, startRouter, type Way } from './parts/router.ts'
+import { type Router, startRouter, way } from './parts/router.ts'
 import { answer, type Script } from './parts/scripted.ts'
 
-const way = (process.env.WAY ?? 'node') as Way
 const mebibyte = 1024 * 1024
 /** The big layer; more than a runtime may keep of it. */
 const bigBytes = Number(process.env.BIG_MIB ?? 256) * mebibyte
-const say = (line: string) => console.error(line)
 
-const skopeo = await program(['skopeo'], 'skopeo', say)
+const skopeo = await program(['skopeo'], 'skopeo', console.error)
 if (!skopeo && process.env.CI === 'true') throw new Error('skopeo is missing')
 const needsSkopeo = { skip: skopeo ? false : 'SKOPEO IS MISSING: install it to run this test' }
 
@@ -40,7 +38,7 @@ const depths = ['one', 'one/two', 'one/two/three', 'a/b/c/d', 'a/b/c/d/e']
 
 before(async () => {
   folder = temporaryFolder()
-  const launch = await findRegistry(say)
+  const launch = await findRegistry(console.error)
   hub = await launch({ name: 'hub', folder })
   hosted = await launch({ name: 'hosted', folder })
   cache = await launch({ name: 'cache', folder, proxyOf: hub.url })
@@ -58,7 +56,6 @@ after(async () => {
 })
 
 /** A router of its own between two scripted upstreams. */
-const between = betweenOn.bind(undefined, way)
 
 /** A router between the real registries, for tests that stop one of them or the router itself. */
 const another = (environment: Record<string, string> = {}) =>

@@ -4,16 +4,12 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { hashSync } from 'bcryptjs'
-import { between as betweenOn, closeAll } from './parts/between.ts'
+import { between, closeAll } from './parts/between.ts'
 import { start, temporaryFolder } from './parts/children.ts'
 import { accept, digestOf, makeImage, pull, push, send } from './parts/client.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
-import { type Router, root, startRouter, type Way, ways } from './parts/router.ts'
+import { type Router, root, startRouter, way, ways } from './parts/router.ts'
 import { answer } from './parts/scripted.ts'
-
-const way = (process.env.WAY ?? 'node') as Way
-const between = betweenOn.bind(undefined, way)
-const say = (line: string) => console.error(line)
 
 let hub: Registry
 let cache: Registry
@@ -24,7 +20,7 @@ const ownImage = makeImage({ 'a.txt': 'own' })
 const folder = temporaryFolder()
 
 before(async () => {
-  const launch = await findRegistry(say)
+  const launch = await findRegistry(console.error)
   hub = await launch({ name: 'hub', folder })
   hosted = await launch({ name: 'hosted', folder })
   cache = await launch({ name: 'cache', folder, proxyOf: hub.url })

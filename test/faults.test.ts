@@ -6,13 +6,12 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer } from 'node:net'
 import { after, before, test } from 'node:test'
-import { between as betweenOn, closeAll } from './parts/between.ts'
+import { between, closeAll } from './parts/between.ts'
 import { until } from './parts/children.ts'
 import { digestOf, type Reply, send } from './parts/client.ts'
-import { type Router, startRouter, type Way } from './parts/router.ts'
+import { type Router, startRouter, way } from './parts/router.ts'
 import { answer, type Script, type Scripted, scripted } from './parts/scripted.ts'
 
-const way = (process.env.WAY ?? 'node') as Way
 /** Seconds; a hanging registry costs each of its cases that. The other cases do not depend on it, on however busy a machine. */
 const timeout = 0.25
 
@@ -182,7 +181,6 @@ for (const [h, , column] of doings) {
 }
 
 /** A router of its own between these two. */
-const between = betweenOn.bind(undefined, way)
 
 test('a registry that refuses connections is a failed one, and so is one that is skipped because of it', async () => {
   // The near end of a connection: nobody listens there, and nobody else is given that port.

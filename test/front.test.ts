@@ -22,12 +22,11 @@ import {
 import { startNginx, startServer } from './parts/nginx.ts'
 import { program } from './parts/packages.ts'
 import { freePort } from './parts/registries.ts'
-import { root, type Way } from './parts/router.ts'
+import { root } from './parts/router.ts'
 import { answer, type Script } from './parts/scripted.ts'
 
-const way = (process.env.WAY ?? 'node') as Way
-const say = (line: string) => console.error(line)
-if (!(await program(['nginx'], 'nginx', say)) && process.env.CI === 'true') throw new Error('nginx is missing')
+if (!(await program(['nginx'], 'nginx', console.error)) && process.env.CI === 'true')
+  throw new Error('nginx is missing')
 
 const mebibyte = 2 ** 20
 const blob = `/v2/a/blobs/${digestOf('x')}`
@@ -112,7 +111,7 @@ async function inFront({ name, changes, start }: Front, of: string): Promise<str
 
 for (const front of fronts) {
   if (front.name !== 'nginx' && !(await onPath(front.name))) {
-    say(`${front.name.toUpperCase()} IS MISSING: the manual's configuration of it is not run`)
+    console.error(`${front.name.toUpperCase()} IS MISSING: the manual's configuration of it is not run`)
     continue
   }
   test(`${front.name}: a layer of 64 MiB goes up and comes down whole`, async () => {
@@ -123,7 +122,7 @@ for (const front of fronts) {
       pipeline(noise(bytes, 1), response).catch(() => {})
     }
     const hosted: Script = (request, ...rest) => (request.method === 'GET' ? sends : answer(202))(request, ...rest)
-    const router = await between(way, answer(404), hosted)
+    const router = await between(answer(404), hosted)
     const url = await inFront(front, router.router.host)
     const patched = await send(url, 'PATCH', upload, { body: noise(bytes, 1) })
     assert.equal(patched.status, 202)
@@ -142,7 +141,7 @@ for (const front of fronts) {
       response.writeHead(200, { 'Content-Length': 4 * mebibyte })
       pipeline(heldAfterFirst(noise(4 * mebibyte, 2), held), response).catch(() => {})
     }
-    const router = await between(way, answer(404), half)
+    const router = await between(answer(404), half)
     const url = await inFront(front, router.router.host)
     const patch = open(url, 'PATCH', upload)
     const patched = answerOf(patch)
@@ -163,7 +162,7 @@ for (const front of fronts) {
   test(`${front.name}: only what is under /v2/ gets through, with the client's address, and that it came by https`, async () => {
     const users = join(folder, 'users')
     writeFileSync(users, `ann:${hashSync('canary', 4)}\n`)
-    const router = await between(way, answer(404), answer(404), { HTPASSWD_FILE: users, ANONYMOUS_PULL: 'true' })
+    const router = await between(answer(404), answer(404), { HTPASSWD_FILE: users, ANONYMOUS_PULL: 'true' })
     const url = await inFront(front, router.router.host)
     for (const path of ['/metrics', '/explain', '/']) assert.equal((await send(url, 'GET', path)).status, 404, path)
     const { headers } = await send(url, 'GET', '/v2/', { headers: { 'X-Forwarded-Proto': 'http' } })

@@ -4,10 +4,9 @@ import { after, before, test } from 'node:test'
 import fc from 'fast-check'
 import { type Reply, send } from './parts/client.ts'
 import { allowed, method, path } from './parts/requests.ts'
-import { type Router, startRouter, type Way } from './parts/router.ts'
+import { type Router, startRouter, way } from './parts/router.ts'
 import { answer, type Scripted, scripted } from './parts/scripted.ts'
 
-const way = (process.env.WAY ?? 'node') as Way
 let proxy: Scripted
 let hosted: Scripted
 let router: Router

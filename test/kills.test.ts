@@ -10,9 +10,8 @@ import { temporaryFolder } from './parts/children.ts'
 import { answerOf, digestOfStream, download, noise, open, pathOf, pushBlob, send, withDigest } from './parts/client.ts'
 import { createRandom } from './parts/random.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
-import { type Router, startRouter, type Way } from './parts/router.ts'
+import { type Router, startRouter, way } from './parts/router.ts'
 
-const way = (process.env.WAY ?? 'node') as Way
 const kills = Number(process.env.KILLS ?? 15)
 const seed = Number(process.env.SEED ?? Date.now() % 1_000_000)
 const random = createRandom(seed)

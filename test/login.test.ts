@@ -6,17 +6,14 @@ import type { Socket } from 'node:net'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import packageManifest from '../package.json' with { type: 'json' }
-import { between as betweenOn, closeAll } from './parts/between.ts'
+import { between, closeAll } from './parts/between.ts'
 import { temporaryFolder, until } from './parts/children.ts'
 import { accept, type Blob, digestOf, makeImage, noise, pathOf, pull, push, send, withDigest } from './parts/client.ts'
 import { type Realm, startRealm } from './parts/realm.ts'
 import { findRegistry, type Launch, type Registry } from './parts/registries.ts'
-import { type Router, startRouter, type Way } from './parts/router.ts'
+import { type Router, startRouter, way } from './parts/router.ts'
 import { answer, type Script, scripted } from './parts/scripted.ts'
 
-const way = (process.env.WAY ?? 'node') as Way
-const between = betweenOn.bind(undefined, way)
-const say = (line: string) => console.error(line)
 const password = 'canary-password'
 /** bcrypt of it, cost 4. */
 const hash = '$2b$04$wc19a07rSHOqzzOCmQVYouFAsmv/e5S2S4piwVisWHzzQj4ZZGQFu'
@@ -33,7 +30,7 @@ const image = makeImage({ 'a.txt': 'a', 'b.txt': 'b' })
 
 before(async () => {
   folder = temporaryFolder()
-  launch = await findRegistry(say)
+  launch = await findRegistry(console.error)
   const knows = (authorization: string) => [basic, trusted].includes(authorization)
   realm = await startRealm(folder, knows, (authorization, scope) => {
     const closed = /:closed\//.test(scope) && authorization !== trusted

@@ -2,13 +2,11 @@
 import assert from 'node:assert/strict'
 import type http from 'node:http'
 import { after, test } from 'node:test'
-import { type Between, between as betweenOn, closeAll, inFlight } from './parts/between.ts'
+import { type Between, between, closeAll, inFlight } from './parts/between.ts'
 import { until } from './parts/children.ts'
 import { answerOf, digestOf, open, type Reply, send } from './parts/client.ts'
-import type { Way } from './parts/router.ts'
 import { answer, type Recorded, type Script } from './parts/scripted.ts'
 
-const between = betweenOn.bind(undefined, (process.env.WAY ?? 'node') as Way)
 const type = 'application/vnd.oci.image.manifest.v1+json'
 const content = JSON.stringify({ schemaVersion: 2, mediaType: type })
 const digest = digestOf(content)

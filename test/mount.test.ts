@@ -4,7 +4,7 @@ import type { ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
 import { after, before, test } from 'node:test'
 import packageManifest from '../package.json' with { type: 'json' }
-import { between as betweenOn, closeAll } from './parts/between.ts'
+import { between, closeAll } from './parts/between.ts'
 import { temporaryFolder, until } from './parts/children.ts'
 import {
   accept,
@@ -24,12 +24,9 @@ import {
   withDigest,
 } from './parts/client.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
-import { type Router, startRouter, type Way } from './parts/router.ts'
+import { type Router, startRouter, way } from './parts/router.ts'
 import { answer, type Script } from './parts/scripted.ts'
 
-const way = (process.env.WAY ?? 'node') as Way
-const between = betweenOn.bind(undefined, way)
-const say = (line: string) => console.error(line)
 const mebibyte = 1024 * 1024
 
 let hub: Registry
@@ -43,7 +40,7 @@ const layer = base.blobs[1]?.digest as string
 
 before(async () => {
   const folder = temporaryFolder()
-  const launch = await findRegistry(say)
+  const launch = await findRegistry(console.error)
   hub = await launch({ name: 'hub', folder })
   hosted = await launch({ name: 'hosted', folder })
   cache = await launch({ name: 'cache', folder, proxyOf: hub.url })

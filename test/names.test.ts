@@ -1,12 +1,10 @@
 /** Which registry may be asked for a name: HOSTED_NAMES, PROXY_NAMES, LOOKUP_ORDER and `?ns=`, row by row, one way (WAY=…). */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import { type Between, between as betweenOn, closeAll } from './parts/between.ts'
+import { type Between, between, closeAll } from './parts/between.ts'
 import { digestOf, type Reply, send } from './parts/client.ts'
-import type { Way } from './parts/router.ts'
 import { answer } from './parts/scripted.ts'
 
-const between = betweenOn.bind(undefined, (process.env.WAY ?? 'node') as Way)
 after(closeAll)
 
 const digest = digestOf('x')

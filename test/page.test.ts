@@ -5,18 +5,15 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { hashSync } from 'bcryptjs'
-import { between as betweenOn, closeAll } from './parts/between.ts'
+import { between, closeAll } from './parts/between.ts'
 import { findBrowser } from './parts/browser.ts'
 import { temporaryFolder, until } from './parts/children.ts'
 import { answerOf, digestOf, makeImage, pull, push, open as request, send } from './parts/client.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
-import { startRouter, type Way } from './parts/router.ts'
+import { startRouter, way } from './parts/router.ts'
 import { answer, type Script } from './parts/scripted.ts'
 
-const way = (process.env.WAY ?? 'node') as Way
-const between = betweenOn.bind(undefined, way)
-const say = (line: string) => console.error(line)
-const browser = way === 'node' ? await findBrowser(say) : undefined
+const browser = way === 'node' ? await findBrowser(console.error) : undefined
 if (!browser && process.env.CI === 'true' && way === 'node') throw new Error('chromium is missing')
 
 let hub: Registry
@@ -28,7 +25,7 @@ const ownImage = makeImage({ 'a.txt': 'own' })
 const users = join(folder, 'users')
 
 before(async () => {
-  const launch = await findRegistry(say)
+  const launch = await findRegistry(console.error)
   hub = await launch({ name: 'hub', folder })
   hosted = await launch({ name: 'hosted', folder })
   cache = await launch({ name: 'cache', folder, proxyOf: hub.url })

@@ -7,16 +7,15 @@ import { Readable } from 'node:stream'
 import { after, before, test } from 'node:test'
 import { delivered } from '../src/delivered.ts'
 import { balance } from './parts/balancer.ts'
-import { between as betweenOn, closeAll } from './parts/between.ts'
+import { between, closeAll } from './parts/between.ts'
 import { adopt, type Child, run, start, temporaryFolder, until } from './parts/children.ts'
 import * as client from './parts/client.ts'
 import { noise, pathOf, send } from './parts/client.ts'
 import { newLoad, pullOnce, pushOnce } from './parts/load.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
-import { type Router, root, startRouter, type Way, ways } from './parts/router.ts'
+import { type Router, root, startRouter, way, ways } from './parts/router.ts'
 import { answer, type Script, scripted } from './parts/scripted.ts'
 
-const way = (process.env.WAY ?? 'node') as Way
 const mebibyte = 1024 * 1024
 
 let hosted: Registry
@@ -38,7 +37,6 @@ after(async () => {
 })
 
 const another = () => startRouter(way, { HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: lacking.host })
-const between = betweenOn.bind(undefined, way)
 
 test('400 requests wait upstream at the same time', async () => {
   const waiting: (() => void)[] = []

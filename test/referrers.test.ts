@@ -1,17 +1,13 @@
 /** Signatures, SBOMs and the like: both registries' lists as one, and the tags that stand in for them; one way (WAY=…). */
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
-import { between as betweenOn, closeAll } from './parts/between.ts'
+import { between, closeAll } from './parts/between.ts'
 import { temporaryFolder } from './parts/children.ts'
 import { accept, digestOf, makeImage, makeReferrer, push, type Reply, send } from './parts/client.ts'
 import { type Referring, referring } from './parts/referrers.ts'
 import { findRegistry, type Launch, type Registry } from './parts/registries.ts'
-import { startRouter, type Way } from './parts/router.ts'
+import { startRouter, way } from './parts/router.ts'
 import { answer, type Script } from './parts/scripted.ts'
-
-const way = (process.env.WAY ?? 'node') as Way
-const between = betweenOn.bind(undefined, way)
-const say = (line: string) => console.error(line)
 
 const name = 'library/app'
 const image = makeImage({ 'app.txt': 'app' })
@@ -29,8 +25,8 @@ const attached = {
 }
 type Attached = keyof typeof attached
 
-const launch: Launch = await findRegistry(say)
-const kinds = await referring(launch, say)
+const launch: Launch = await findRegistry(console.error)
+const kinds = await referring(launch, console.error)
 let hub: Registry
 let cache: Registry
 let plain: Registry

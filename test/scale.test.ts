@@ -12,14 +12,12 @@ import * as client from './parts/client.ts'
 import { accept, digestOf, makeImage, pathOf, pull, push } from './parts/client.ts'
 import { program } from './parts/packages.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
-import { type Router, startRouter, type Way } from './parts/router.ts'
+import { type Router, startRouter, way } from './parts/router.ts'
 
-const way = (process.env.WAY ?? 'node') as Way
-const say = (line: string) => console.error(line)
 const lookupTtl = 1
 const mebibyte = 1024 * 1024
 
-const skopeo = await program(['skopeo'], 'skopeo', say)
+const skopeo = await program(['skopeo'], 'skopeo', console.error)
 if (!skopeo && process.env.CI === 'true') throw new Error('skopeo is missing')
 const needsSkopeo = { skip: skopeo ? false : 'SKOPEO IS MISSING: install it to run this test' }
 
@@ -34,7 +32,7 @@ let onBytes: (port: number, carried: number) => void = () => {}
 
 before(async () => {
   folder = temporaryFolder()
-  const launch = await findRegistry(say)
+  const launch = await findRegistry(console.error)
   hub = await launch({ name: 'hub', folder })
   hosted = await launch({ name: 'hosted', folder })
   cache = await launch({ name: 'cache', folder, proxyOf: hub.url })
@@ -172,7 +170,7 @@ test(
       await until('skopeo to succeed', () =>
         run(['skopeo', 'copy', ...insecure, from, to]).then(
           () => true,
-          ({ message }) => say(message),
+          ({ message }) => console.error(message),
         ),
       )
       assert.ok(restarted)

@@ -529,6 +529,21 @@ test('path and query go out byte for byte, to the configured address whatever th
   assert.equal(sent[0]?.url, `http://proxy:2${path}${'a'.repeat(64)}?x=%2F..%2f&ns=docker.io&y`)
 })
 
+test('the time that a registry takes for a manifest is to its last byte', async () => {
+  const slow: Say = () => {
+    const pull = (controller: ReadableStreamDefaultController<Uint8Array>) => {
+      router.clock.ahead += 5000
+      controller.enqueue(new TextEncoder().encode('{}'))
+      controller.close()
+    }
+    return new Response(new ReadableStream({ pull }, { highWaterMark: 0 }), { headers: { 'Content-Length': '2' } })
+  }
+  const router = between(status(404), slow)
+  await router.ask(byTag)
+  const { asked } = JSON.parse(router.lines.find((line) => line.includes('"message":"request"')) as string)
+  assert.ok(asked[1].milliseconds >= 5000, JSON.stringify(asked))
+})
+
 test("the proxy's token is renewed shortly before its end; a refused login is tried anew a minute later", async () => {
   const realm = { refuses: false }
   const proxy: Say = ({ url, headers }) => {
@@ -759,7 +774,7 @@ test('/metrics counts by entity, status, upstream and verdict, and no label repe
   assert.match(text, /^registry_router_requests_total\{entity="manifest",method="GET",status="200"\} 1$/m)
   assert.match(text, /^registry_router_upstream_requests_total\{upstream="proxy",verdict="absent"\} 1$/m)
   assert.match(text, /^registry_router_upstream_requests_total\{upstream="hosted",verdict="found"\} 1$/m)
-  assert.match(text, /^registry_router_transfer_bytes_total\{direction="pull",upstream="hosted"\} 3$/m)
+  assert.match(text, /^registry_router_transfer_bytes_total\{upstream="hosted",direction="pull"\} 3$/m)
   assert.match(text, /^registry_router_upstream_up\{upstream="proxy"\} 1$/m)
   assert.match(text, /^registry_router_build_info\{version="0",runtime="test"\} 1$/m)
   assert.match(text, /^registry_router_requests_in_flight 1$/m)
@@ -773,7 +788,7 @@ test('bytes that a registry refused are not counted as pushed', async () => {
   const { ask } = between(status(404), () => new Response(null, { status: answered }))
   const pushed = async () => {
     await ask('/v2/team/app/manifests/1', { method: 'PUT', body: '{}', headers: { 'Content-Length': '2' } })
-    return /transfer_bytes_total\{direction="push".*/.exec((await ask('/metrics')).text)?.[0]
+    return /transfer_bytes_total\{upstream="[a-z]+",direction="push".*/.exec((await ask('/metrics')).text)?.[0]
   }
   assert.equal(await pushed(), undefined)
   answered = 201

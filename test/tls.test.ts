@@ -25,12 +25,10 @@ import {
 } from './parts/client.ts'
 import { program } from './parts/packages.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
-import { type Router, root, startRouter, type Way, ways } from './parts/router.ts'
+import { type Router, root, startRouter, way, ways } from './parts/router.ts'
 import { answer, type Script, type Scripted, scripted } from './parts/scripted.ts'
 
-const way = (process.env.WAY ?? 'node') as Way
-const say = (line: string) => console.error(line)
-const skopeo = await program(['skopeo'], 'skopeo', say)
+const skopeo = await program(['skopeo'], 'skopeo', console.error)
 if (!skopeo && process.env.CI === 'true') throw new Error('skopeo is missing')
 const needsSkopeo = { skip: skopeo ? false : 'SKOPEO IS MISSING: install it to run this test' }
 
@@ -59,7 +57,7 @@ before(async () => {
   trusted.ca = authority.cert
   serving = { TLS_CERT_FILE: first.certFile, TLS_KEY_FILE: first.keyFile }
   trusting = { CA_FILE: authority.certFile, LOOKUP_TTL: '0' }
-  const launch = await findRegistry(say)
+  const launch = await findRegistry(console.error)
   const hub = await launch({ name: 'hub', folder })
   await push(hub.url, 'public/app', 'v1', image)
   hosted = await launch({ name: 'hosted', folder, certificate: first })

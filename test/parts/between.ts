@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { noPrivateName, noSecret } from './canary.ts'
 import { send } from './client.ts'
-import { type Router, startRouter, type Way } from './router.ts'
+import { type Router, startRouter, way } from './router.ts'
 import { type Script, type Scripted, scripted } from './scripted.ts'
 
 export interface Between {
@@ -29,7 +29,6 @@ export async function inFlight(url: string): Promise<number> {
 }
 
 export async function between(
-  way: Way,
   proxy: Script,
   hosted: Script,
   environment: Record<string, string> = {},

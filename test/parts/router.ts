@@ -20,6 +20,8 @@ export const ways = {
   binary: ['dist/combined-registry'],
 } as const
 export type Way = keyof typeof ways
+/** The one that a file of tests runs. */
+export const way = (process.env.WAY ?? 'node') as Way
 
 export interface Router {
   way: Way
