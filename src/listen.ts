@@ -30,7 +30,10 @@ export async function listen(handler: Handler, { port: wanted, host, idleTimeout
         sent: new Promise((resolve) => {
           outgoing.once('close', () => resolve(outgoing.writableFinished))
           // One that waits its turn behind others of its connection does not hear of that connection's end.
-          if (!outgoing.socket) socket.setMaxListeners(0).once('close', () => resolve(false))
+          if (outgoing.socket) return
+          const end = () => !outgoing.socket && outgoing.destroy().emit('close')
+          socket.setMaxListeners(0).once('close', end)
+          outgoing.once('close', () => socket.off('close', end))
         }),
       }
       if (hasBody(request)) {

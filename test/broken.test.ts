@@ -207,6 +207,21 @@ if (way === 'node') {
   })
 }
 
+test('a client that leaves while a second request waits its turn on its connection frees the registry of both', async () => {
+  const layer = { 'Content-Length': 100_000_000 }
+  const script: Script = ({ url }, response) => {
+    if (url?.includes('/blobs/')) response.writeHead(200, layer).write(Buffer.alloc(8_000_000))
+  }
+  const { url, hosted, close } = await between(answer(404), script, { HOSTED_NAMES: '**', HOSTED_TIMEOUT: '0.5' })
+  const { hostname, port } = new URL(url)
+  const head = (path: string) => `GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`
+  const client = connect(Number(port), hostname, () => client.write(head('/v2/a/manifests/silent') + head(blob)))
+  await until('both to be asked', () => hosted.requests.length === 2)
+  client.destroy()
+  await until('their connections to be free', () => hosted.sockets.size === 0)
+  await close()
+})
+
 test('IDLE_TIMEOUT ends a pull on which nothing moves, whoever stopped', async () => {
   const stalls: Script = (_, response) => {
     response.writeHead(200, { 'Content-Length': 100 })
