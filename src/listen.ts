@@ -22,6 +22,8 @@ export async function listen(handler: Handler, { port: wanted, host, idleTimeout
       const incoming = bindings.incoming as IncomingMessage
       const outgoing = bindings.outgoing as ServerResponse
       const { socket } = incoming
+      // With TLS, Deno (2.9.5) at times sends nothing more on a connection that has served before.
+      if (isDeno && tls) outgoing.shouldKeepAlive = false
       // The adapter resolves `..` and escapes; what is matched is what came (RFC 9112, section 3.2).
       const target = (incoming.url as string).replace(/^https?:\/\/[^/?#]*/i, '')
       if (!request.url.endsWith(target)) Object.defineProperty(request, 'url', { value: `http://localhost${target}` })

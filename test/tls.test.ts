@@ -129,6 +129,18 @@ test('skopeo pushes and pulls with the authority in its folder of certificates',
   await router.stop()
 })
 
+test('layers that come in parts, one after the other: none gets stuck', { timeout: 30_000 }, async () => {
+  const inParts: Script = (_, response) => {
+    response.writeHead(200, { 'Content-Length': 5000 }).write(Buffer.alloc(3000))
+    setTimeout(() => response.end(Buffer.alloc(2000)), 3)
+  }
+  const registry = await scripted(inParts)
+  unclosed.push(registry.close)
+  const router = await started({ HOSTED_HOSTNAME: registry.host, PROXY_HOSTNAME: registry.host, ...serving })
+  for (let i = 0; i < 20; i++) assert.equal((await send(router.url, 'GET', blob)).body.length, 5000)
+  await router.stop()
+})
+
 test('a blob of 16 MiB arrives in hosted and comes back byte for byte, its length known or not', async () => {
   const bytes = 16 * mebibyte
   const router = await started({ HOSTED_HOSTNAME: hosted.url, PROXY_HOSTNAME: cache.url, ...serving, ...trusting })
