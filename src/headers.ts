@@ -105,12 +105,12 @@ export function signed(fetch: Fetch, version: string): Fetch {
  */
 export function responseHeaders(upstream: UpstreamName, status: number, from: Headers, config: Config) {
   const before = upstream === 'proxy' ? config.proxyPath : ''
-  const keepsCookies = hasSessions(upstream, config)
+  const inSession = hasSessions(upstream, config)
   const ownLocation = [201, 202, 204, 416].includes(status)
   const fields: [string, string][] = []
   endToEnd(from, (value, name) => {
-    if (name === 'www-authenticate' && upstream === 'proxy') return
-    if (name === 'set-cookie' && !keepsCookies) return
+    if (name === 'www-authenticate' && !inSession) return
+    if (name === 'set-cookie' && !inSession) return
     if (name === 'www-authenticate') fields.push([name, bearerFirst(value)])
     else if (name === 'location' && ownLocation) fields.push([name, ownPath(value)])
     else if (name === 'link')

@@ -36,7 +36,8 @@ const rights: Record<string, string> = { GET: 'read', HEAD: 'read', DELETE: 'del
  */
 export function withLogin(fetch: Fetch, login: Login | undefined, seconds: number, now: () => number, log: Log): Fetch {
   // Shorter than the registry's own time, so that the one that is late is the one that is named.
-  const patience = seconds * 700
+  // Whole: Node takes no other.
+  const patience = Math.ceil(seconds * 700)
   const granted = bounded<string>(10_000, 1, now)
   const asked = new Map<string, Promise<string>>()
   let basic: string | undefined

@@ -174,6 +174,8 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
       if (!['absent', 'denied'].includes(listing.answer.verdict)) return listing
       return list('proxy', `/v2/${name}/manifests/${referrersTag(digest)}`, '')
     })
+    // Where hosted's fails, nobody waits for it.
+    listOfProxy.catch(() => {})
     const hosted = await list('hosted', path, target.query)
     if (hosted.answer.verdict !== 'found') {
       decided.abort()

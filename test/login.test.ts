@@ -383,7 +383,7 @@ test('a realm that gives no answer, or none in time: failed, asked once, and the
       asked++
       end(request.socket)
     }
-    const router = await between(gone, answer(404), { PROXY_TIMEOUT: '2' })
+    const router = await between(gone, answer(404), { PROXY_TIMEOUT: '2.01' })
     assert.equal((await send(router.url, 'GET', '/v2/a/manifests/1')).status, 502)
     await until('the log', () =>
       router.router.log().some(({ cause }) => /^the realm gives no answer: ./.test(`${cause}`)),
