@@ -22,8 +22,6 @@ export async function listen(handler: Handler, { port: wanted, host, idleTimeout
       const incoming = bindings.incoming as IncomingMessage
       const outgoing = bindings.outgoing as ServerResponse
       const { socket } = incoming
-      // With TLS, Deno (2.9.5) at times sends nothing more on a connection that has served before.
-      if (isDeno && tls) outgoing.shouldKeepAlive = false
       // The adapter resolves `..` and escapes; what is matched is what came (RFC 9112, section 3.2).
       const target = (incoming.url as string).replace(/^https?:\/\/[^/?#]*/i, '')
       if (!request.url.endsWith(target)) Object.defineProperty(request, 'url', { value: `http://localhost${target}` })
@@ -159,7 +157,7 @@ async function send(
     if (streams) {
       outgoing.flushHeaders()
       await pour(arrivalOf(body), outgoing, patience)
-    } else if (body && beforeEnd) outgoing.write(body)
+    } else if (body && beforeEnd) await new Promise((written) => outgoing.write(body, written))
     await beforeEnd?.()
     outgoing.end(streams || beforeEnd ? undefined : body)
     // Of what is at hand whole, little is left here; so Bun's counting, which `pour` avoids, does no harm.
@@ -193,11 +191,23 @@ function pour(arrival: Arrival, outgoing: ServerResponse, patience: number): Pro
     arrival.abort()
   })
   return new Promise((end, error) => {
+    // On Deno (2.9.5) an end that comes while TLS is still writing is never finished, and holds up what follows.
+    let writing = 0
+    let onWritten = () => {}
+    const written = () => {
+      if (--writing === 0) onWritten()
+    }
     const data = (chunk: Uint8Array) => {
       watch.refresh()
-      return outgoing.write(chunk)
+      if (!isDeno) return outgoing.write(chunk)
+      writing++
+      return outgoing.write(chunk, written)
     }
-    arrival.to({ data, end, error })
+    const ended = () => {
+      if (writing === 0) end()
+      else onWritten = end
+    }
+    arrival.to({ data, end: ended, error })
   })
 }
 

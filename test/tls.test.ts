@@ -138,7 +138,8 @@ test('layers that come in parts, one after the other: none gets stuck', { timeou
   unclosed.push(registry.close)
   const router = await started({ HOSTED_HOSTNAME: registry.host, PROXY_HOSTNAME: registry.host, ...serving })
   for (let i = 0; i < 20; i++) assert.equal((await send(router.url, 'GET', blob)).body.length, 5000)
-  await router.stop()
+  assert.equal(await router.stop(), 0)
+  assert.equal(router.log().filter(({ message, complete }) => message === 'request' && complete).length, 20)
 })
 
 test('a blob of 16 MiB arrives in hosted and comes back byte for byte, its length known or not', async () => {
