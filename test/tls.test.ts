@@ -1,6 +1,7 @@
 /** TLS on both sides: certificates served and taken anew, authorities that upstreams are checked against, one way (WAY=…). */
 import assert from 'node:assert/strict'
 import { createHash, X509Certificate } from 'node:crypto'
+import { once } from 'node:events'
 import { mkdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
@@ -132,14 +133,18 @@ test('skopeo pushes and pulls with the authority in its folder of certificates',
 test('layers that come in parts, one after the other: none gets stuck', { timeout: 30_000 }, async () => {
   const inParts: Script = (_, response) => {
     response.writeHead(200, { 'Content-Length': 5000 }).write(Buffer.alloc(3000))
-    setTimeout(() => response.end(Buffer.alloc(2000)), 3)
+    setTimeout(() => response.end(Buffer.alloc(2000)), 50)
   }
   const registry = await scripted(inParts)
   unclosed.push(registry.close)
   const router = await started({ HOSTED_HOSTNAME: registry.host, PROXY_HOSTNAME: registry.host, ...serving })
   for (let i = 0; i < 20; i++) assert.equal((await send(router.url, 'GET', blob)).body.length, 5000)
+  // Nor does the connection of one that is its last.
+  const client = connect({ ...placeOf(router), ...trusted })
+  client.write(`GET ${blob} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`)
+  await once(client.resume(), 'close')
   assert.equal(await router.stop(), 0)
-  assert.equal(router.log().filter(({ message, complete }) => message === 'request' && complete).length, 20)
+  assert.equal(router.log().filter(({ message, complete }) => message === 'request' && complete).length, 21)
 })
 
 test('a blob of 16 MiB arrives in hosted and comes back byte for byte, its length known or not', async () => {
