@@ -65,10 +65,7 @@ async function serve(config: Config): Promise<void> {
     log('info', 'draining', { signal, seconds: config.drainTimeout })
     setTimeout(cut, config.drainTimeout * 1000, 'drain timeout')
     server.stop()
-    service
-      .drain()
-      .then(() => delivered(port))
-      .then(() => exit(0, 'drained'))
+    service.drain(() => delivered(port)).then(() => exit(0, 'drained'))
   }
   const cut = (message: string) => {
     server.cut()
@@ -89,8 +86,8 @@ function warnOf({ lookupOrder, hostedNames, proxyNames, htpasswdFile, pushUsers 
     const remedy = 'list your own in HOSTED_NAMES, or the public ones in PROXY_NAMES'
     log('warn', `any name of the public registry shadows the same name in hosted: ${remedy}`)
   }
-  for (const user of pushUsers) {
-    if (readUsers(htpasswdFile).has(user)) continue
+  const users = pushUsers.length > 0 ? readUsers(htpasswdFile) : new Map()
+  for (const user of pushUsers.filter((one) => !users.has(one))) {
     log('warn', 'PUSH_USERS names somebody who is not in HTPASSWD_FILE', { user })
   }
 }

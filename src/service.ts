@@ -78,7 +78,8 @@ export function createService(config: Config, { now, log, version, runtime, ...d
     // Older clients take an address for a registry only where this field says so.
     c.res.headers.set('Docker-Distribution-Api-Version', 'registry/2.0')
     // The rest of a refused upload would be taken for the next request.
-    if (c.res.status >= 400 && hasBody(c.req.raw)) c.res.headers.set('Connection', 'close')
+    // And whoever hears so while this drains asks elsewhere next.
+    if (draining || (c.res.status >= 400 && hasBody(c.req.raw))) c.res.headers.set('Connection', 'close')
     const finish = (sent: boolean) => {
       inFlight--
       if (inFlight === 0) onIdle()
@@ -213,15 +214,22 @@ export function createService(config: Config, { now, log, version, runtime, ...d
     handle: (request: Request, connection: Connection) => app.fetch(request, connection),
     /** Tells the metrics when the certificate ends that is in use from now on. */
     certified: metrics.certified,
-    /** From now on `/livez` says 503, so that a balancer sends nothing more. Settles when the last answer is sent and the last copy has ended. */
-    drain: async (): Promise<void> => {
+    /**
+     * From now on `/livez` says 503, so that a balancer sends nothing more. Settles when the last answer is `delivered` and
+     * the last copy has ended.
+     */
+    drain: async (delivered: () => Promise<void>): Promise<void> => {
       draining = true
-      if (inFlight > 0) {
-        await new Promise<void>((resolve) => {
-          onIdle = resolve
-        })
-      }
-      await copier.settled()
+      // On a connection that is there, the next request may come as the last answer goes.
+      do {
+        if (inFlight > 0) {
+          await new Promise<void>((resolve) => {
+            onIdle = resolve
+          })
+        }
+        await copier.settled()
+        await delivered()
+      } while (inFlight > 0)
     },
   }
 }

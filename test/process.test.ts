@@ -193,6 +193,34 @@ test('a rolling restart of two replicas under load loses nothing that a client w
   assert.deepEqual([load.lost, load.wrong], [[], []])
 })
 
+test('told to stop, it answers what it takes: also what comes on a connection as the last answer goes', async () => {
+  const asked: (() => void)[] = []
+  const late: Script = ({ url }, response) => {
+    if (!url?.includes('/blobs/')) return setTimeout(() => response.end('second'), 500)
+    response.writeHead(200, { 'Content-Length': 5 }).write('fi')
+    asked.push(() => response.end('rst'))
+  }
+  const { router, hosted, close } = await between(answer(404), late, { HOSTED_NAMES: '**' })
+  const [host, port] = router.host.split(':')
+  let got = ''
+  const socket = connect(Number(port), host).on('error', () => {})
+  socket.on('data', (data) => {
+    got += data
+    if (got.endsWith('first')) socket.write('GET /v2/_catalog HTTP/1.1\r\nHost: x\r\n\r\n')
+  })
+  socket.write(`GET /v2/a/blobs/${client.digestOf('x')} HTTP/1.1\r\nHost: x\r\n\r\n`)
+  await until('the first bytes', () => got.endsWith('fi'))
+  router.child.stop('SIGTERM')
+  await router.child.line(/"message":"draining"/)
+  asked[0]?.()
+  assert.equal(await router.child.ended, 0)
+  await until('the end', () => socket.closed)
+  // Deno closes such a connection before it takes more.
+  assert.equal(/second/.test(got), hosted.requests.length === 2, got)
+  if (hosted.requests.length === 2) assert.match(got, /^connection: close\r$/im)
+  await close(true)
+})
+
 test('what is in flight longer than DRAIN_TIMEOUT is given up, exit code 1', async () => {
   const { url, router, hosted, close } = await between(answer(404), () => {}, { DRAIN_TIMEOUT: '0.2' })
   const request = client.open(url, 'GET', '/v2/_catalog')

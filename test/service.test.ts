@@ -747,7 +747,7 @@ test('/healthcheck gives the status of each at /v2/: 502 and 504 where it gave n
 test('/livez says 200, and 503 once draining, asking nobody', async () => {
   const { ask, service } = between(notAsked, notAsked)
   assert.equal((await ask('/livez')).status, 200)
-  await service.drain()
+  await service.drain(async () => {})
   assert.equal((await ask('/livez')).status, 503)
 })
 
@@ -756,9 +756,11 @@ test('draining settles when the last answer is sent', async () => {
   let sent = (_: boolean) => {}
   await ask(byTag, {}, { sent: new Promise((resolve) => (sent = resolve)) })
   let settled = false
-  const drained = service.drain().then(() => {
-    settled = true
-  })
+  const drained = service
+    .drain(async () => {})
+    .then(() => {
+      settled = true
+    })
   await new Promise((resolve) => setTimeout(resolve, 5))
   assert.equal(settled, false)
   sent(true)
