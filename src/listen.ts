@@ -148,6 +148,7 @@ async function send(
     if (streams) body.cancel().catch(() => {})
     return
   }
+  const giveUp = () => outgoing.setTimeout(patience, () => outgoing.destroy())
   try {
     const fields: string[] = []
     headers.forEach((value, name) => {
@@ -157,11 +158,14 @@ async function send(
     if (streams) {
       outgoing.flushHeaders()
       await pour(arrivalOf(body), outgoing, patience)
-    } else if (body && beforeEnd) await new Promise((written) => outgoing.write(body, written))
+    } else if (body && beforeEnd) {
+      giveUp()
+      await new Promise((written) => outgoing.write(body, written))
+    }
     await beforeEnd?.()
     outgoing.end(streams || beforeEnd ? undefined : body)
     // Of what is at hand whole, little is left here; so Bun's counting, which `pour` avoids, does no harm.
-    if (outgoing.writableLength > 0) outgoing.setTimeout(patience, () => outgoing.destroy())
+    if (outgoing.writableLength > 0) giveUp()
   } catch {
     // Half an answer must not look whole; without a length, to HTTP/1.0 it would by a plain end (RFC 9112, section 8).
     if (outgoing.req.httpVersion === '1.0' && !headers.has('Content-Length')) reset(outgoing.socket)
