@@ -81,7 +81,11 @@ async function serve(config: Config): Promise<void> {
 }
 
 /** Says what may be set, but is hardly meant. */
-function warnOf({ lookupOrder, hostedNames, proxyNames, htpasswdFile, pushUsers }: Config, log: Log): void {
+function warnOf(config: Config, log: Log): void {
+  const { aggregate, lookupOrder, hostedNames, proxyNames, htpasswdFile, pushUsers } = config
+  for (const upstream of ['proxy', 'hosted'] as const) {
+    if (config[upstream].host === aggregate.host) log('warn', "a registry's address is this router's own", { upstream })
+  }
   if (lookupOrder === 'proxy-first' && hostedNames.source === '(?!)' && proxyNames.source === '^(?:.*)$') {
     const remedy = 'list your own in HOSTED_NAMES, or the public ones in PROXY_NAMES'
     log('warn', `any name of the public registry shadows the same name in hosted: ${remedy}`)

@@ -114,7 +114,7 @@ export function responseHeaders(upstream: UpstreamName, status: number, from: He
     if (name === 'www-authenticate') fields.push([name, bearerFirst(value)])
     else if (name === 'location' && ownLocation) fields.push([name, ownPath(value)])
     else if (name === 'link')
-      fields.push([name, value.replace(/(?<=<)[^>]*(?=>)/g, (link) => withoutPath(ownPath(link), before))])
+      fields.push([name, value.replace(/(?<=<)[^<>]*(?=>)/g, (link) => withoutPath(ownPath(link), before))])
     else fields.push([name, value])
   })
   return fields
@@ -141,7 +141,8 @@ export function bearerFirst(challenges: string): string {
 
 /** The challenges that a field, or several joined to one, has. */
 export function challengesOf(field: string): string[] {
-  const parts = field.match(/(?:[^,"]|"(?:[^"\\]|\\.)*")+/g) ?? []
+  // What begins a quoted string is of it even where its end is missing: else each of its characters is tried as a beginning.
+  const parts = field.match(/(?:[^,"]|"(?:[^"\\]|\\.?)*(?:"|$))+/g) ?? []
   const whole: string[] = []
   for (const part of parts.map((text) => text.trim())) {
     // A scheme stands alone or before a space; a parameter has its `=` first.

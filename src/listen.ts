@@ -75,17 +75,20 @@ export async function listen(handler: Handler, { port: wanted, host, idleTimeout
   })
   const again = () => server.close().listen({ port, host })
   const watch = isDeno ? keepHearing(server, address, port, again) : undefined
+  let stopped = false
   return {
     port,
     /** With `tls`: this certificate for connections to come; those there are go on. Throws where it cannot be used. */
     renew: (pair: Pair) => {
       if (server.setSecureContext) return server.setSecureContext(pair)
+      if (stopped) return
       // Bun's has no such thing (oven-sh/bun#43815), but may listen again at once; connections go on. Where it cannot, it ends.
       server.removeAllListeners('error').close()
       server.listen({ port, host, tls: pair } as object)
     },
     /** Accepts no more connections and closes the idle ones; what is in flight goes on. */
     stop: () => {
+      stopped = true
       clearInterval(watch)
       server.close()
       // A connection that falls idle later would hold the server open until its keep-alive ends.

@@ -193,7 +193,7 @@ function challengesIn({ headers }: Reply): { bearer?: Challenge; takesBasic: boo
 
 function parse(challenge: string): Challenge {
   const [scheme = ''] = challenge.split(' ')
-  const parameters = challenge.matchAll(/([a-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))/gi)
+  const parameters = challenge.matchAll(/\b([a-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))/gi)
   const entries = [...parameters].map(([, name = '', quoted, plain]) => [name.toLowerCase(), quoted ?? plain])
   return { scheme: scheme.toLowerCase(), ...Object.fromEntries(entries) }
 }

@@ -2,10 +2,11 @@
 import { json } from './errors.ts'
 import type { Answer } from './upstream.ts'
 
-/** As much of a descriptor as is looked at; all of it is passed on. */
+/** As much of a descriptor as is looked at, and all of it as JSON. */
 interface Descriptor {
   digest: string
   artifactType?: string
+  text: string
 }
 
 /** What one registry lists; `descriptors` is empty where the answer is not `found`. */
@@ -26,13 +27,10 @@ export async function readList(ask: (query: string) => Promise<Answer>, query: s
   for (let page = 1; ; page++) {
     const answer = await ask(next)
     if (answer.verdict !== 'found') return { answer, descriptors: [] }
-    const index = json(answer.content) as { manifests?: Descriptor[] | null } | undefined
-    // An empty list of Go's is null.
-    const listed = index?.manifests === null ? [] : index?.manifests
+    const listed = descriptorsIn(json(answer.content))
     const following = nextIn(answer.response?.headers.get('Link') ?? '')
-    const isList = Array.isArray(listed) && listed.every((one) => typeof one?.digest === 'string')
     const fault =
-      !isList || following === ''
+      !listed || following === ''
         ? 'gave no list of referrers'
         : following && page === mostPages
           ? `lists more than ${mostPages} pages of referrers`
@@ -44,12 +42,27 @@ export async function readList(ask: (query: string) => Promise<Answer>, query: s
   }
 }
 
+/** What an index lists; undefined where it lists none. */
+function descriptorsIn(index: unknown): Descriptor[] | undefined {
+  const listed = (index as { manifests?: Omit<Descriptor, 'text'>[] | null } | undefined)?.manifests
+  // An empty list of Go's is null.
+  if (listed === null) return []
+  if (!Array.isArray(listed) || !listed.every((one) => typeof one?.digest === 'string')) return undefined
+  try {
+    return listed.map((one) => ({ digest: one.digest, artifactType: one.artifactType, text: JSON.stringify(one) }))
+  } catch {
+    // Nested deeper than can be written.
+    return undefined
+  }
+}
+
 /** The query of the next page (RFC 8288); empty where there is such a page, but no query leads to it. */
 function nextIn(links: string): string | undefined {
   const [, target] =
-    [...links.matchAll(/<([^>]*)>((?:[^,"]|"[^"]*")*)/g)].find(([, , fields = '']) =>
-      /;\s*rel\s*=\s*"?(?:[^";]*\s)?next\b/i.test(fields),
-    ) ?? []
+    [...links.matchAll(/<([^<>]*)>((?:[^,"]|"[^"]*")*)/g)].find(([, , fields = '']) => {
+      const [, several, one] = /;\s*rel\s*=\s*(?:"([^"]*)"|([^\s";,]+))/i.exec(fields) ?? []
+      return (several ?? one ?? '').toLowerCase().split(/\s+/).includes('next')
+    }) ?? []
   return target?.replace(/^[^?]*/, '')
 }
 
@@ -60,7 +73,8 @@ export function joined(lists: readonly Listing[], artifactType: string | null): 
     if (artifactType !== null && one.artifactType !== artifactType) continue
     all.set(one.digest, one)
   }
-  return JSON.stringify({ schemaVersion: 2, mediaType: indexType, manifests: [...all.values()] })
+  const manifests = [...all.values()].map(({ text }) => text)
+  return `{"schemaVersion":2,"mediaType":"${indexType}","manifests":[${manifests}]}`
 }
 
 /** The tag under which clients keep referrers where a registry has no API for them ("Referrers Tag Schema"). */

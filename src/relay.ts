@@ -152,6 +152,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
       // A cache's 500 tells what it means in its body alone, and a HEAD has none.
       const retold = await look('proxy', 'GET')
       discard(retold)
+      retold.later?.then(discard)
       if (retold.verdict !== 'found') answers[unclear] = retold
     }
     // Told in the table's order, whoever was asked first.
@@ -222,7 +223,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     const { status, headers: given } = answer.response as Reply
     const headers = responseHeaders(answer.upstream, status, given, config)
     const length = given.get('Content-Length')
-    const none = [204, 205, 304].includes(status) || method === 'HEAD' || length === '0'
+    const none = [204, 304].includes(status) || method === 'HEAD' || length === '0'
     const body = none ? null : (answer.content ?? answer.response?.body ?? null)
     if (body && !given.has('Content-Type')) headers.push(['content-type', 'application/octet-stream'])
     const response = new Response(body, { status, headers })

@@ -126,7 +126,8 @@ export function createUpstream(name: UpstreamName, config: Config, around: Surro
       readOciError(response)
       return answered(failed(502, reason), cause, well)
     }
-    if (status < 200 || status > 599) return unusable('no answer', `status ${status}`, false)
+    // A 205 has no content, whatever its fields say (RFC 9110, section 15.3.6): a client would take it for the next answer.
+    if (status < 200 || status === 205 || status > 599) return unusable('no answer', `status ${status}`, false)
     const location = redirects.has(status) && response.headers.get('Location')
     // Hosts that answer as this router: a redirect there would only come back.
     if (location !== false && (!location || [host, config.aggregate.host].includes(hostOf(location, origin)))) {

@@ -3,6 +3,7 @@
  * Scripted upstreams stand in only where a test must see the bytes that were sent, or needs a fault on demand.
  */
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
@@ -12,8 +13,9 @@ import { between, closeAll } from './parts/between.ts'
 import { run, start, temporaryFolder, until } from './parts/children.ts'
 import * as client from './parts/client.ts'
 import { accept, digestOf, download, makeImage, makeIndex, noise, pathOf, pull, push, send } from './parts/client.ts'
+import { startNginx } from './parts/nginx.ts'
 import { program } from './parts/packages.ts'
-import { findRegistry, type Registry } from './parts/registries.ts'
+import { findRegistry, freePort, type Registry } from './parts/registries.ts'
 import { type Router, startRouter, way } from './parts/router.ts'
 import { answer, type Script } from './parts/scripted.ts'
 
@@ -23,6 +25,9 @@ const bigBytes = Number(process.env.BIG_MIB ?? 256) * mebibyte
 
 const skopeo = await program(['skopeo'], 'skopeo', console.error)
 if (!skopeo && process.env.CI === 'true') throw new Error('skopeo is missing')
+const nginx = await program(['nginx'], 'nginx', console.error)
+if (!nginx && process.env.CI === 'true') throw new Error('nginx is missing')
+const needsNginx = { skip: nginx ? false : 'NGINX IS MISSING: install it to run this test' }
 const needsSkopeo = { skip: skopeo ? false : 'SKOPEO IS MISSING: install it to run this test' }
 
 let folder: string
@@ -541,6 +546,37 @@ test('a registry killed in the middle of a layer: the client sees a broken trans
   await hosted.start()
   assert.deepEqual(await download(router.url, path), { status: 200, digest, bytes })
 })
+
+test(
+  'hosted behind nginx, which ends a connection every few requests: clients slower than it get layers whole',
+  needsNginx,
+  async () => {
+    const bytes = 16 * mebibyte
+    const digest = await client.digestOfStream(noise(bytes, 9))
+    const path = `/v2/team/slow/blobs/${digest}`
+    assert.equal((await client.pushBlob(hosted.url, 'team/slow', digest, noise(bytes, 9))).status, 201)
+    const port = await freePort()
+    const url = `http://127.0.0.1:${port}`
+    const server = `server { listen 127.0.0.1:${port}; keepalive_requests 3; location / { proxy_pass ${hosted.url}; } }`
+    const front = await startNginx(folder, url, 'master_process off;', server)
+    const before = await another({ HOSTED_HOSTNAME: url, HOSTED_NAMES: 'team/**' })
+    const pulls = Array.from({ length: 4 }, async () => {
+      for (let i = 0; i < 3; i++) {
+        const answer = await client.answerOf(client.open(before.url, 'GET', path).end())
+        const hash = createHash('sha256')
+        for await (const chunk of answer) {
+          hash.update(chunk)
+          await new Promise((resolve) => setTimeout(resolve, 1))
+        }
+        assert.equal(`sha256:${hash.digest('hex')}`, digest)
+      }
+    })
+    await Promise.all(pulls)
+    assert.deepEqual(before.odd(), [])
+    await before.stop()
+    await front.stop()
+  },
+)
 
 test('a push interrupted by the client stores nothing, and succeeds when repeated', async () => {
   const bytes = 32 * mebibyte

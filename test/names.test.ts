@@ -179,15 +179,23 @@ test('what the proxy lacks is a 404 and what it denies too; its outage is 502; h
   await router.close()
 })
 
+/** How many of this kind a start brings. */
+async function warnings(kind: RegExp, environment: Record<string, string>): Promise<number> {
+  const router = await between(found, found, environment)
+  const lines = router.router.log().filter(({ level, message }) => level === 'warn' && kind.test(`${message}`))
+  await router.close()
+  return lines.length
+}
+
 test('proxy-first without HOSTED_NAMES and PROXY_NAMES starts with one warning that says what could be shadowed', async () => {
-  const warnings = async (environment: Record<string, string>) => {
-    const router = await between(found, found, environment)
-    const lines = router.router.log().filter(({ level, message }) => level === 'warn' && /shadow/.test(`${message}`))
-    await router.close()
-    return lines.length
-  }
-  assert.equal(await warnings({}), 1)
-  assert.equal(await warnings({ HOSTED_NAMES: 'kanarie/**' }), 0)
-  assert.equal(await warnings({ PROXY_NAMES: 'library/*' }), 0)
-  assert.equal(await warnings({ LOOKUP_ORDER: 'hosted-first' }), 0)
+  assert.equal(await warnings(/shadow/, {}), 1)
+  assert.equal(await warnings(/shadow/, { HOSTED_NAMES: 'kanarie/**' }), 0)
+  assert.equal(await warnings(/shadow/, { PROXY_NAMES: 'library/*' }), 0)
+  assert.equal(await warnings(/shadow/, { LOOKUP_ORDER: 'hosted-first' }), 0)
+})
+
+test("a registry whose address is the router's own name starts with a warning: it would ask itself without end", async () => {
+  assert.equal(await warnings(/router's own$/, {}), 0)
+  const name = { AGGREGATE_HOSTNAME: 'registry.example', HOSTED_HOSTNAME: 'http://registry.example:80' }
+  assert.equal(await warnings(/router's own$/, name), 1)
 })

@@ -189,6 +189,13 @@ const troubles: [what: string, proxy: Script, hosted: Script, status: number, co
   ['the proxy says what is no list', listing('{}'), empty, 502, 'UNAVAILABLE'],
   ['hosted lists what is no descriptor', empty, listing('{"manifests":[null]}'), 502, 'UNAVAILABLE'],
   [
+    'hosted lists what is nested without end',
+    empty,
+    listing(index({ digest: image.digest }).replace(/}(?=]}$)/, `,"data":${'['.repeat(1e5)}${']'.repeat(1e5)}}`)),
+    502,
+    'UNAVAILABLE',
+  ],
+  [
     'hosted names a next page to which no query leads',
     empty,
     listing(index(), { Link: `<${path}/2>; rel="next"` }),

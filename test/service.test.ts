@@ -110,6 +110,7 @@ const ofProxy: [string, Say, string][] = [
   ['502', status(502), 'failed'],
   ['503', status(503), 'failed'],
   ['408', status(408), 'failed'],
+  ['205, whose content no client would read', () => new Response(null, { status: 205 }), 'failed'],
   ['connection refused', refused, 'failed'],
   ['no answer in time', silent, 'failed'],
   ['307 to itself', status(307, { Location: 'https://proxy:2/elsewhere' }), 'failed'],
@@ -443,6 +444,28 @@ test('of several challenges of hosted, Bearer comes first', async () => {
     assert.equal((await ask(path, { method })).headers.get('WWW-Authenticate'), wanted)
   }
 })
+
+const long = 120_000
+/** What a registry says, and a field of its answer that a reader who goes back and forth would take seconds for. */
+const slowFields: [status: number, field: string, ...values: string[]][] = [
+  [200, 'Link', '<'.repeat(long), `<x>; rel=${' '.repeat(long)}x`, '<>"'.repeat(long / 3)],
+  [401, 'WWW-Authenticate', 'a'.repeat(long), `Basic x="${'\\"'.repeat(long / 2)}`, 'a="'.repeat(long / 3)],
+]
+for (const [code, field, ...values] of slowFields) {
+  test(`a long ${field} costs the time of its length: no registry holds up the clients of the other one`, async () => {
+    for (const value of values) {
+      const took = async (headers: Record<string, string>) => {
+        const say: Say = () => new Response('{"manifests":[]}', { status: code, headers })
+        const { ask } = between(say, say)
+        const started = performance.now()
+        for (const path of ['/v2/', byTag, `/v2/team/app/referrers/${sha256}`]) await ask(path)
+        return performance.now() - started
+      }
+      const [plain, hostile] = [await took({ 'X-Field': value }), await took({ [field]: value })]
+      assert.ok(hostile < 500 + 20 * plain, `${value.slice(0, 20)}…: ${hostile} ms, ${plain} ms in another field`)
+    }
+  })
+}
 
 /** status, Location of hosted, Location for the client */
 const locations: [number, string, string][] = [

@@ -386,6 +386,34 @@ test(`new certificates are taken without a restart, behind swapped symlinks too;
   assert.equal(await router.stop(), 0)
 })
 
+test('a certificate renewed while this drains opens its port to nobody again', async () => {
+  const pair = { TLS_CERT_FILE: join(folder, 'draining.crt'), TLS_KEY_FILE: join(folder, 'draining.key') }
+  const put = ({ cert, key }: Certificate) => {
+    writeFileSync(pair.TLS_CERT_FILE, cert)
+    writeFileSync(pair.TLS_KEY_FILE, key)
+  }
+  put(first)
+  let release = () => {}
+  const held = new Promise<void>((resolve) => {
+    release = resolve
+  })
+  const slow: Script = async (_, response) => {
+    response.writeHead(200, { 'Content-Length': 4 * mebibyte })
+    await pipeline(heldAfterFirst(noise(4 * mebibyte, 2), held), response)
+  }
+  const { router, upstream } = await behindTls(slow, pair)
+  const pulled = ask(router.url, 'GET', blob)
+  await until('the pull to be in flight', () => upstream.requests.length > 0)
+  const stopped = router.stop()
+  await router.child.line(/"message":"draining"/)
+  put(second)
+  await router.child.line(/"message":"new certificate"/)
+  await assert.rejects(certificateAt(router), { code: 'ECONNREFUSED' })
+  release()
+  assert.equal((await pulled).digest, await digestOfStream(noise(4 * mebibyte, 2)))
+  assert.equal(await stopped, 0)
+})
+
 test('with a certificate a bare AGGREGATE_HOSTNAME is https; a scheme that is given stays', async () => {
   for (const [name, scheme] of [
     ['registry.example', 'https'],
