@@ -86,6 +86,8 @@ function fitValve(socket: Socket): void {
   const valve: Valve = {
     shut: () => {
       isShut = true
+      // Bun would read on, up to half a MiB, which a slow client leaves here; the next `read` ends this by itself.
+      ;(socket as { _handle?: { pause?: () => void } })._handle?.pause?.()
     },
     open: () => {
       if (!isShut) return
