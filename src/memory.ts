@@ -4,10 +4,11 @@ import type { Match, UpstreamName } from '../routing.ts'
 import { bounded } from './bounded.ts'
 import type { Config } from './config.ts'
 import { conditions, hasSessions, passedOn, responseHeaders } from './headers.ts'
+import type { Fields } from './runtime.ts'
 import { type Answer, clientLeft, discard, leaving, left } from './upstream.ts'
 
 /** Told of every use: whether memory had what was looked for. */
-type OnUse = (kind: 'hint' | 'manifest' | 'flight' | 'ping', outcome: 'hit' | 'miss') => void
+type OnUse = (kind: 'hint' | 'manifest' | 'tag' | 'flight' | 'ping', outcome: 'hit' | 'miss') => void
 
 /** A read whose answer may be remembered, or shared with others that ask the same. */
 export interface Reading {
@@ -25,7 +26,7 @@ export interface Reading {
   request: Request
 }
 
-/** A manifest by digest, whole, its digest checked. */
+/** A manifest, whole, its digest checked. */
 export interface Kept {
   upstream: UpstreamName
   content: Uint8Array<ArrayBuffer>
@@ -63,6 +64,8 @@ export function createMemory(config: Config, now: () => number, onUse: OnUse) {
           sizeCalculation: ({ content }, key) => content.byteLength + key.length + overhead,
         })
       : undefined
+  /** The digest that an answer by tag named, by its registry and question. */
+  const tagged = bounded<string>(most, ttl, now)
   const pings = bounded<Answer>(1000, Math.min(pingTime, ttl), now)
   const flights = new Map<string, Flight>()
 
@@ -121,14 +124,26 @@ export function createMemory(config: Config, now: () => number, onUse: OnUse) {
       const generation = generationOf(name)
       const key = `${generation} ${upstream} ${method} ${question} ${upstream === 'hosted' ? reading.login : ''}`
       return share(key, upstream, request.signal, async (abort) => {
-        const storeAs = keptKey(reading)
-        const answer = await ask(abort)
+        if (!kept || !mayShare(upstream, reading)) return ask(abort)
+        const asked = `${generation} ${upstream} ${question}`
+        const known = matched.digest ? undefined : tagged.get(asked)
+        const last = known && kept.get(keptKey(reading, known))
+        const held = last && last.upstream === upstream ? last : undefined
+        const answer = await ask(abort, held ? { 'if-none-match': `"${known}"` } : {})
+        // A registry compares digests sooner than it reads a manifest (RFC 9110, section 13.1.2).
+        const whole = (said: Answer): Answer =>
+          held && said.status === 304
+            ? { ...said, content: held.content, response: new Response(null, { headers: held.headers }) }
+            : said
+        if (!matched.digest) onUse('tag', held && answer.status === 304 ? 'hit' : 'miss')
         // Read before a write that was answered since, it may be what the write did away with.
-        if (method === 'GET' && mayShare(upstream, reading) && generationOf(name) === generation) {
-          const manifest = toKeep(answer, matched.digest, config)
-          if (manifest) kept?.set(storeAs, manifest)
+        if (answer.status === 200 && generationOf(name) === generation) {
+          const digest = matched.digest ?? /^"(sha.*)"$/.exec(answer.response?.headers.get('ETag') ?? '')?.[1]
+          if (!matched.digest && digest && question.length <= longestKey) tagged.set(asked, digest)
+          const manifest = method === 'GET' && toKeep(answer, digest, config)
+          if (manifest) kept.set(keptKey(reading, digest), manifest)
         }
-        return answer
+        return answer.later ? { ...answer, later: answer.later.then(whole) } : whole(answer)
       })
     },
 
@@ -162,8 +177,8 @@ export function createMemory(config: Config, now: () => number, onUse: OnUse) {
     return (matched.digest && served.get(name)) || (lacks.has(question) ? 'hosted' : undefined)
   }
 
-  function keptKey({ name, matched, query }: Reading): string {
-    return `${generationOf(name)} ${name} ${matched.digest}${query}`
+  function keptKey({ name, matched, query }: Reading, digest = matched.digest): string {
+    return `${generationOf(name)} ${name} ${digest}${query}`
   }
 
   async function share(key: string, upstream: UpstreamName, client: AbortSignal, ask: AskWith): Promise<Answer> {
@@ -212,7 +227,7 @@ export function createMemory(config: Config, now: () => number, onUse: OnUse) {
   }
 }
 
-type AskWith = (abort: AbortController) => Promise<Answer>
+type AskWith = (abort: AbortController, fields?: Fields) => Promise<Answer>
 
 /** A question under way, and who waits for its answer. */
 interface Flight {

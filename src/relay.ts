@@ -117,7 +117,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     const look = (upstream: UpstreamName, method: string) => {
       if (matched.route.entity !== 'manifest') return ask(upstream, { readError: true, aside: true })
       const asked = { method, readError: true, whole: true, aside: !decides(upstream) }
-      return memory.together(upstream, method, reading, (abort) => ask(upstream, { ...asked, abort }))
+      return memory.together(upstream, method, reading, (abort, fields) => ask(upstream, { ...asked, abort }, fields))
     }
     const inTurn = memory.first(reading) === order[1] ? [...order].reverse() : order
     const answers: Answer[] = []

@@ -232,6 +232,25 @@ test('a proxy whose names stand behind a path: pulls, tags, signatures and mount
   await stop()
 })
 
+test('a tag that is read again costs hosted no manifest: it says 304; one that has moved is the new one', async () => {
+  const [first, second] = ['first', 'second'].map((text) => makeImage({ 'again.txt': text })) as [
+    client.Image,
+    client.Image,
+  ]
+  const read = async () => digestOf((await manifest('team/again', 'v1')).body)
+  const statuses = () =>
+    hosted.lines().flatMap((line) => {
+      const [, status] = /GET .*\/again\/manifests\/v1.* http\.response\.status=(\d+)/.exec(line) ?? []
+      return status ?? []
+    })
+  await push(hosted.url, 'team/again', 'v1', first)
+  assert.deepEqual([await read(), await read()], [first.digest, first.digest])
+  const wanted = process.env.LOOKUP_TTL === '0' ? '200,200' : '200,304'
+  await until(`hosted to log ${wanted}`, () => statuses().join() === wanted)
+  await push(hosted.url, 'team/again', 'v1', second)
+  assert.deepEqual([await read(), await read()], [second.digest, second.digest])
+})
+
 test('a deleted manifest is gone at once, a deleted blob too', async () => {
   const image = makeImage({ 'gone.txt': 'gone' })
   await push(router.url, 'team/gone', 'v1', image)

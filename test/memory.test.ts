@@ -44,6 +44,11 @@ const count = (requests: Recorded[]) => requests.splice(0).length
 /** How often each was asked since the last look. */
 const asked = ({ proxy, hosted }: Between) => [count(proxy.requests), count(hosted.requests)]
 
+/** A manifest's fields; the others are of one answer. */
+const told = ({ headers }: Reply) => {
+  return { ...headers, date: '', connection: '', 'keep-alive': '', 'x-request-id': '' }
+}
+
 /** The one router of all tests that need no setting: nothing that is remembered of a name is for another. */
 let one: Between | undefined
 let names = 0
@@ -125,8 +130,6 @@ test('a manifest by digest is asked for once; GET and HEAD get the same from mem
     const again = await get(router, byDigest, accept, method)
     assert.equal(again.status, 200)
     assert.equal(again.body.toString(), method === 'GET' ? content : '')
-    const its = { date: '', connection: '', 'keep-alive': '', 'x-request-id': '' }
-    const told = ({ headers }: Reply) => ({ ...headers, ...its })
     assert.deepEqual(told(again), told(first))
   }
   assert.deepEqual(asked(router), [0, 0])
@@ -145,6 +148,56 @@ const passing: [string, http.OutgoingHttpHeaders][] = [
   ['a login', { ...accept, Authorization: 'Basic x' }],
   ['a cookie', { ...accept, Cookie: 'x' }],
 ]
+/** As CNCF distribution: it compares digests before it reads a manifest. */
+const comparing: Script = (request, ...rest) => {
+  const same = request.headers['if-none-match'] === `"${digest}"`
+  return (same ? answer(304) : manifest())(request, ...rest)
+}
+/** What hosted was asked to compare, since the last look. */
+const compared = ({ hosted }: Between) => hosted.requests.splice(0).map(({ headers }) => headers['if-none-match'])
+
+test('a tag whose manifest is kept: hosted says whether it is still that one, and GET and HEAD get it whole', async () => {
+  const { router, byTag, byDigest } = await shared(absent, comparing)
+  const first = await get(router, byTag)
+  assert.deepEqual(compared(router), [undefined])
+  for (const method of ['GET', 'HEAD', 'GET']) {
+    const again = await get(router, byTag, accept, method)
+    assert.equal(again.body.toString(), method === 'GET' ? content : '')
+    assert.deepEqual(told(again), told(first))
+    assert.deepEqual(compared(router), [`"${digest}"`])
+  }
+  asked(router)
+  await get(router, byDigest)
+  assert.deepEqual(asked(router), [0, 0], 'by digest it is kept too')
+  const moved = content.replace('2', '3')
+  router.now.hosted = manifest({}, moved, digestOf(moved))
+  assert.equal((await get(router, byTag)).body.toString(), moved)
+  router.now.hosted = absent
+  assert.equal((await get(router, byTag)).status, 404)
+})
+
+test('nothing is compared that another answer might fit, that is not the manifest, or that was read before a write', async () => {
+  const { router, byTag } = await shared(absent, comparing)
+  await get(router, byTag)
+  compared(router)
+  for (const [what, headers] of passing) {
+    await get(router, byTag, headers)
+    const own = (headers as Record<string, string>)['If-None-Match']
+    assert.deepEqual(compared(router), [own], what)
+  }
+  await get(router, `${byTag}?x=1`)
+  assert.deepEqual(compared(router), [undefined], 'a query')
+  await send(router.url, 'PUT', byTag, { headers: { 'Content-Type': type }, body: content })
+  compared(router)
+  await get(router, byTag)
+  assert.deepEqual(compared(router), [undefined], 'a write')
+  for (const script of [manifest({ ETag: '"x"' }), manifest({}, content.replace('2', '3'))]) {
+    const { router, byTag } = await shared(absent, script)
+    for (const _ of [1, 2]) await get(router, byTag)
+    assert.deepEqual(compared(router), [undefined, undefined])
+  }
+})
+
 test('a kept manifest is not for requests that another answer might fit', async () => {
   const { router, byDigest } = await shared(absent, manifest())
   await get(router, byDigest)
