@@ -97,7 +97,7 @@ function warnOf(config: Config, log: Log): void {
 }
 
 /** For a container's health check: an image with nothing but this program has no other client. */
-function healthcheck({ port, host, tlsCertFile }: Config): void {
+function healthcheck({ port, host, tlsCertFile }: Pick<Config, 'port' | 'host' | 'tlsCertFile'>): void {
   const address = ['0.0.0.0', '::'].includes(host) ? '127.0.0.1' : host
   // As with a kubelet's probe, any certificate will do: this tells nobody anything, and no authority signs for 127.0.0.1.
   const request = { host: address, port, path: '/livez', rejectUnauthorized: false }
@@ -129,8 +129,9 @@ if (command === '--help') console.log(help)
 else if (command === '--version') console.log(version)
 else {
   const config = readConfig(process.env)
-  if ('faults' in config) fail(config.faults)
-  if (command === '--healthcheck') healthcheck(config)
+  // What is wrong with a file by now leaves the router that runs as it was.
+  if (command === '--healthcheck') healthcheck('faults' in config ? config.values : config)
+  else if ('faults' in config) fail(config.faults)
   else if (command === 'explain') await explain(config, rest[0] as string)
   else await serve(config)
 }

@@ -19,7 +19,7 @@ export function rightOf(method: string, { route: { entity } }: Match): Right {
 
 /** `onLogin` is told what came of each login: `right`, `wrong` or `busy`. */
 export function createAccess(config: Config, now: () => number, log: Log, onLogin: (outcome: Check) => void): Access {
-  const { htpasswdFile, anonymousPull, pushUsers, aggregate } = config
+  const { htpasswdFile, anonymousPull, pushUsers, aggregate, tlsCertFile } = config
   if (!htpasswdFile) return async () => undefined
   const check = createPasswords(htpasswdFile, now, log)
 
@@ -49,7 +49,8 @@ export function createAccess(config: Config, now: () => number, log: Log, onLogi
    */
   function challenge({ url, headers }: Request): string {
     if (!anonymousPull || !new URL(url).pathname.startsWith('/v2/')) return `Basic realm="${aggregate.host}"`
-    const scheme = headers.get('X-Forwarded-Proto') === 'https' ? 'https:' : aggregate.protocol
+    const overTls = tlsCertFile !== '' || headers.get('X-Forwarded-Proto') === 'https'
+    const scheme = overTls ? 'https:' : aggregate.protocol
     return `Bearer realm="${scheme}//${aggregate.host}/v2/token",service="${aggregate.host}"`
   }
 }

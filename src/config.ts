@@ -58,6 +58,12 @@ export type Config = Values & {
   passLogin: boolean
 }
 
+/** `values` has the text as it came of those that are at fault. */
+interface Faulty {
+  faults: string[]
+  values: Values
+}
+
 /** What no variable says alone. */
 function* rules(values: Values): Generator<string> {
   const { htpasswdFile, tlsCertFile, tlsKeyFile, anonymousPull, pushUsers } = values
@@ -79,8 +85,8 @@ function loginAt(who: 'hosted' | 'proxy', values: Values): Login {
   return { username: values[`${who}Username`], password: values[`${who}Password`], file: values[`${who}PasswordFile`] }
 }
 
-/** Reads every variable; an empty one counts as missing. Gives the faults instead, one line each, where there are any. */
-export function readConfig(environment: Readonly<Record<string, string | undefined>>): Config | { faults: string[] } {
+/** Reads every variable; an empty one counts as missing. Gives the faults, one line each, and the rest where there are any. */
+export function readConfig(environment: Readonly<Record<string, string | undefined>>): Config | Faulty {
   const faults: string[] = []
   const entries = Object.entries(table).map(([key, [name, fallback, parse, meaning]]) => {
     const text = environment[name]?.trim() || fallback
@@ -95,7 +101,7 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
   })
   const values: Values = Object.fromEntries(entries)
   faults.push(...rules(values))
-  if (faults.length > 0) return { faults }
+  if (faults.length > 0) return { faults, values }
   const named = environment.AGGREGATE_HOSTNAME ?? ''
   return {
     ...values,
@@ -142,7 +148,7 @@ function address(text: string, wanted: string, fits: (path: string) => boolean):
 
 /** What stands before an `@` may be a password, and faults end up in logs. */
 function redacted(text: string): string {
-  return text.replace(/[^/]*@/, '…@')
+  return text.replace(/^([a-z][a-z0-9+.-]*:\/\/)?.*@/is, '$1…@')
 }
 
 function number(text: string, wanted: string, most = Number.POSITIVE_INFINITY, form = decimal): number {
@@ -179,8 +185,11 @@ function yesOrNo(text: string): boolean {
   return oneOf('true', 'false')(text) === 'true'
 }
 
+/** Of nobody where the text is empty; one of commas alone is two variables that were empty, say. */
 function list(text: string): string[] {
-  return text.split(/\s*,\s*/).filter(Boolean)
+  const items = text.split(/\s*,\s*/).filter(Boolean)
+  if (text !== '' && items.length === 0) throw new Error(`must be empty, or name at least one, not "${text}"`)
+  return items
 }
 
 /** As clients write them in `?ns=`. */

@@ -49,8 +49,9 @@ export function follow<T>(
 function stampOf(paths: string[]): string {
   const stamps = paths.map((path) => {
     try {
-      const { mtimeMs, ino, size } = statSync(path)
-      return `${mtimeMs} ${ino} ${size}`
+      // A chmod or chown may be what lets this be read; on Deno its time has whole seconds.
+      const { mtimeMs, ctimeMs, ino, size, mode, uid, gid } = statSync(path)
+      return [mtimeMs, ctimeMs, ino, size, mode, uid, gid].join(' ')
     } catch (error) {
       return (error as NodeJS.ErrnoException).code
     }

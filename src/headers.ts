@@ -30,19 +30,19 @@ const mostOfReads = 8000
 export const ofPings = /^(authorization|cookie|accept-encoding|x-forwarded-(host|proto)|x-request-id)$/
 
 /** Names of fields that the connection claims for itself, in lower case (RFC 9110, section 7.6.1). */
-const namedIn = (headers: Headers) => (headers.get('Connection') ?? '').toLowerCase().split(/[\s,]+/)
+const namedIn = (headers: Headers) => new Set((headers.get('Connection') ?? '').toLowerCase().split(/[\s,]+/))
 
 /** Gives a field by its name in lower case, if it is one that upstreams get too. */
 export function passedOn(headers: Headers): (name: string) => string | null {
   const named = namedIn(headers)
-  return (name) => (named.includes(name) ? null : headers.get(name))
+  return (name) => (named.has(name) ? null : headers.get(name))
 }
 
 /** Calls back with what is the message's, names in lower case. Not by an iterator: on Deno that costs eight times as much. */
 function endToEnd(from: Headers, use: (value: string, name: string) => void): void {
   const named = namedIn(from)
   from.forEach((value, name) => {
-    if (!hopByHop.test(name) && !named.includes(name)) use(value, name)
+    if (!hopByHop.test(name) && !named.has(name)) use(value, name)
   })
 }
 

@@ -12,6 +12,11 @@ import { hasBody } from './headers.ts'
 import { type Body, type Connection, type Handler, runtime } from './runtime.ts'
 import type { Pair } from './tls.ts'
 
+/** Requests of each connection that have no whole answer yet: all that a client has sent at once are begun at once. */
+const underWay = new WeakMap<Socket, number>()
+/** No client is known to send a second one; who sends more than this loses the connection. */
+const mostUnderWay = 100
+
 /** With `tls` it serves https. */
 export async function listen(handler: Handler, { port: wanted, host, idleTimeout }: Config, tls?: Pair) {
   const server = createAdaptorServer({
@@ -22,13 +27,22 @@ export async function listen(handler: Handler, { port: wanted, host, idleTimeout
       const incoming = bindings.incoming as IncomingMessage
       const outgoing = bindings.outgoing as ServerResponse
       const { socket } = incoming
+      const before = underWay.get(socket) ?? 0
+      if (before === mostUnderWay) {
+        socket.destroy()
+        return RESPONSE_ALREADY_SENT
+      }
+      underWay.set(socket, before + 1)
       // The adapter resolves `..` and escapes; what is matched is what came (RFC 9112, section 3.2).
       const target = (incoming.url as string).replace(/^https?:\/\/[^/?#]*/i, '')
       if (!request.url.endsWith(target)) Object.defineProperty(request, 'url', { value: `http://localhost${target}` })
       const connection: Connection = {
         address: socket.remoteAddress?.replace(/^::ffff:/, ''),
         sent: new Promise((resolve) => {
-          outgoing.once('close', () => resolve(outgoing.writableFinished))
+          outgoing.once('close', () => {
+            underWay.set(socket, (underWay.get(socket) as number) - 1)
+            resolve(outgoing.writableFinished)
+          })
           // One that waits its turn behind others of its connection does not hear of that connection's end.
           if (outgoing.socket) return
           const end = () => !outgoing.socket && outgoing.destroy().emit('close')
@@ -92,8 +106,6 @@ export async function listen(handler: Handler, { port: wanted, host, idleTimeout
       stopped = true
       clearInterval(watch)
       server.close()
-      // A connection that falls idle later would hold the server open until its keep-alive ends.
-      setInterval(() => server.closeIdleConnections(), 100).unref()
     },
     /** Resets what is left, so that its clients hear of the end even where they have not taken what was sent to them. */
     cut: () => {

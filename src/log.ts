@@ -45,6 +45,11 @@ export function inBatches(write: Write): { write: Write; flush: () => void } {
 
 const patience = 10
 
+/** For people: no control characters, none that end a line or turn the direction of writing, and not without end. */
+export function clean(text = ''): string {
+  return text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, '\ufffd').replace(/^(.{600}).+/su, '$1…')
+}
+
 function plain(value: unknown): string {
   return typeof value === 'string' && /^[\w./:@-]+$/.test(value) ? value : JSON.stringify(value)
 }

@@ -164,7 +164,8 @@ export function withLogin(fetch: Fetch, login: Login | undefined, seconds: numbe
     const retryAfter = response.headers.get('Retry-After')
     if (status === 429) throw new Response(null, { status, headers: retryAfter ? { 'Retry-After': retryAfter } : {} })
     const token = said?.token || said?.access_token
-    if (status !== 200 || typeof token !== 'string') throw new RealmFailed(`the realm says ${status}`)
+    if (status !== 200 || typeof token !== 'string')
+      throw new (status < 500 ? LoginRefused : RealmFailed)(`the realm says ${status}`)
     const life = Math.max(Number(said?.expires_in) || shortestLife, shortestLife)
     granted.set(repository, `Bearer ${token}`, { ttl: life * 900 })
     return token

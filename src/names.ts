@@ -15,14 +15,15 @@ export interface Plan {
  */
 export function planOf(config: Config, method: string, { route, name }: Match, query: string): Plan | Refusal {
   const reason = name === undefined ? undefined : barred(config, name)
-  const namespace = namespaceOf(query, config)
-  if (namespace !== undefined && name !== undefined) {
+  const namespaces = namespacesOf(query, config)
+  if (namespaces.length > 0 && name !== undefined) {
     const reads = ['GET', 'HEAD'].includes(method)
     if (!reads || route.entity === 'upload') {
       const message = 'a name of another registry is read-only here'
       return { refused: 405, code: 'UNSUPPORTED', message, allow: 'GET, HEAD' }
     }
-    const message = config.proxyNs.includes(namespace) ? reason : 'PROXY_NS does not list this registry'
+    const listed = namespaces.every((one) => config.proxyNs.includes(one))
+    const message = listed ? reason : 'PROXY_NS does not list this registry'
     if (message) return { refused: 404, code: 'NAME_UNKNOWN', message }
     return { order: ['proxy'], unasked: { upstream: 'hosted', reason: 'ns names a public registry' } }
   }
@@ -38,9 +39,9 @@ export function barred({ hostedNames, proxyNames }: Config, name: string): strin
   return proxyNames.test(name) ? undefined : 'PROXY_NAMES does not list this name'
 }
 
-/** The registry that `ns` names, where that is not this one. */
-function namespaceOf(query: string, { aggregate }: Config): string | undefined {
-  if (query === '') return undefined
+/** The registries that `ns` names and that are not this one; of several, the proxy may read any. */
+function namespacesOf(query: string, { aggregate }: Config): string[] {
+  if (query === '') return []
   const own = [aggregate.host, aggregate.hostname]
-  return new URLSearchParams(query).getAll('ns').find((one) => one !== '' && !own.includes(one))
+  return new URLSearchParams(query).getAll('ns').filter((one) => one !== '' && !own.includes(one))
 }

@@ -5,6 +5,7 @@ import type { Match, UpstreamName } from '../routing.ts'
 import type { Config } from './config.ts'
 import { type Explain, factsOf } from './explain.ts'
 import type { told } from './failure.ts'
+import { clean } from './log.ts'
 import type { Metrics } from './metrics.ts'
 import { isUp } from './relay.ts'
 import { type Answer, skipReason } from './upstream.ts'
@@ -160,11 +161,6 @@ image: ${host}/team/app:1.0
 # where a login is needed, for imagePullSecrets
 kubectl create secret docker-registry registry --docker-server=${host} --docker-username=U --docker-password=P`,
   }
-}
-
-/** No control characters, none that turn the direction of writing, and not without end. */
-function clean(text = ''): string {
-  return text.replace(/\p{C}/gu, '\ufffd').replace(/^(.{600}).+/su, '$1…')
 }
 
 const sizes = { GiB: 2 ** 30, MiB: 2 ** 20, KiB: 2 ** 10, B: 1 }

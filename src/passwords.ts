@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import { bounded } from './bounded.ts'
 import { follow, textOf } from './files.ts'
-import type { Log } from './log.ts'
+import { clean, type Log } from './log.ts'
 
 /** `busy`: too many wait, and this one's source has failed lately. */
 export type Check = 'right' | 'wrong' | 'busy'
@@ -29,13 +29,20 @@ export function readUsers(path: string): Users {
   const users = new Map<string, string>()
   for (const [i, line] of textOf(path).split(/\r?\n/).entries()) {
     if (line.trim() === '' || line.startsWith('#')) continue
-    const [, user, hash] = /^([^:]+):(\$2[aby]\$\d\d\$[./A-Za-z0-9]{53})$/.exec(line.trim()) ?? []
+    const [, user, hash] = /^([^:]+):(\$2[aby]\$(?:0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53})$/.exec(line.trim()) ?? []
     if (!user || !hash)
       throw new Error(`must have a user and a bcrypt hash in each line (htpasswd -B), not so line ${i + 1}`)
     users.set(user, hash)
   }
   if (users.size === 0) throw new Error('has no user')
   return users
+}
+
+/** Whose address it is: of IPv6 a host has all of a /64 (RFC 4291, section 2.5.4), and an address for each guess. */
+function networkOf(address: string): string {
+  const [head = [], tail = []] = address.split('::').map((part) => part.split(':'))
+  const zeros = address.includes('::') ? Array(8 - head.length - tail.length).fill('0') : []
+  return [...head, ...zeros, ...tail].slice(0, 4).join(':')
 }
 
 /** A login to be checked, on behalf of whoever asks for it first, or better. */
@@ -67,7 +74,8 @@ export function createPasswords(path: string, now: () => number, log: Log): Pass
     log('warn', 'HTPASSWD_FILE cannot be read anew, the users stay as they were', { cause })
   let users = follow([path], () => readUsers(path), use, failed)
 
-  return async (user, password, source) => {
+  return async (user, password, client) => {
+    const source = networkOf(client)
     const name = createHmac('sha256', key)
       .update(JSON.stringify([user, password]))
       .digest('base64')
@@ -84,7 +92,7 @@ export function createPasswords(path: string, now: () => number, log: Log): Pass
     if (check === 'wrong') {
       failures.set(source, (failures.get(source) ?? 0) + 1)
       shed()
-      log('warn', 'wrong login', { user, client: source, failures: failures.get(source) })
+      log('warn', 'wrong login', { user: clean(user), client, failures: failures.get(source) })
     }
     return check
   }

@@ -205,7 +205,7 @@ export function createService(config: Config, { now, log, version, runtime, ...d
     const refusal = await access(raw, 'write', c.env)
     if (refusal || !config.passLogin) return refusal
     const hosted = await relay.ping('hosted', raw, c.env)
-    return hosted.status === 401 ? failure('GET', 'base', [hosted]) : undefined
+    return [401, 403].includes(hosted.status) ? failure('GET', 'base', [hosted]) : undefined
   }
 
   return {

@@ -131,7 +131,8 @@ export function createUpstream(name: UpstreamName, config: Config, around: Surro
     const location = redirects.has(status) && response.headers.get('Location')
     // Hosts that answer as this router: a redirect there would only come back.
     if (location !== false && (!location || [host, config.aggregate.host].includes(hostOf(location, origin)))) {
-      const cause = `redirect to ${location}: use https:// in its address?`
+      // Without its query, which may be a secret.
+      const cause = `redirect to ${String(location).split('?', 1)}: use https:// in its address?`
       return unusable('redirects to itself or to this router', cause, true)
     }
     if (status === 401 && !clientsLogIn && !question.namesAnother)

@@ -117,9 +117,9 @@ test('an answer that trickles comes whole, however slowly', async () => {
       response.write('x')
       left--
       if (left === 0) clearInterval(timer)
-    }, 20)
+    }, 100)
   }
-  const { url, close } = await between(answer(404), trickle, { HOSTED_TIMEOUT: '0.1', IDLE_TIMEOUT: '0.2' })
+  const { url, close } = await between(answer(404), trickle, { HOSTED_TIMEOUT: '1', IDLE_TIMEOUT: '1' })
   assert.equal((await download(url, blob)).bytes, 20)
   await close()
 })
@@ -221,6 +221,18 @@ test('a client that leaves while a second request waits its turn on its connecti
   await until('both to be asked', () => hosted.requests.length === 2)
   client.destroy()
   await until('their connections to be free', () => hosted.sockets.size === 0)
+  await close()
+})
+
+test('a client that sends requests without end, and waits for no answer, begins 100 of them, and loses the connection', async () => {
+  const { url, hosted, close } = await between(answer(404), () => {}, { HOSTED_NAMES: '**', HOSTED_TIMEOUT: '300' })
+  const { hostname, port } = new URL(url)
+  const requests = Array.from({ length: 1000 }, (_, i) => `GET /v2/a/manifests/${i} HTTP/1.1\r\nHost: x\r\n\r\n`)
+  const client = connect(Number(port), hostname, () => client.write(requests.join('')))
+  client.on('error', () => {}).resume()
+  await new Promise((resolve) => client.once('close', resolve))
+  await until('the registry to be free', async () => (await inFlight(url)) === 0)
+  assert.ok(hosted.requests.length <= 100, `${hosted.requests.length} began`)
   await close()
 })
 

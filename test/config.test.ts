@@ -123,6 +123,7 @@ test('what single variables and what two of them have wrong is told at once, a l
     [{ TLS_CERT_FILE: 'package.json' }, 'TLS_CERT_FILE must', 'TLS_CERT_FILE and'],
     [{ TLS_KEY_FILE: 'package.json' }, 'TLS_KEY_FILE must', 'TLS_CERT_FILE and'],
     [{ PUSH_USERS: 'a', HTPASSWD_FILE: '/nowhere' }, 'HTPASSWD_FILE cannot'],
+    [{ PUSH_USERS: ',' }, 'PUSH_USERS must', 'PUSH_USERS needs'],
     [{ PORT: 'x', PROXY_USERNAME: 'a' }, 'PORT must', 'PROXY_USERNAME and'],
   ] as const) {
     assert.deepEqual(
@@ -142,6 +143,7 @@ const wrong: [string, string][] = [
   ['HOSTED_HOSTNAME', 'ftp://hosted'],
   ['HOSTED_HOSTNAME', 'http://hosted/v2/'],
   ['HOSTED_HOSTNAME', 'hosted:port'],
+  ['HOSTED_HOSTNAME', 'http://user:canary/1@hosted:5000'],
   ['PROXY_HOSTNAME', 'a b'],
   ['PROXY_HOSTNAME', 'https://proxy/v2/'],
   ['PROXY_HOSTNAME', 'https://proxy/v2/mirror'],
@@ -163,6 +165,7 @@ const wrong: [string, string][] = [
   ['HOSTED_NAMES', 'team/***'],
   ['HOSTED_NAMES', 'team/'],
   ['HOSTED_NAMES', '/team'],
+  ['HOSTED_NAMES', ','],
   ['HOSTED_NAMES', 'team//app'],
   ['PROXY_NAMES', 'library/*,te(am'],
   ['PROXY_NS', 'docker.io,https://ghcr.io'],

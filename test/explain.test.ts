@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { hashSync } from 'bcryptjs'
 import { between, closeAll } from './parts/between.ts'
-import { start, temporaryFolder } from './parts/children.ts'
+import { start, temporaryFolder, until } from './parts/children.ts'
 import { accept, digestOf, makeImage, pull, push, send } from './parts/client.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
 import { type Router, root, startRouter, way, ways } from './parts/router.ts'
@@ -154,6 +154,10 @@ test("where the login is hosted's, hosted's challenge comes, and the login goes 
   const headers = { Authorization: 'Basic canary' }
   assert.equal((await send(router.url, 'GET', '/explain?image=team/app', { headers })).status, 200)
   assert.ok(!JSON.stringify(router.proxy.requests).includes('canary'))
+  router.now.hosted = answer(403)
+  await until('hosted to be asked again, and to deny it', async () => {
+    return (await send(router.url, 'GET', '/explain?image=team/app', { headers })).status === 403
+  })
   await router.close()
 })
 

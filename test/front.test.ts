@@ -167,6 +167,8 @@ for (const front of fronts) {
     for (const path of ['/metrics', '/explain', '/']) assert.equal((await send(url, 'GET', path)).status, 404, path)
     const { headers } = await send(url, 'GET', '/v2/', { headers: { 'X-Forwarded-Proto': 'http' } })
     assert.match(headers['www-authenticate'] as string, /^Bearer realm="https:/)
+    const longLogin = { Authorization: `Bearer ${'t'.repeat(14_000)}` }
+    assert.equal((await send(url, 'GET', '/v2/', { headers: longLogin })).status, 401, 'a token of 14 KB')
     await send(url, 'GET', '/v2/a/manifests/1')
     assert.equal(router.proxy.requests.at(-1)?.headers['x-forwarded-for'], '127.0.0.1, 127.0.0.1')
     await router.close()

@@ -371,6 +371,17 @@ test('a realm that refuses one name, with 400 or 401, refuses no other', async (
   }
 })
 
+test('a realm that says of names that there are none, or gives no token, is not down: other names go on', async () => {
+  for (const status of [404, 405, 451, 200]) {
+    const registry = wantsTokens((scope) => (scope.includes('odd') ? [status, {}] : 'open'), answer(200))
+    const router = await between(registry, answer(404))
+    const statusOf = async (name: string) => (await send(router.url, 'GET', `/v2/${name}/manifests/1`)).status
+    for (const i of [1, 2, 3, 4]) assert.equal(await statusOf(`odd/app${i}`), 502, `${status}`)
+    assert.equal(await statusOf('library/app'), 200, `${status}`)
+    await router.close()
+  }
+})
+
 test('a realm that gives no answer, or none in time: failed, asked once, and the log says that it is the realm', async () => {
   const registry = wantsTokens(() => [200, {}], answer(200))
   for (const [end, most] of [

@@ -150,8 +150,9 @@ test('?ns= is compared, never dialled: an address in it reaches nobody', async (
     'docker.io&ns=evil',
   ]) {
     const { status } = await send(router.url, 'GET', `/v2/library/app/manifests/1.0?ns=${value}`)
-    assert.equal(status, value.startsWith('docker.io') ? 200 : 404, value)
-    assert.equal(asked(router), value.startsWith('docker.io') ? 'proxy' : '', value)
+    const listed = value.startsWith('docker.io') && !value.includes('evil')
+    assert.equal(status, listed ? 200 : 404, value)
+    assert.equal(asked(router), listed ? 'proxy' : '', value)
   }
   await router.close()
 })

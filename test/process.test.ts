@@ -164,6 +164,23 @@ test('told to stop, it does not end before a client has got what was sent to it:
   assert.equal(await ended, 0)
 })
 
+test('told to stop just as the last byte of a layer is sent, it lets a client slower than it have all of it', async () => {
+  const bytes = 32 * mebibyte
+  const digest = await client.digestOfStream(noise(bytes, 10))
+  await client.pushBlob(hosted.url, 'team/slower', digest, noise(bytes, 10))
+  const stopped = await another()
+  const reply = await client.answerOf(client.open(stopped.url, 'GET', `/v2/team/slower/blobs/${digest}`).end())
+  const told = stopped.child.line(/"message":"request".*"complete":true/).then(() => stopped.stop('SIGTERM'))
+  const sips = async function* () {
+    for await (const chunk of reply) {
+      yield chunk
+      await new Promise((resolve) => setTimeout(resolve, 2))
+    }
+  }
+  assert.equal(await client.digestOfStream(Readable.from(sips())), digest)
+  assert.equal(await told, 0)
+})
+
 test('a rolling restart of two replicas under load loses nothing that a client who tries again would not get', async () => {
   const bytes = 4 * mebibyte
   const stored = { name: 'team/rolling', digest: await client.digestOfStream(noise(bytes, 6)) }
@@ -343,5 +360,7 @@ test('--help, --version and --healthcheck', async () => {
   const environment = { AGGREGATE_HOSTNAME: 'a', HOSTED_HOSTNAME: 'b', PROXY_HOSTNAME: 'c', HOST: '127.0.0.1' }
   assert.equal((await started({ ...environment, PORT: port }, '--healthcheck'))[0], 0)
   assert.equal((await started({ ...environment, PORT: '9' }, '--healthcheck'))[0], 1)
+  const broken = { HTPASSWD_FILE: '/nowhere', PUSH_USERS: ',' }
+  assert.equal((await started({ ...environment, ...broken, PORT: port }, '--healthcheck'))[0], 0)
   assert.equal((await started({}, '--nonsense'))[0], 1)
 })

@@ -1,12 +1,13 @@
 /** The verdict tables and the trust rules, in words: what the client gets, and what each upstream is sent. */
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { after, test } from 'node:test'
 import { hashSync } from 'bcryptjs'
 import { type Config, readConfig } from '../src/config.ts'
 import { readBytes } from '../src/errors.ts'
+import { follow } from '../src/files.ts'
 import { createLog, type Log } from '../src/log.ts'
 import { createPasswords } from '../src/passwords.ts'
 import type { Connection, Fetch } from '../src/runtime.ts'
@@ -676,6 +677,41 @@ test('a user file that leads nowhere, or to itself, leaves the users as they wer
   symlinkSync(file, file)
   await taken
   assert.equal(await check('canary'), 'right')
+})
+
+test('a user file that only its mode kept from being read is read once the mode lets it', async () => {
+  const file = join(mkdtempSync(join(tmpdir(), 'combined-registry-test-')), 'file')
+  after(() => rmSync(dirname(file), { recursive: true }))
+  writeFileSync(file, 'first')
+  const alive = setInterval(() => {}, 1000)
+  let mayRead = true
+  const read = () => {
+    if (!mayRead) throw new Error('EACCES')
+    return readFileSync(file, 'utf8')
+  }
+  const taken = new Promise((use) => {
+    const failed = new Promise((failed) => assert.equal(follow([file], read, use, failed), 'first'))
+    mayRead = false
+    writeFileSync(file, 'second')
+    failed.then(() => {
+      mayRead = true
+      chmodSync(file, 0o640)
+    })
+  })
+  assert.equal(await taken, 'second')
+  clearInterval(alive)
+})
+
+test('an address for each guess is no way past: of IPv6 a host has a /64', async () => {
+  const { check, clock } = passwordsOf('canary')
+  assert.equal(await check('other', '2001:db8:0:1::1'), 'wrong')
+  const long = check('another', '2001:db8::1:1:0:0:2')
+  clock.now += 400
+  assert.equal(await long, 'wrong')
+  // The clock stands still, so what is to rest rests for ever.
+  const flood = Array.from({ length: 25 }, (_, i) => check(`wrong-${i}`, `2001:db8:0:1:${i}::1`))
+  assert.equal(await Promise.race(flood), 'busy')
+  assert.equal(await check('canary', '2001:db8:0:2::1'), 'right')
 })
 
 test('seconds may have fractions of a millisecond', async () => {

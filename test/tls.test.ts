@@ -8,6 +8,7 @@ import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { after, before, test } from 'node:test'
 import { connect, type PeerCertificate } from 'node:tls'
+import { hashSync } from 'bcryptjs'
 import { type Certificate, certify } from './parts/certificates.ts'
 import { run, start, temporaryFolder, until } from './parts/children.ts'
 import {
@@ -425,6 +426,16 @@ test('with a certificate a bare AGGREGATE_HOSTNAME is https; a scheme that is gi
     assert.deepEqual([headers?.['x-forwarded-proto'], headers?.['x-forwarded-host']], [scheme, 'registry.example'])
     await router.stop()
   }
+})
+
+test('the address for a login is https with a certificate, whatever AGGREGATE_HOSTNAME says', async () => {
+  const users = join(folder, 'users')
+  writeFileSync(users, `ann:${hashSync('canary', 4)}\n`)
+  const env = { AGGREGATE_HOSTNAME: 'http://registry.example', HTPASSWD_FILE: users, ANONYMOUS_PULL: 'true' }
+  const { router } = await behindTls(answer(200), env)
+  const { headers } = await send(router.url, 'GET', '/v2/')
+  assert.match(`${headers['www-authenticate']}`, /^Bearer realm="https:/)
+  await router.stop()
 })
 
 test('--healthcheck asks over TLS, also while the files hold the next certificate', async () => {
