@@ -27,7 +27,9 @@ Everything else comes from the environment:
 ${configHelp()}`
 
 async function start(config: Config, log: Log) {
-  const fetch = await createFetch(rootsWith(config.ca))
+  // Later than any read's own deadline, which tells more.
+  const connectTime = Math.max(config.hostedTimeout, config.proxyTimeout) * 1000 + 1000
+  const fetch = await createFetch(rootsWith(config.ca), connectTime)
   return createService(config, { fetch, now: () => performance.now(), log, version, runtime })
 }
 

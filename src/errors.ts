@@ -73,7 +73,16 @@ export function json(bytes: Uint8Array | undefined): unknown {
  * `{errors:[{code:"UNKNOWN", detail:{errors:[{code:"MANIFEST_UNKNOWN"}]}}]}`, in an answer of 500.
  */
 export function nestedCode(error: OciError | undefined): string | undefined {
-  return firstError(error?.detail)?.code
+  const detail = error?.detail as { code?: unknown; StatusCode?: unknown } | null | undefined
+  // What its upstream said to a HEAD, or not in JSON, it tells as one error, or as the status alone.
+  return firstError(detail)?.code ?? firstError({ errors: [detail] })?.code ?? codes[`${detail?.StatusCode}`]
+}
+
+const codes: Record<string, string> = {
+  401: 'UNAUTHORIZED',
+  403: 'DENIED',
+  404: 'BLOB_UNKNOWN',
+  429: 'TOOMANYREQUESTS',
 }
 
 function firstError(body: unknown): OciError | undefined {

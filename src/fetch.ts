@@ -150,13 +150,14 @@ function wholeOf(arrival: Arrival): Promise<ArrayBuffer> {
 /**
  * Node's fetch keeps an upload whole for a redirect (nodejs/undici#4058), gives up after 300 s without a byte and after
  * 16 KB of header fields, decodes bodies, and costs twice as much as the client it is built on, which is used here.
- * Bun's runs 256 requests at a time, and holds up to 2.5 MiB of each body that its client is slow to take.
+ * Bun's runs 256 requests at a time, and holds up to 2.5 MiB of each body that its client is slow to take. `connectTime`:
+ * milliseconds after which a connection that is not there yet is given up.
  */
-export async function createFetch(ca: string[] | undefined): Promise<Fetch> {
+export async function createFetch(ca: string[] | undefined, connectTime: number): Promise<Fetch> {
   // Under its bare name Bun gives a stand-in that is made of its own fetch.
   const { Agent, buildConnector } = await import('undici/index.js')
-  // How long to wait, for a connection too, is the caller's signal to say.
-  const connector = buildConnector({ timeout: 0, ca, rejectUnauthorized: true })
+  // How long to wait is the caller's signal to say; it does not reach a connection whose handshake never ends.
+  const connector = buildConnector({ timeout: connectTime, ca, rejectUnauthorized: true })
   const connect: typeof connector = (options, callback) =>
     connector(options, (...result) => {
       if (result[1]) fitValve(result[1])

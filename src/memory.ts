@@ -56,7 +56,7 @@ export function createMemory(config: Config, now: () => number, onUse: OnUse) {
   const lacks = bounded<true>(most, ttl, now)
   /** Who last served a name. */
   const served = bounded<UpstreamName>(most, ttl, now)
-  /** The names of which the proxy served a manifest. */
+  /** The names of which the proxy served a manifest or a blob. */
   const proxied = bounded<true>(most, ttl, now)
   const kept =
     remembers && manifestMemory > 0
@@ -98,7 +98,7 @@ export function createMemory(config: Config, now: () => number, onUse: OnUse) {
       if (!remembers) return
       if (verdict === 'found') served.set(name, upstream)
       if (upstream !== 'proxy') return
-      if (verdict === 'found' && matched.route.entity === 'manifest') proxied.set(name, true)
+      if (verdict === 'found' && matched.route.entity !== 'tags') proxied.set(name, true)
       if (verdict === 'found') lacks.delete(question)
       else if (verdict === 'absent' && question.length <= longestKey) lacks.set(question, true)
     },
@@ -133,7 +133,7 @@ export function createMemory(config: Config, now: () => number, onUse: OnUse) {
         // A registry compares digests sooner than it reads a manifest (RFC 9110, section 13.1.2).
         const whole = (said: Answer): Answer =>
           held && said.status === 304
-            ? { ...said, content: held.content, response: new Response(null, { headers: held.headers }) }
+            ? { ...said, content: held.content, response: new Response(null, { headers: renewed(held, said) }) }
             : said
         if (!matched.digest) onUse('tag', held && answer.status === 304 ? 'hit' : 'miss')
         // Read before a write that was answered since, it may be what the write did away with.
@@ -165,6 +165,11 @@ export function createMemory(config: Config, now: () => number, onUse: OnUse) {
 
     /** Whether a name is read from the proxy lately and nobody pushes into it, so that a HEAD of its blobs is a reader's. */
     readsProxy: (name: string): boolean => proxied.has(name) && now() >= (written.get(name)?.until ?? 0),
+
+    /** To be told that the proxy has a blob of a name, which somebody reads. */
+    told: (name: string): void => {
+      proxied.set(name, true)
+    },
 
     /** To be told when a write in a name was answered, before its client is. */
     wrote: (name: string): void => {
@@ -280,6 +285,17 @@ function accepts({ accept }: Reading, type: string): boolean {
 
 /** A media type without its parameters. */
 const essence = (text: string) => text.replace(/;.*/, '').trim().toLowerCase()
+
+/** How long an answer may be kept elsewhere is for the 304 to say: a tag's not as long as a digest's (RFC 9110, section 15.4.5). */
+function renewed({ headers: kept }: Kept, { response }: Answer): Headers {
+  const headers = new Headers(kept)
+  for (const name of ['cache-control', 'expires', 'vary']) {
+    headers.delete(name)
+    const said = response?.headers.get(name)
+    if (said) headers.set(name, said)
+  }
+  return headers
+}
 
 function toKeep(answer: Answer, digest = '', config: Config): Kept | undefined {
   const { upstream, status, content, response } = answer

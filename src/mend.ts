@@ -53,7 +53,9 @@ export function createMends(config: Config, memory: Memory, copy: Copier): Reado
   async function tell({ matched: { name = '' }, ask }: Mending, { verdict }: Answer): Promise<Answer[]> {
     if (verdict !== 'absent' || !memory.readsProxy(name) || barred(config, name)) return []
     const proxy = await ask('proxy', { aside: true })
-    return proxy.status === 200 ? [proxy] : []
+    if (proxy.status !== 200) return []
+    memory.told(name)
+    return [proxy]
   }
 
   /** A manifest that hosted refuses for what it lacks: what the proxy has of that in this name is copied. */
@@ -62,7 +64,8 @@ export function createMends(config: Config, memory: Memory, copy: Copier): Reado
     const said = await readBytes(refusal.response, longestError, errorPatience)
     if (!said) return [{ ...refusal, verdict: 'failed', status: 502, reason: 'no answer', response: undefined }]
     refusal.content = said
-    if (!/"(MANIFEST_)?BLOB_UNKNOWN"/.test(new TextDecoder().decode(said))) return []
+    // Quay and zot say MANIFEST_INVALID of what they lack.
+    if (!/"((MANIFEST_)?BLOB_UNKNOWN|MANIFEST_INVALID)"/.test(new TextDecoder().decode(said))) return []
     const answers: Answer[] = []
     if (!(await supply(name, manifest, ask, answers))) {
       // What a HEAD told from the proxy is not copied: the next push is to hear what hosted itself has.

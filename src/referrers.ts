@@ -71,6 +71,7 @@ export function joined(lists: readonly Listing[], artifactType: string | null): 
   const all = new Map<string, Descriptor>()
   for (const one of lists.flatMap(({ descriptors }) => descriptors)) {
     if (artifactType !== null && one.artifactType !== artifactType) continue
+    all.delete(one.digest)
     all.set(one.digest, one)
   }
   const manifests = [...all.values()].map(({ text }) => text)

@@ -115,7 +115,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     const decides = (upstream: UpstreamName) => upstream === 'hosted' && order[0] === 'hosted' && !matched.digest
     const ask = askFor(request, target, connection)
     const look = (upstream: UpstreamName, method: string) => {
-      if (matched.route.entity !== 'manifest') return ask(upstream, { readError: true, aside: true })
+      if (matched.route.entity !== 'manifest') return ask(upstream, { method, readError: true, aside: true })
       const asked = { method, readError: true, whole: true, aside: !decides(upstream) }
       return memory.together(upstream, method, reading, (abort, fields) => ask(upstream, { ...asked, abort }, fields))
     }
@@ -137,7 +137,9 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
       answers.push(answer)
       const outcome = won()
       if (outcome) return outcome
-      if ((isUnsure(answer) && decides(upstream)) || clientLeft(answer)) break
+      // Denied for another reason than its login, hosted may have it all the same.
+      const open = isUnsure(answer) || (answer.verdict === 'denied' && ![401, 403].includes(answer.status))
+      if ((open && decides(upstream)) || clientLeft(answer)) break
     }
     // Nobody else has it, so the one that failed lately is worth the wait after all.
     for (const [i, { later }] of answers.entries()) {
@@ -185,7 +187,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     const proxy = await listOfProxy
     const answers = [proxy.answer, hosted.answer]
     if (isUnsure(proxy.answer)) return { response: failure(request.method, 'referrers', answers), answers }
-    const artifactType = new URLSearchParams(target.query).get('artifactType')
+    const artifactType = new URLSearchParams(target.query).get('artifactType') || null
     // Hosted's last: of several signatures cosign looks at the last one.
     const body = new TextEncoder().encode(joined([proxy, hosted], artifactType))
     const headers = new Headers({ 'Content-Type': indexType, 'Content-Length': `${body.byteLength}` })

@@ -176,6 +176,20 @@ test('a tag whose manifest is kept: hosted says whether it is still that one, an
   assert.equal((await get(router, byTag)).status, 404)
 })
 
+test("how long a tag's answer may be kept elsewhere is for its own answer to say", async () => {
+  const cached = (type: string): Script => manifest({ 'Cache-Control': type })
+  const { router, byTag, byDigest } = await shared(absent, (request, ...rest) => {
+    const tagged = request.headers['if-none-match'] ? answer(304, { 'Cache-Control': 'no-cache' }) : cached('no-cache')
+    const script = request.url?.endsWith('/1.0') ? tagged : cached('immutable')
+    script(request, ...rest)
+  })
+  await get(router, byTag, accept, 'HEAD')
+  await get(router, byDigest)
+  compared(router)
+  assert.equal((await get(router, byTag)).headers['cache-control'], 'no-cache')
+  assert.deepEqual(compared(router), [`"${digest}"`])
+})
+
 test('nothing is compared that another answer might fit, that is not the manifest, or that was read before a write', async () => {
   const { router, byTag } = await shared(absent, comparing)
   await get(router, byTag)

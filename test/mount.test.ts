@@ -370,6 +370,18 @@ test('HEAD of a blob that hosted lacks: where the proxy lately served a manifest
   await some.stop()
 })
 
+test('a chained cache that takes longer over its layers than LOOKUP_TTL finds all of them', async () => {
+  const some = await another({ LOOKUP_TTL: '2' })
+  await push(hub.url, 'library/long', '1', base)
+  assert.equal(await pull(some.url, 'library/long', '1'), base.digest)
+  // Each within LOOKUP_TTL of the one before, all together longer.
+  for (let i = 0; i < 12; i++) {
+    assert.equal(await holds('library/long', layer, some.url), true, `layer ${i}`)
+    await new Promise((resolve) => setTimeout(resolve, 250))
+  }
+  await some.stop()
+})
+
 test('after a write in a name, HEAD of its blobs is about hosted alone', async () => {
   const some = await another()
   await read(some.url, 'library/both')
@@ -463,6 +475,25 @@ function lacks(second: Script, read: Script = answer(404)): Script {
   }
 }
 const hasLayer = answer(200, { 'Content-Length': content.length }, content.toString('latin1'))
+
+test('a manifest that is refused as invalid may be so for a layer that is missing: it is completed all the same', async () => {
+  const invalid = '{"errors":[{"code":"MANIFEST_INVALID"}]}'
+  let puts = 0
+  const hosted = lacks(answer(201))
+  const router = await between(
+    (request, ...rest) => (request.url?.includes('/blobs/') ? hasLayer : answer(404))(request, ...rest),
+    (request, ...rest) => {
+      const isFirst = request.method === 'PUT' && request.url?.includes('/manifests/') && puts++ === 0
+      ;(isFirst ? refused(invalid) : request.method === 'PUT' && puts > 1 ? answer(201) : hosted)(request, ...rest)
+    },
+  )
+  const layers = [
+    { mediaType: 'application/vnd.oci.image.layer.v1.tar', digest: digestOf(content), size: content.length },
+  ]
+  assert.equal((await put(router.url, manifestOf(layers))).status, 201)
+  assert.equal(puts, 2)
+  await router.close()
+})
 
 test('a read begun while a manifest is completed is not shared with one begun after the push', async () => {
   const [puts, gets]: [ServerResponse[], ServerResponse[]] = [[], []]

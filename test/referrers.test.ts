@@ -240,6 +240,16 @@ test('a list that cannot be whole is an error, never a shorter one', async (t) =
   await router.close()
 })
 
+test('what both list stands where hosted lists it: last; and no artifactType is no filter', async () => {
+  const [a, b] = [{ digest: digestOf('a') }, { digest: digestOf('b') }]
+  const router = await between(listing(index(a, b)), listing(index(a)))
+  for (const query of ['', '?artifactType=']) {
+    const { manifests } = (await send(router.url, 'GET', path + query)).json()
+    assert.deepEqual(manifests, [b, a], query)
+  }
+  await router.close()
+})
+
 test('a list that is too long, which anyone who pushes can make, does not have its registry skipped', async () => {
   const router = await between(empty, listing(' '.repeat(5 * 1024 * 1024)))
   for (let i = 0; i < 4; i++) assert.equal((await send(router.url, 'GET', path)).status, 502)

@@ -106,6 +106,12 @@ const ofProxy: [string, Say, string][] = [
   ['500 nesting UNAUTHORIZED', nested('UNAUTHORIZED'), 'denied'],
   ['429', oci(429, 'TOOMANYREQUESTS', { 'Retry-After': '7' }), 'limited'],
   ['500 nesting TOOMANYREQUESTS', nested('TOOMANYREQUESTS'), 'limited'],
+  // What CNCF distribution makes of an answer to its HEAD, and of one that is no JSON.
+  ['500 nesting one error alone', oci(500, 'UNKNOWN', {}, { code: 'TOOMANYREQUESTS', message: '' }), 'limited'],
+  ['500 nesting UNAUTHORIZED alone', oci(500, 'UNKNOWN', {}, { code: 'UNAUTHORIZED', message: '' }), 'denied'],
+  ['500 nesting the status 429', oci(500, 'UNKNOWN', {}, { ParseErr: {}, StatusCode: 429 }), 'limited'],
+  ['500 nesting the status 403', oci(500, 'UNKNOWN', {}, { ParseErr: {}, StatusCode: 403 }), 'denied'],
+  ['500 nesting the status 500', oci(500, 'UNKNOWN', {}, { ParseErr: {}, StatusCode: 500 }), 'failed'],
   ['500', status(500), 'failed'],
   ['500 that is no JSON and long', () => new Response('x'.repeat(100_000), { status: 500 }), 'failed'],
   ['502', status(502), 'failed'],
@@ -195,6 +201,13 @@ test("a cache's 500 to a HEAD is asked once more with GET, only where hosted lac
   assert.deepEqual(having.asked(), ['HEAD proxy', 'HEAD hosted'])
 })
 
+test("a cache's 500 to a HEAD of a blob for a mirror is asked once more with GET, too", async () => {
+  const proxy: Say = (sent, init) => (sent.method === 'HEAD' ? status(500) : nested('BLOB_UNKNOWN'))(sent, init)
+  const { ask, asked } = between(proxy, notAsked)
+  assert.equal((await ask(`${blob}?ns=docker.io`, { method: 'HEAD' })).status, 404)
+  assert.deepEqual(asked(), ['HEAD proxy', 'GET proxy'])
+})
+
 test('only the proxy is believed when it nests a code: a 500 of hosted is a failure', async () => {
   const { ask } = between(status(404), nested('MANIFEST_UNKNOWN'))
   assert.equal((await ask(byDigest)).status, 502)
@@ -205,6 +218,8 @@ test('hosted-first, by tag: with hosted failed or limited the proxy is not asked
     [failed, 502],
     [refused, 502],
     [limited, 429],
+    // As a server of https says to what comes in clear.
+    [status(400), 400],
   ] as const) {
     const { ask } = between(notAsked, hosted, { LOOKUP_ORDER: 'hosted-first' })
     assert.equal((await ask(byTag)).status, wanted)

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { createHash, X509Certificate } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
+import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
@@ -228,6 +229,32 @@ test(`hosted refuses an upload while it is still sent: the client gets that answ
   assert.deepEqual([got.status, got.text], [413, '{"errors":[{"code":"DENIED"}]}'])
   assert.equal((await ask(router.url, 'GET', '/livez')).status, 200)
   assert.equal(await router.stop(), 0)
+})
+
+test('a registry that takes connections and never ends their handshake keeps none of them', async () => {
+  const sockets = new Set<Socket>()
+  const deaf = createServer((socket) => {
+    sockets.add(
+      socket
+        .resume()
+        .on('close', () => sockets.delete(socket))
+        .on('error', () => {}),
+    )
+  }).listen(0, '127.0.0.1')
+  await once(deaf, 'listening')
+  const { port } = deaf.address() as AddressInfo
+  const times = { HOSTED_TIMEOUT: '0.2', PROXY_TIMEOUT: '0.2', WRITE_TIMEOUT: '0.2' }
+  const router = await started({
+    HOSTED_HOSTNAME: `https://127.0.0.1:${port}`,
+    PROXY_HOSTNAME: cache.url,
+    ...trusting,
+    ...times,
+  })
+  const deletes = Array.from({ length: 20 }, () => send(router.url, 'DELETE', `/v2/a/manifests/${digestOf('x')}`))
+  for (const { status } of await Promise.all(deletes)) assert.ok([502, 504].includes(status), `${status}`)
+  await until('the connections to be gone', () => sockets.size === 0)
+  await router.stop()
+  deaf.close()
 })
 
 test('HTTP/2 is not offered', async () => {
