@@ -1,8 +1,9 @@
 /** The program as a process, run one way (WAY=…): how it starts, what it is told, how many it serves, how it ends. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { readdirSync } from 'node:fs'
+import { readdirSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
+import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { after, before, test } from 'node:test'
 import { delivered } from '../src/delivered.ts'
@@ -350,6 +351,21 @@ test('HTTP_PROXY and its like are not looked at: nothing goes to addresses that 
   await close()
   await stranger.close()
 })
+
+if (way === 'binary') {
+  test('the binary takes no settings and no code from the folder it is started in', async () => {
+    const cwd = temporaryFolder()
+    writeFileSync(join(cwd, 'bunfig.toml'), 'preload = ["./code.js"]\n')
+    writeFileSync(join(cwd, 'code.js'), 'console.log("code")\n')
+    writeFileSync(join(cwd, '.env'), 'PORT=none\n')
+    const child = start([join(root, ways.binary[0] as string)], { cwd })
+    assert.equal(await child.ended, 1)
+    assert.ok(
+      child.lines.length > 0 && child.lines.every((line) => / is required: /.test(line)),
+      child.lines.join('\n'),
+    )
+  })
+}
 
 test('--help, --version and --healthcheck', async () => {
   const [exit, help] = await started({}, '--help')
