@@ -189,13 +189,6 @@ const troubles: [what: string, proxy: Script, hosted: Script, status: number, co
   ['the proxy says what is no list', listing('{}'), empty, 502, 'UNAVAILABLE'],
   ['hosted lists what is no descriptor', empty, listing('{"manifests":[null]}'), 502, 'UNAVAILABLE'],
   [
-    'hosted lists what is nested without end',
-    empty,
-    listing(index({ digest: image.digest }).replace(/}(?=]}$)/, `,"data":${'['.repeat(1e5)}${']'.repeat(1e5)}}`)),
-    502,
-    'UNAVAILABLE',
-  ],
-  [
     'hosted names a next page to which no query leads',
     empty,
     listing(index(), { Link: `<${path}/2>; rel="next"` }),
@@ -247,6 +240,14 @@ test('what both list stands where hosted lists it: last; and no artifactType is 
     const { manifests } = (await send(router.url, 'GET', path + query)).json()
     assert.deepEqual(manifests, [b, a], query)
   }
+  await router.close()
+})
+
+test('a list that is nested without end comes whole, where the runtime can write that, or is an error', async () => {
+  const data = '['.repeat(1e5) + ']'.repeat(1e5)
+  const router = await between(empty, listing(index({ digest: image.digest }).replace(/}(?=]}$)/, `,"data":${data}}`)))
+  const { status, body } = await send(router.url, 'GET', path)
+  assert.deepEqual([status, body.includes(data)], way === 'deno' ? [200, true] : [502, false])
   await router.close()
 })
 
