@@ -109,8 +109,7 @@ export function responseHeaders(upstream: UpstreamName, status: number, from: He
   const ownLocation = [201, 202, 204, 416].includes(status)
   const fields: [string, string][] = []
   endToEnd(from, (value, name) => {
-    if (name === 'www-authenticate' && !inSession) return
-    if (name === 'set-cookie' && !inSession) return
+    if (!inSession && (name === 'www-authenticate' || name === 'set-cookie')) return
     if (name === 'www-authenticate') fields.push([name, bearerFirst(value)])
     else if (name === 'location' && ownLocation) fields.push([name, ownPath(value)])
     else if (name === 'link')

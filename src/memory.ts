@@ -3,9 +3,9 @@ import { createHash } from 'node:crypto'
 import type { Match, UpstreamName } from '../routing.ts'
 import { bounded } from './bounded.ts'
 import type { Config } from './config.ts'
-import { conditions, hasSessions, passedOn, responseHeaders } from './headers.ts'
-import type { Fields } from './runtime.ts'
-import { type Answer, clientLeft, discard, leaving, left } from './upstream.ts'
+import { type AskWith, beginsSession, createFlights } from './flights.ts'
+import { conditions, passedOn, responseHeaders } from './headers.ts'
+import { type Answer, clientLeft, discard, leaving } from './upstream.ts'
 
 /** Told of every use: whether memory had what was looked for. */
 type OnUse = (kind: 'hint' | 'manifest' | 'tag' | 'flight' | 'ping', outcome: 'hit' | 'miss') => void
@@ -67,7 +67,7 @@ export function createMemory(config: Config, now: () => number, onUse: OnUse) {
   /** The digest that an answer by tag named, by its registry and question. */
   const tagged = bounded<string>(most, ttl, now)
   const pings = bounded<Answer>(1000, Math.min(pingTime, ttl), now)
-  const flights = new Map<string, Flight>()
+  const share = createFlights(config, (shared) => onUse('flight', shared ? 'hit' : 'miss'))
 
   // Every write in a name gives it a new generation, which is part of every key: what was read before is not found again.
   let writes = 0
@@ -167,7 +167,7 @@ export function createMemory(config: Config, now: () => number, onUse: OnUse) {
     readsProxy: (name: string): boolean => proxied.has(name) && now() >= (written.get(name)?.until ?? 0),
 
     /** To be told that the proxy has a blob of a name, which somebody reads. */
-    told: (name: string): void => {
+    sawAtProxy: (name: string): void => {
       proxied.set(name, true)
     },
 
@@ -185,70 +185,6 @@ export function createMemory(config: Config, now: () => number, onUse: OnUse) {
   function keptKey({ name, matched, query }: Reading, digest = matched.digest): string {
     return `${generationOf(name)} ${name} ${digest}${query}`
   }
-
-  async function share(key: string, upstream: UpstreamName, client: AbortSignal, ask: AskWith): Promise<Answer> {
-    const under = flights.get(key)
-    onUse('flight', under ? 'hit' : 'miss')
-    const flight = under ?? begin(key, ask)
-    flight.waiting.add(client)
-    // The last one that leaves ends the question.
-    const leave = () => {
-      flight.waiting.delete(client)
-      if (flight.waiting.size === 0) flight.end()
-    }
-    const answer = await new Promise<Answer>((resolve, reject) => {
-      const gone = () => {
-        leave()
-        resolve(left(upstream))
-      }
-      if (client.aborted) gone()
-      else client.addEventListener('abort', gone, { once: true })
-      flight.answer.then(resolve, reject)
-    })
-    const ownOf = (shared: Answer) => {
-      if (isShareable(shared, config)) return shared
-      leave()
-      return ask(leaving(client))
-    }
-    if (!under) return answer
-    return answer.later ? { ...answer, later: answer.later.then(ownOf) } : ownOf(answer)
-  }
-
-  function begin(key: string, ask: AskWith): Flight {
-    const abort = new AbortController()
-    const over = () => {
-      if (flights.get(key) === flight) flights.delete(key)
-    }
-    const flight: Flight = {
-      answer: ask(abort).finally(over),
-      waiting: new Set(),
-      end: () => {
-        over()
-        abort.abort()
-      },
-    }
-    flights.set(key, flight)
-    return flight
-  }
-}
-
-type AskWith = (abort: AbortController, fields?: Fields) => Promise<Answer>
-
-/** A question under way, and who waits for its answer. */
-interface Flight {
-  answer: Promise<Answer>
-  waiting: Set<AbortSignal>
-  end: () => void
-}
-
-/** A body that was not read whole is for one client alone, and so is a cookie. */
-function isShareable(answer: Answer, config: Config): boolean {
-  const { verdict, content, response } = answer
-  return !beginsSession(answer, config) && (verdict !== 'found' || content !== undefined || !response?.body)
-}
-
-function beginsSession({ upstream, response }: Answer, config: Config): boolean {
-  return hasSessions(upstream, config) && response?.headers.has('Set-Cookie') === true
 }
 
 /** `told`: whether upstreams are told the client's login; one this router has checked itself changes no answer. */

@@ -54,7 +54,7 @@ export function createMends(config: Config, memory: Memory, copy: Copier): Reado
     if (verdict !== 'absent' || !memory.readsProxy(name) || barred(config, name)) return []
     const proxy = await ask('proxy', { aside: true })
     if (proxy.status !== 200) return []
-    memory.told(name)
+    memory.sawAtProxy(name)
     return [proxy]
   }
 

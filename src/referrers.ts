@@ -66,7 +66,7 @@ function nextIn(links: string): string | undefined {
   return target?.replace(/^[^?]*/, '')
 }
 
-/** One index of them all, each descriptor once, as the last list has it. */
+/** One index of them all, each descriptor once, as and where the last list has it. */
 export function joined(lists: readonly Listing[], artifactType: string | null): string {
   const all = new Map<string, Descriptor>()
   for (const one of lists.flatMap(({ descriptors }) => descriptors)) {

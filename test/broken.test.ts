@@ -8,7 +8,7 @@ import { Readable } from 'node:stream'
 import { after, test } from 'node:test'
 import { type Between, between, closeAll, inFlight } from './parts/between.ts'
 import { until } from './parts/children.ts'
-import { answerOf, digestOf, download, noise, open, send } from './parts/client.ts'
+import { answerOf, digestOf, download, noise, open, send, sipped } from './parts/client.ts'
 import { way } from './parts/router.ts'
 import { answer, type Script } from './parts/scripted.ts'
 
@@ -157,10 +157,7 @@ for (const [framing, fields, closes] of [
     const { url, close } = await between(answer(404), layer)
     const request = open(url, 'GET', blob).end()
     let bytes = 0
-    for await (const chunk of await answerOf(request)) {
-      bytes += chunk.length
-      await new Promise((resolve) => setTimeout(resolve, 5))
-    }
+    for await (const chunk of sipped(await answerOf(request), 5)) bytes += chunk.length
     assert.equal(bytes, 20_000_000)
     await close()
   })

@@ -172,13 +172,7 @@ test('told to stop just as the last byte of a layer is sent, it lets a client sl
   const stopped = await another()
   const reply = await client.answerOf(client.open(stopped.url, 'GET', `/v2/team/slower/blobs/${digest}`).end())
   const told = stopped.child.line(/"message":"request".*"complete":true/).then(() => stopped.stop('SIGTERM'))
-  const sips = async function* () {
-    for await (const chunk of reply) {
-      yield chunk
-      await new Promise((resolve) => setTimeout(resolve, 2))
-    }
-  }
-  assert.equal(await client.digestOfStream(Readable.from(sips())), digest)
+  assert.equal(await client.digestOfStream(Readable.from(client.sipped(reply, 2))), digest)
   assert.equal(await told, 0)
 })
 

@@ -110,6 +110,14 @@ export async function* heldAfterFirst(stream: Readable, silence: Promise<void>):
   }
 }
 
+/** The same stream, its reader taking so many milliseconds for each chunk. */
+export async function* sipped(stream: Readable, milliseconds: number): AsyncGenerator<Buffer> {
+  for await (const chunk of stream) {
+    yield chunk
+    await new Promise((resolve) => setTimeout(resolve, milliseconds))
+  }
+}
+
 export async function digestOfStream(stream: Readable): Promise<string> {
   const hash = createHash('sha256')
   for await (const chunk of stream) hash.update(chunk)
