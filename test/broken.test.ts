@@ -227,7 +227,7 @@ test('a client that sends requests without end, and waits for no answer, begins 
   const requests = Array.from({ length: 1000 }, (_, i) => `GET /v2/a/manifests/${i} HTTP/1.1\r\nHost: x\r\n\r\n`)
   const client = connect(Number(port), hostname, () => client.write(requests.join('')))
   client.on('error', () => {}).resume()
-  await new Promise((resolve) => client.once('close', resolve))
+  await until('the connection to end', () => client.closed)
   await until('the registry to be free', async () => (await inFlight(url)) === 0)
   assert.ok(hosted.requests.length <= 100, `${hosted.requests.length} began`)
   await close()
