@@ -694,7 +694,8 @@ test('a user file that leads nowhere, or to itself, leaves the users as they wer
   assert.equal(await check('canary'), 'right')
 })
 
-test('a user file that only its mode kept from being read is read once the mode lets it', async () => {
+const soon = { timeout: 20_000 }
+test('a user file that only its mode kept from being read is read once the mode lets it', soon, async () => {
   const file = join(mkdtempSync(join(tmpdir(), 'combined-registry-test-')), 'file')
   after(() => rmSync(dirname(file), { recursive: true }))
   writeFileSync(file, 'first')
