@@ -30,11 +30,17 @@ const binary = (architecture: Architecture) => `combined-registry-linux-${archit
 
 /** Gives its file's name. */
 function build(architecture: Architecture): string {
-  const folder = mkdtempSync(join(tmpdir(), 'combined-registry-build-'))
-  try {
+  within((folder) => {
     const options = [`--target=bun-linux-${architecture}`, `--compile-executable-path=${bun(architecture, folder)}`]
     run('npm', 'run', '--silent', 'build:binary', '--', ...options, '--outfile', join(dist, binary(architecture)))
-    return binary(architecture)
+  })
+  return binary(architecture)
+}
+
+function within<T>(use: (folder: string) => T): T {
+  const folder = mkdtempSync(join(tmpdir(), 'combined-registry-build-'))
+  try {
+    return use(folder)
   } finally {
     rmSync(folder, { recursive: true })
   }
@@ -56,23 +62,25 @@ function bun(architecture: Architecture, folder: string): string {
   return join(folder, 'package/bin/bun')
 }
 
-/** The program as one file, which starts three times as fast as its sources and needs no other package. Gives its file's name. */
+/** The program as one file into `folder`, the licences of what is in it into dist/. */
+function bundle(folder: string): void {
+  run('npm', 'run', '--silent', 'build:package', '--', '--outdir', folder)
+  const programs = readdirSync(folder).map((file) => readFileSync(join(folder, file), 'utf8'))
+  writeFileSync(join(dist, licences), licencesIn(programs.join('\n')))
+}
+
+/** That file starts three times as fast as its sources and needs no other package. Gives the package's name. */
 function buildPackage(): string {
-  const folder = mkdtempSync(join(tmpdir(), 'combined-registry-build-'))
-  try {
-    run('npm', 'run', '--silent', 'build:package', '--', '--outdir', folder)
+  return within((folder) => {
+    bundle(folder)
     const { name, version, description, license, private: unpublished, type, engines } = manifest
     const own = { name, version, description, license, private: unpublished, type, engines, bin: { [name]: 'bin.js' } }
-    const programs = readdirSync(folder).map((file) => readFileSync(join(folder, file), 'utf8'))
     writeFileSync(join(folder, 'package.json'), `${JSON.stringify(own, null, 2)}\n`)
-    writeFileSync(join(dist, licences), licencesIn(programs.join('\n')))
     for (const file of ['LICENSE', 'README.md', `dist/${licences}`]) {
       copyFileSync(join(root, file), join(folder, basename(file)))
     }
     return run('npm', 'pack', '--silent', '--pack-destination', dist, folder).trim()
-  } finally {
-    rmSync(folder, { recursive: true })
-  }
+  })
 }
 
 /** The licences of the packages that are in the program, which want to be named where it goes. */
@@ -86,15 +94,20 @@ function licencesIn(program: string): string {
     if (!file) throw new Error(`${name} has no licence`)
     return `${name}\n\n${readFileSync(join(folder, file), 'utf8').trim()}\n`
   })
+  const { bun } = manifest.devDependencies
+  const url = `https://github.com/oven-sh/bun/blob/bun-v${bun}/LICENSE.md`
+  texts.push(`The binaries hold Bun ${bun} (MIT) and what that is made of, JavaScriptCore (LGPL 2) among it: ${url}\n`)
   return texts.join(`\n${'-'.repeat(80)}\n\n`)
 }
 
 mkdirSync(dist, { recursive: true })
-/** `npm run build -- arm64` is that binary alone, for an image; Docker says amd64 for x64. */
+/** `npm run build -- arm64` is that binary alone, with the licences, for an image; Docker says amd64 for x64. */
 const [wanted = ''] = process.argv.slice(2).map((one) => one.replace('amd64', 'x64'))
 if (wanted && !(wanted in runtimes)) throw new Error(`no architecture ${wanted}: ${Object.keys(runtimes).join(', ')}`)
-if (wanted) build(wanted as Architecture)
-else {
+if (wanted) {
+  build(wanted as Architecture)
+  within(bundle)
+} else {
   const binaries = (Object.keys(runtimes) as Architecture[]).map(build)
   const sums = [...binaries, buildPackage(), licences].map((file) => {
     const sum = createHash('sha256')

@@ -42,13 +42,17 @@ if (compose) {
   })
   after(() => stack('down', '--volumes', '--timeout', '5'))
 
-  test('the image is small, runs as nobody in particular, and says its version', async () => {
+  test('the image is small, runs as nobody in particular, says its version, and has the licences in it', async () => {
     const [size, user] = (await docker('image', 'inspect', '--format', '{{.Size}} {{.Config.User}}', project)).split(
       ' ',
     )
     assert.ok(Number(size) < 200e6, `${size} bytes`)
     assert.equal(user, '65532:65532')
     assert.equal(await docker('run', '--rm', '--read-only', project, '--version'), manifest.version)
+    const container = await docker('create', project)
+    const licences = await run(['sh', '-c', `docker export ${container} | tar -t | grep ^licenses/.`])
+    await docker('rm', container)
+    assert.deepEqual(licences.split('\n').sort(), ['licenses/LICENSE', 'licenses/THIRD-PARTY-LICENSES'])
   })
 
   test('the stack comes up, and its own health checks find it well', async () => {

@@ -85,6 +85,7 @@ test('the npm package is the program in one file, with the licences of what is i
   const text = readFileSync(join(dist, licences), 'utf8')
   for (const name of Object.keys(manifest.dependencies))
     assert.equal(text.includes(`${name}\n\n`), name !== 'tsx', name)
+  assert.ok(text.includes(`Bun ${manifest.devDependencies.bun} (MIT)`))
 })
 
 test('the npm package, installed, says its version and serves, in whatever folder it is started', async () => {
@@ -103,7 +104,7 @@ test("the image's context is small, and all that the Dockerfile's build needs", 
   assert.ok(sizes.reduce((sum, size) => sum + size) < 512 * 1024)
   symlinkSync(join(root, 'node_modules'), join(context, 'node_modules'))
   await run(['npm', 'run', '--silent', 'build', '--', process.arch], { cwd: context })
-  assert.deepEqual(readdirSync(join(context, 'dist')), [`combined-registry-linux-${process.arch}`])
+  assert.deepEqual(readdirSync(join(context, 'dist')).sort(), [licences, `combined-registry-linux-${process.arch}`])
 })
 
 test('the Kubernetes objects name the image of this version', () => {
