@@ -84,20 +84,20 @@ export function withLogin(fetch: Fetch, login: Login | undefined, seconds: numbe
       if (once) throw tooLate()
       return send(`Bearer ${token}`)
     }
-    if (!basic || !takesBasic) return response
+    if (!takesBasic || (!basic && url === base)) return response
     let last = response
-    if (known !== basic) {
+    if (basic && known !== basic) {
       readOciError(response)
       granted.set(repository, basic, { ttl: refusalTime })
       if (once) throw tooLate()
       last = await send(basic)
     }
     if (last.status !== 401) return last
-    // Is it the password that the registry refuses, or one name?
+    // Is it this router that the registry keeps out, or is it one name?
     const tried = basic
-    const { status } = await ping(base, { authorization: tried }, init.signal)
-    if (status === 401) throw refuse('the registry refuses its password', tried)
-    return last
+    const { status } = await ping(base, tried ? { authorization: tried } : {}, init.signal)
+    if (status !== 401) return last
+    throw tried ? refuse('the registry refuses its password', tried) : new LoginRefused('the registry wants a login')
   }
 
   /** A body cannot be sent twice, so what opens the way to it is asked for before. */

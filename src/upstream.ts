@@ -62,6 +62,7 @@ interface Surroundings {
 
 /** Why there is no answer where the breaker is open. */
 export const skipReason = 'skipped: it failed lately'
+const wantsLogin = 'wants a login that this router does not have'
 
 export type Ask = (question: Question) => Promise<Answer>
 
@@ -101,7 +102,7 @@ export function createUpstream(name: UpstreamName, config: Config, around: Surro
     const noAnswer = (error: unknown): Answer => {
       if (abort.signal.reason === timeUp) return answered(failed(504, `no answer within ${timeout} s`), 'timeout')
       if (error instanceof LoginRefused) {
-        return answered(failed(502, "does not take this router's login"), error.message, true)
+        return answered(failed(502, wantsLogin), error.message, true)
       }
       if (!abort.signal.aborted && (error as Error).name !== 'AbortError') {
         return answered(failed(502, 'no answer'), causeOf(error))
@@ -135,8 +136,7 @@ export function createUpstream(name: UpstreamName, config: Config, around: Surro
       const cause = `redirect to ${String(location).split('?', 1)}: use https:// in its address?`
       return unusable('redirects to itself or to this router', cause, true)
     }
-    if (status === 401 && !clientsLogIn && !question.namesAnother)
-      return unusable('wants a login that this router does not have', '401', true)
+    if (status === 401 && !clientsLogIn && !question.namesAnother) return unusable(wantsLogin, '401', true)
     const answer: Answer = { ...failed(status), verdict: verdictOf(status), response }
     if (answer.verdict === 'found' && question.whole && isSmall(response)) {
       const withContent = (bytes: ArrayBuffer) =>

@@ -245,9 +245,9 @@ test('no 404, 401, 403, 429, 500 or redirect opens the breaker, however many', a
   for (const doing of ['404', '401', '403', '429', '500', '500-unknown', '301-itself']) {
     await becalm(router)
     for (let i = 0; i < 5; i++) {
-      const asked = proxy.requests.length
-      await send(router.url, 'GET', `/v2/proxy-${doing}/hosted-200/manifests/again-${i}`)
-      assert.equal(proxy.requests.length, asked + 1, doing)
+      const path = `/v2/proxy-${doing}/hosted-200/manifests/again-${i}`
+      await send(router.url, 'GET', path)
+      assert.equal(proxy.requests.filter(({ target }) => target === path).length, 1, doing)
     }
   }
 })

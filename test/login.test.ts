@@ -137,7 +137,7 @@ test('a realm that refuses the login: failed, said in the log without the passwo
     const reply = await manifest(router, 'private/app')
     assert.equal(reply.status, 502)
     const [{ code, detail }] = reply.json().errors
-    assert.deepEqual([code, detail[0].reason], ['UNAVAILABLE', "does not take this router's login"])
+    assert.deepEqual([code, detail[0].reason], ['UNAVAILABLE', 'wants a login that this router does not have'])
   }
   // Once with the scope, and once without, to tell a login that is refused from a name that is.
   assert.equal(tokens.length, 2, 'a refused password is not tried again at once')
@@ -149,7 +149,7 @@ test('a realm that refuses the login: failed, said in the log without the passwo
   await router.stop()
 })
 
-test('a registry with a password file gets Basic, once it has asked for it', async () => {
+test('a registry with a password file gets Basic, once it has asked for it; without a login it is not read, and that is no 404', async () => {
   const path = join(folder, 'users')
   writeFileSync(path, `router:${hash}\n`)
   const closed = await launch({ name: 'htpasswd', folder, auth: { htpasswd: { realm: 'closed', path } } })
@@ -162,6 +162,16 @@ test('a registry with a password file gets Basic, once it has asked for it', asy
   assert.equal((await manifest(wrong, 'any/app')).status, 502)
   assert.ok(!wrong.child.lines.join('\n').includes('canary'))
   await wrong.stop()
+  // "Closed" is not "does not exist", and not down either.
+  const none = await start({ PROXY_HOSTNAME: closed.host })
+  assert.deepEqual((await send(none.url, 'GET', '/healthcheck')).json(), { proxy: 401, hosted: 200 })
+  const { status, body } = await manifest(none, 'any/app')
+  assert.equal(status, 502, `${body}`)
+  assert.match(`${body}`, /proxy","verdict":"failed".*wants a login that this router does not have/)
+  await none.child.line(/the registry wants a login/)
+  await push(hosted.url, 'team/app', 'v1', image)
+  assert.equal(await pull(none.url, 'team/app', 'v1'), image.digest)
+  await none.stop()
   await closed.stop()
 })
 

@@ -170,7 +170,7 @@ test('what the proxy lacks is a 404 and what it denies too; its outage is 502; h
   const router = await between(absent, found)
   for (const [script, status] of [
     [absent, 404],
-    [answer(401, { 'WWW-Authenticate': 'Basic realm="hub"' }), 404],
+    [answer(403, { 'WWW-Authenticate': 'Basic realm="hub"' }), 404],
     [answer(503), 502],
   ] as const) {
     router.now.proxy = script

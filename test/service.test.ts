@@ -100,7 +100,7 @@ const ofProxy: [string, Say, string][] = [
   ['404', oci(404, 'MANIFEST_UNKNOWN'), 'absent'],
   ['500 nesting MANIFEST_UNKNOWN', nested('MANIFEST_UNKNOWN'), 'absent'],
   ['500 nesting NAME_UNKNOWN', nested('NAME_UNKNOWN'), 'absent'],
-  ['401', oci(401, 'UNAUTHORIZED', { 'WWW-Authenticate': 'Basic realm="hub"' }), 'denied'],
+  ['401', oci(401, 'UNAUTHORIZED'), 'denied'],
   ['403', oci(403, 'DENIED'), 'denied'],
   ['400', status(400), 'denied'],
   ['500 nesting UNAUTHORIZED', nested('UNAUTHORIZED'), 'denied'],
