@@ -58,6 +58,8 @@ export type Config = Values & {
   passLogin: boolean
 }
 
+type Environment = Readonly<Record<string, string | undefined>>
+
 /** `values` has the text as it came of those that are at fault. */
 interface Faulty {
   faults: string[]
@@ -65,12 +67,18 @@ interface Faulty {
 }
 
 /** What no variable says alone. */
-function* rules(values: Values): Generator<string> {
-  const { htpasswdFile, tlsCertFile, tlsKeyFile, anonymousPull, pushUsers } = values
+function* rules(values: Values, environment: Environment): Generator<string> {
+  const { aggregate, htpasswdFile, tlsCertFile, tlsKeyFile, anonymousPull, pushUsers } = values
+  for (const name of ['HOSTED_NAMES', 'PROXY_NAMES']) {
+    const own = environment[name]?.split(/[\s,]+/).find((glob) => glob.startsWith(`${aggregate?.hostname}/`))
+    if (own) yield `${name} must be globs of names without this router's own before them, not "${own}"`
+  }
   for (const who of ['hosted', 'proxy'] as const) {
     const prefix = who.toUpperCase()
     const { username, password, file } = loginAt(who, values)
     if (password && file) yield `${prefix}_PASSWORD and ${prefix}_PASSWORD_FILE exclude each other`
+    // RFC 7617, section 2.
+    if (username.includes(':')) yield `${prefix}_USERNAME must not contain a colon`
     if (!username !== !(password || file))
       yield `${prefix}_USERNAME and ${prefix}_PASSWORD (or ${prefix}_PASSWORD_FILE) need each other`
   }
@@ -86,7 +94,7 @@ function loginAt(who: 'hosted' | 'proxy', values: Values): Login {
 }
 
 /** Reads every variable; an empty one counts as missing. Gives the faults, one line each, and the rest where there are any. */
-export function readConfig(environment: Readonly<Record<string, string | undefined>>): Config | Faulty {
+export function readConfig(environment: Environment): Config | Faulty {
   const faults: string[] = []
   const entries = Object.entries(table).map(([key, [name, fallback, parse, meaning]]) => {
     const text = environment[name]?.trim() || fallback
@@ -100,7 +108,7 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     }
   })
   const values: Values = Object.fromEntries(entries)
-  faults.push(...rules(values))
+  faults.push(...rules(values, environment))
   if (faults.length > 0) return { faults, values }
   const named = environment.AGGREGATE_HOSTNAME ?? ''
   return {
@@ -140,7 +148,8 @@ function address(text: string, wanted: string, fits: (path: string) => boolean):
   const withScheme = /^[a-z][a-z0-9+.-]*:\/\//i.test(text) ? text : `http://${text}`
   const url = URL.canParse(withScheme) ? new URL(withScheme) : undefined
   const bare = url && ['http:', 'https:'].includes(url.protocol) && fits(url.pathname) && !url.search && !url.hash
-  if (!url || !bare)
+  // A URL takes a number alone for an address.
+  if (!url || !bare || /^\d+(:|$)/.test(text))
     throw new Error(`must be host, host:port, or an http or https URL ${wanted}, not "${redacted(text)}"`)
   if (url.username || url.password) throw new Error('must not contain a user or password')
   return url

@@ -5,7 +5,7 @@ import { type OciError, readOciError } from './errors.ts'
 import { told } from './failure.ts'
 import { unconditional } from './headers.ts'
 import { type Memory, readingOf } from './memory.ts'
-import { type Plan, planOf } from './names.ts'
+import { ownNames, type Plan, planOf } from './names.ts'
 import type { Relay } from './relay.ts'
 import type { Connection } from './runtime.ts'
 import { discard } from './upstream.ts'
@@ -36,9 +36,9 @@ const accept = [...types, 'docker.distribution.manifest.v2'].map((type) => `appl
 /** `image` as clients write it, with or without this router's own name, tag and digest. */
 export function createExplain(config: Config, memory: Memory, relay: Relay) {
   return async (image: string, namespace: string | null, request: Request, connection: Connection) => {
-    const own = `${config.aggregate.host}/`
+    const own = ownNames(config).find((one) => image.startsWith(`${one}/`))
     const [, name = '', tag = 'latest', digest] =
-      /^([^@]+?)(?::([^/:@]+))?(?:@(.+))?$/.exec(image.startsWith(own) ? image.slice(own.length) : image) ?? []
+      /^([^@]+?)(?::([^/:@]+))?(?:@(.+))?$/.exec(own ? image.slice(own.length + 1) : image) ?? []
     const query = namespace ? `?ns=${encodeURIComponent(namespace)}` : ''
     const matched = match('GET', `/v2/${name}/manifests/${digest ?? tag}`)
     if ('refused' in matched)

@@ -40,8 +40,12 @@ export function barred({ hostedNames, proxyNames }: Config, name: string): strin
 }
 
 /** The registries that `ns` names and that are not this one; of several, the proxy may read any. */
-function namespacesOf(query: string, { aggregate }: Config): string[] {
+function namespacesOf(query: string, config: Config): string[] {
   if (query === '') return []
-  const own = [aggregate.host, aggregate.hostname]
-  return new URLSearchParams(query).getAll('ns').filter((one) => one !== '' && !own.includes(one))
+  return new URLSearchParams(query).getAll('ns').filter((one) => one !== '' && !ownNames(config).includes(one))
+}
+
+/** What this router is called before names of images; the port of its scheme may stand there too. */
+export function ownNames({ aggregate: { host, hostname, protocol } }: Config): string[] {
+  return [host, hostname, `${hostname}:${protocol === 'https:' ? 443 : 80}`]
 }

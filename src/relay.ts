@@ -168,9 +168,13 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     const decided = leaving(request.signal)
     const ask = askFor(unconditional(request, indexType), target, connection)
     const list = (to: UpstreamName, at: string, query: string) =>
-      readList((page) => {
+      readList(async (page) => {
         const abort = leaving(decided.signal)
-        return ask(to, { target: at + page, abort, readError: true, most: longestPage })
+        const answer = await ask(to, { target: at + page, abort, readError: true, most: longestPage })
+        // What a public registry does not have it may lead to a page for people.
+        return to === 'proxy' && answer.verdict === 'found' && answer.status >= 300
+          ? { ...answer, verdict: 'absent' }
+          : answer
       }, query)
     const listOfProxy = list('proxy', path, target.query).then((listing) => {
       // Registries without the API say 404, as they should, or 400, 403 or 405.

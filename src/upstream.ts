@@ -129,12 +129,18 @@ export function createUpstream(name: UpstreamName, config: Config, around: Surro
     }
     // A 205 has no content, whatever its fields say (RFC 9110, section 15.3.6): a client would take it for the next answer.
     if (status < 200 || status === 205 || status > 599) return unusable('no answer', `status ${status}`, false)
-    const location = redirects.has(status) && response.headers.get('Location')
-    // Hosts that answer as this router: a redirect there would only come back.
-    if (location !== false && (!location || [host, config.aggregate.host].includes(hostOf(location, origin)))) {
-      // Without its query, which may be a secret.
-      const cause = `redirect to ${String(location).split('?', 1)}: use https:// in its address?`
-      return unusable('redirects to itself or to this router', cause, true)
+    if (redirects.has(status)) {
+      const location = response.headers.get('Location') ?? ''
+      const to = URL.canParse(location, url) ? new URL(location, url) : undefined
+      // Some keep blobs on their own host, outside the API (Google's Artifact Registry), and name the path alone.
+      const isStorage = to?.host === host && !to.pathname.startsWith('/v2/') && /\/blobs\/[^/]+$/.test(target)
+      if (isStorage) response.headers.set('Location', to.href)
+      // Hosts that answer as this router: a redirect there would only come back.
+      else if (!to || [host, config.aggregate.host].includes(to.host)) {
+        // Without its query, which may be a secret.
+        const cause = `redirect to ${location.split('?', 1)}: use https:// in its address?`
+        return unusable('redirects to itself or to this router', cause, true)
+      }
     }
     if (status === 401 && !clientsLogIn && !question.namesAnother) return unusable(wantsLogin, '401', true)
     const answer: Answer = { ...failed(status), verdict: verdictOf(status), response }
@@ -226,7 +232,3 @@ function startDeadline(seconds: number, abort: AbortController, from: Promise<vo
   }
 }
 const timeUp = new Error('timeout')
-
-function hostOf(location: string, origin: string): string {
-  return URL.canParse(location, origin) ? new URL(location, origin).host : ''
-}

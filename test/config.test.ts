@@ -125,6 +125,7 @@ test('what single variables and what two of them have wrong is told at once, a l
     [{ PUSH_USERS: 'a', HTPASSWD_FILE: '/nowhere' }, 'HTPASSWD_FILE cannot'],
     [{ PUSH_USERS: ',' }, 'PUSH_USERS must', 'PUSH_USERS needs'],
     [{ PORT: 'x', PROXY_USERNAME: 'a' }, 'PORT must', 'PROXY_USERNAME and'],
+    [{ PROXY_USERNAME: 'a:b', PROXY_PASSWORD: 'c' }, 'PROXY_USERNAME must'],
   ] as const) {
     assert.deepEqual(
       faults(environment).map((line) => line.split(' ', 2).join(' ')),
@@ -140,6 +141,8 @@ test('every missing and wrong variable is named, one line each', () => {
 })
 
 const wrong: [string, string][] = [
+  ['AGGREGATE_HOSTNAME', '5000'],
+  ['HOSTED_HOSTNAME', '5000:80'],
   ['HOSTED_HOSTNAME', 'ftp://hosted'],
   ['HOSTED_HOSTNAME', 'http://hosted/v2/'],
   ['HOSTED_HOSTNAME', 'hosted:port'],
@@ -167,6 +170,8 @@ const wrong: [string, string][] = [
   ['HOSTED_NAMES', '/team'],
   ['HOSTED_NAMES', ','],
   ['HOSTED_NAMES', 'team//app'],
+  ['HOSTED_NAMES', 'team/*, registry.example/acme/**'],
+  ['PROXY_NAMES', 'registry.example/library/*'],
   ['PROXY_NAMES', 'library/*,te(am'],
   ['PROXY_NS', 'docker.io,https://ghcr.io'],
   ['PROXY_NS', 'user:canary@ghcr.io'],

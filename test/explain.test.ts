@@ -55,7 +55,7 @@ test('a private image: the rule, who is asked in which order, what each says, wh
   assert.ok(first.registries.every(({ milliseconds }: { milliseconds: unknown }) => Number.isInteger(milliseconds)))
   assert.deepEqual(first.answer, { status: 200, by: 'hosted', digest: ownImage.digest })
   assert.deepEqual([first.memory, first.shadowed], [{}, undefined])
-  const again = await explain(url, 'registry.example/team/app:1.0')
+  const again = await explain(url, 'registry.example:80/team/app:1.0')
   assert.deepEqual(again.memory, { first: 'hosted' }, 'what the proxy lacked is remembered')
   await pull(url, 'team/app', ownImage.digest)
   assert.equal((await explain(url, `team/app@${ownImage.digest}`)).memory.first, 'hosted')

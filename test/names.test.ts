@@ -157,9 +157,11 @@ test('?ns= is compared, never dialled: an address in it reaches nobody', async (
   await router.close()
 })
 
-test("?ns= of this router's own name, with or without its port, or empty: the usual lookup", async () => {
+test("?ns= of this router's own name, with or without its port or its scheme's, or empty: the usual lookup", async () => {
   const router = await between(absent, found, { AGGREGATE_HOSTNAME: 'registry.example:5000' })
-  for (const value of ['registry.example:5000', 'registry.example%3A5000', 'registry.example', '']) {
+  for (const value of [
+    ...['registry.example:5000', 'registry.example%3A5000', 'registry.example:80', 'registry.example', ''],
+  ]) {
     const { status } = await send(router.url, 'GET', `/v2/team/${value.length}/manifests/1.0?ns=${value}`)
     assert.deepEqual([status, asked(router)], [200, 'proxy hosted'], value)
   }

@@ -259,11 +259,11 @@ test('a list that is too long, which anyone who pushes can make, does not have i
   await router.close()
 })
 
-test('what the proxy denies or lacks is no referrer: public registries deny what does not exist', async () => {
+test('what the proxy denies, lacks or leads elsewhere for is no referrer: public registries deny what does not exist', async () => {
   const router = await between(unasked, listing(index({ digest: image.digest })))
-  for (const status of [401, 403, 404]) {
-    router.now.proxy = answer(status)
-    assert.equal((await send(router.url, 'GET', path)).json().manifests.length, 1, `${status}`)
+  for (const status of [401, 403, 404, 302]) {
+    router.now.proxy = answer(status, { Location: 'https://accounts.example/login' })
+    assert.equal((await send(router.url, 'GET', path)).json().manifests?.length, 1, `${status}`)
   }
   await router.close()
 })

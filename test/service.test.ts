@@ -134,6 +134,18 @@ for (const [what, say, verdict] of ofProxy) {
   })
 }
 
+test('a blob that a registry keeps on its own host, outside the API, is found: the client gets its whole address', async () => {
+  for (const [path, location, wanted] of [
+    [blob, '/downloads/a%2Fb?sig=1%2B', 'http://proxy:2/downloads/a%2Fb?sig=1%2B'],
+    [`${blob}?ns=docker.io`, 'http://proxy:2/downloads/x', 'http://proxy:2/downloads/x'],
+    [blob, '/v2/elsewhere', undefined],
+    [byDigest, '/downloads/x', undefined],
+  ] as const) {
+    const { status: got, headers } = await between(status(302, { Location: location }), absent).ask(path)
+    assert.deepEqual([got, headers.get('Location') ?? undefined], [wanted ? 302 : 502, wanted])
+  }
+})
+
 const absent = oci(404, 'MANIFEST_UNKNOWN')
 const denied = oci(403, 'DENIED')
 const limited = oci(429, 'TOOMANYREQUESTS', { 'Retry-After': '7' })
