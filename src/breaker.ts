@@ -20,6 +20,7 @@ const longestPause = 30_000
  */
 export function createBreaker(now: () => number, onChange: (open: boolean) => void) {
   let failures = 0
+  let opened = 0
   let pause = 0
   let nextTrial = 0
   let trying = false
@@ -28,11 +29,12 @@ export function createBreaker(now: () => number, onChange: (open: boolean) => vo
     pause = Math.min(milliseconds, longestPause)
     nextTrial = now() + pause
   }
-  const report: Report = (well) => {
-    // It opened after this one was admitted: only a trial says more.
-    if (failures >= patience || well === undefined) return
+  const reportSince = (then: number, well: boolean | undefined) => {
+    // Where it opened after this one was admitted, only a trial says more.
+    if (opened > then || well === undefined) return
     failures = well ? 0 : failures + 1
     if (failures < patience) return
+    opened++
     wait(firstPause)
     onChange(true)
   }
@@ -44,7 +46,8 @@ export function createBreaker(now: () => number, onChange: (open: boolean) => vo
     onChange(false)
   }
   return (): Admission | undefined => {
-    if (failures < patience) return { report, trial: false }
+    const then = opened
+    if (failures < patience) return { report: (well) => reportSince(then, well), trial: false }
     if (trying || now() < nextTrial) return undefined
     trying = true
     return { report: reportTrial, trial: true }

@@ -69,8 +69,10 @@ interface Faulty {
 /** What no variable says alone. */
 function* rules(values: Values, environment: Environment): Generator<string> {
   const { aggregate, htpasswdFile, tlsCertFile, tlsKeyFile, anonymousPull, pushUsers } = values
+  // Without a dot it may well be the first part of names.
+  const before = aggregate?.hostname?.includes('.') ? `${aggregate.hostname}/` : undefined
   for (const name of ['HOSTED_NAMES', 'PROXY_NAMES']) {
-    const own = environment[name]?.split(/[\s,]+/).find((glob) => glob.startsWith(`${aggregate?.hostname}/`))
+    const own = before && environment[name]?.split(/[\s,]+/).find((glob) => glob.startsWith(before))
     if (own) yield `${name} must be globs of names without this router's own before them, not "${own}"`
   }
   for (const who of ['hosted', 'proxy'] as const) {

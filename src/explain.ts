@@ -33,10 +33,13 @@ export type Explain = ReturnType<typeof createExplain>
 const types = ['oci.image.index.v1', 'oci.image.manifest.v1', 'docker.distribution.manifest.list.v2']
 const accept = [...types, 'docker.distribution.manifest.v2'].map((type) => `application/vnd.${type}+json`).join(', ')
 
+/** As clients tell a registry from the first part of a name. */
+const isHost = (text: string) => /[.:]|^localhost$/.test(text)
+
 /** `image` as clients write it, with or without this router's own name, tag and digest. */
 export function createExplain(config: Config, memory: Memory, relay: Relay) {
   return async (image: string, namespace: string | null, request: Request, connection: Connection) => {
-    const own = ownNames(config).find((one) => image.startsWith(`${one}/`))
+    const own = ownNames(config).find((one) => isHost(one) && image.startsWith(`${one}/`))
     const [, name = '', tag = 'latest', digest] =
       /^([^@]+?)(?::([^/:@]+))?(?:@(.+))?$/.exec(own ? image.slice(own.length + 1) : image) ?? []
     const query = namespace ? `?ns=${encodeURIComponent(namespace)}` : ''

@@ -97,6 +97,7 @@ export function withLogin(fetch: Fetch, login: Login | undefined, seconds: numbe
     const tried = basic
     const { status } = await ping(base, tried ? { authorization: tried } : {}, init.signal)
     if (status !== 401) return last
+    readOciError(last)
     throw tried ? refuse('the registry refuses its password', tried) : new LoginRefused('the registry wants a login')
   }
 
@@ -117,9 +118,10 @@ export function withLogin(fetch: Fetch, login: Login | undefined, seconds: numbe
     return response
   }
 
-  function refuse(reason: string, tried: string | undefined): LoginRefused {
-    // The password may have been read anew in the meantime.
-    if (tried === basic) refused = { until: now() + refusalTime, reason }
+  function refuse(reason: string, tried: string | undefined): Error {
+    // The password was read anew in the meantime, which is worth a second try.
+    if (tried !== basic) return new Error(reason)
+    refused = { until: now() + refusalTime, reason }
     return new LoginRefused(reason)
   }
 

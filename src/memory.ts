@@ -171,9 +171,10 @@ export function createMemory(config: Config, now: () => number, onUse: OnUse) {
       proxied.set(name, true)
     },
 
-    /** To be told when a write in a name was answered, before its client is. */
-    wrote: (name: string): void => {
-      written.set(name, { generation: ++writes, until: now() + writeTime })
+    /** To be told when a write in a name was answered, before its client is, and whether hosted took it. */
+    wrote: (name: string, taken = true): void => {
+      const until = taken ? now() + writeTime : (written.get(name)?.until ?? 0)
+      written.set(name, { generation: ++writes, until })
     },
   }
 

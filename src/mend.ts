@@ -72,7 +72,9 @@ export function createMends(config: Config, memory: Memory, copy: Copier): Reado
       memory.wrote(name)
       return []
     }
-    return [...answers, await ask('hosted', { body: manifest })]
+    const again = await ask('hosted', { body: manifest })
+    if (again.verdict !== 'found') memory.wrote(name)
+    return [...answers, again]
   }
 
   /** Copies what hosted lacks of a manifest, of an index the manifests first; whether hosted has all of it then. */

@@ -19,24 +19,28 @@ export const indexType = 'application/vnd.oci.image.index.v1+json'
 /** Bytes of a page: registries stop at 4 MiB (distribution-spec 1.1, "Listing Referrers"). */
 export const longestPage = 4 * 1024 * 1024
 const mostPages = 20
+/** Bytes of all pages: some 40,000 referrers. */
+const longestList = 8 * 1024 * 1024
 
 /** Reads all pages, `ask` being given the query of each. What cannot be read to its end is `failed`, never a shorter list. */
 export async function readList(ask: (query: string) => Promise<Answer>, query: string): Promise<Listing> {
   const descriptors: Descriptor[] = []
   let next = query
+  let size = 0
   for (let page = 1; ; page++) {
     const answer = await ask(next)
     if (answer.verdict !== 'found') return { answer, descriptors: [] }
+    size += answer.content?.byteLength ?? 0
     const listed = descriptorsIn(json(answer.content))
     const following = nextIn(answer.response?.headers.get('Link') ?? '')
     const fault =
       !listed || following === ''
         ? 'gave no list of referrers'
-        : following && page === mostPages
-          ? `lists more than ${mostPages} pages of referrers`
+        : (following && page === mostPages) || size > longestList
+          ? 'lists more than 20 pages, or 8 MiB, of referrers'
           : undefined
     if (fault) return { answer: { ...answer, verdict: 'failed', status: 502, reason: fault }, descriptors: [] }
-    descriptors.push(...(listed ?? []))
+    for (const one of listed ?? []) descriptors.push(one)
     if (!following) return { answer, descriptors }
     next = following
   }

@@ -58,8 +58,8 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     const { method, signal } = request
     const target = matched.path + query
     return (to, asked, fields) => {
-      const headers = Object.assign(requestHeaders(to, request, config, connection), fields)
-      return ask[to]({ method, target, headers, abort: asked.abort ?? leaving(signal), ...asked })
+      const headers = Object.assign(asked.headers ?? requestHeaders(to, request, config, connection), fields)
+      return ask[to]({ method, target, abort: asked.abort ?? leaving(signal), ...asked, headers })
     }
   }
 
@@ -92,7 +92,8 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     const answers = [answer, ...mended]
     const last = answers.at(-1) as Answer
     // One that got no answer may have been carried out.
-    if (name && !['GET', 'HEAD'].includes(method) && last.verdict !== 'denied') memory.wrote(name)
+    if (name && !['GET', 'HEAD'].includes(method) && last.verdict !== 'denied')
+      memory.wrote(name, last.verdict === 'found')
     for (const one of answers.slice(0, -1)) discard(one)
     if (!last.response) return { response: failure(method, route.entity, [last]), answers }
     const taken = body && last.verdict === 'found'
@@ -116,7 +117,9 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
     const ask = askFor(request, target, connection)
     const look = (upstream: UpstreamName, method: string) => {
       if (matched.route.entity !== 'manifest') return ask(upstream, { method, readError: true, aside: true })
-      const asked = { method, readError: true, whole: true, aside: !decides(upstream) }
+      // Throws for whoever sends too many, not for those who ask the same.
+      const headers = requestHeaders(upstream, request, config, connection)
+      const asked = { method, headers, readError: true, whole: true, aside: !decides(upstream) }
       return memory.together(upstream, method, reading, (abort, fields) => ask(upstream, { ...asked, abort }, fields))
     }
     const inTurn = memory.first(reading) === order[1] ? [...order].reverse() : order
@@ -155,7 +158,8 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
       const retold = await look('proxy', 'GET')
       discard(retold)
       retold.later?.then(discard)
-      if (retold.verdict !== 'found') answers[unclear] = retold
+      answers[unclear] = retold
+      if (retold.verdict === 'found') return deliver(retold, answers, 'HEAD')
     }
     // Told in the table's order, whoever was asked first.
     answers.sort((a, b) => order.indexOf(a.upstream) - order.indexOf(b.upstream))
@@ -172,7 +176,7 @@ export function createRelay(config: Config, ask: Record<UpstreamName, Ask>, memo
         const abort = leaving(decided.signal)
         const answer = await ask(to, { target: at + page, abort, readError: true, most: longestPage })
         // What a public registry does not have it may lead to a page for people.
-        return to === 'proxy' && answer.verdict === 'found' && answer.status >= 300
+        return to === 'proxy' && at === path && answer.verdict === 'found' && answer.status >= 300
           ? { ...answer, verdict: 'absent' }
           : answer
       }, query)

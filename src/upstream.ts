@@ -117,7 +117,7 @@ export function createUpstream(name: UpstreamName, config: Config, around: Surro
       .catch((error) => {
         // A kept-alive connection may close just as a request goes out. What has a body is never sent twice.
         const again = (isRead(question) || (method === 'POST' && !body)) && !abort.signal.aborted
-        if (!again || error instanceof RealmFailed) throw error
+        if (!again || error instanceof RealmFailed || error instanceof LoginRefused) throw error
         return fetch(url, init, true)
       })
       .catch(noAnswer)

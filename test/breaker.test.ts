@@ -70,5 +70,6 @@ test('requests that were admitted before it opened change nothing when they end'
   for (const one of late) one?.report(true)
   assert.equal(admit(), undefined)
   trial?.report(true)
-  assert.deepEqual(changes, [true, false])
+  for (const one of late) one?.report(false)
+  assert.deepEqual(changes, [true, false], 'nor once it is closed again')
 })

@@ -65,6 +65,10 @@ test('a registry is a host, a host and port, or an http or https URL', () => {
   assert.equal(read({ HOSTED_HOSTNAME: '[::1]:5001' }).hosted.origin, 'http://[::1]:5001')
 })
 
+test("a name without a dot may be the router's and the first part of names", () => {
+  assert.ok(read({ AGGREGATE_HOSTNAME: 'acme:5000', HOSTED_NAMES: 'acme/**' }).hostedNames.test('acme/app'))
+})
+
 test('the address of the proxy may have a path, which stands before every name there', () => {
   for (const [address, origin, path] of [
     ['harbor.example/docker-hub', 'http://harbor.example', '/docker-hub'],

@@ -339,6 +339,15 @@ test('a name that a realm or a registry keeps closed is denied, and all others g
   }
 })
 
+test('a proxy that is closed is asked once a question, and keeps no connection busy, however long its refusal', async () => {
+  const closed = answer(401, { 'WWW-Authenticate': 'Basic realm="x"' }, 'x'.repeat(300_000))
+  const router = await between(closed, answer(404))
+  for (let i = 0; i < 10; i++) assert.equal((await send(router.url, 'GET', `/v2/a/manifests/${i}`)).status, 502)
+  assert.equal(router.proxy.requests.length, 20, 'and once what it says of all')
+  await until('its connections to be free', () => router.proxy.sockets.size < 5)
+  await router.close()
+})
+
 test('a token is for the name that is asked for, whatever else looks like one in its path or query', async () => {
   const scopes: string[] = []
   const registry = wantsTokens(

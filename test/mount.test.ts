@@ -359,6 +359,45 @@ const head = (url: string, name: string, blob = layer) => send(url, 'HEAD', `/v2
 const read = (url: string, name: string, reference = '1') =>
   send(url, 'GET', `/v2/${name}/manifests/${reference}`, { headers: { Accept: accept } })
 
+/** Has whatever it is asked for. */
+const hasAll: Script = (request, ...rest) =>
+  (request.url?.includes('/blobs/')
+    ? answer(200, { 'Content-Length': 5 })
+    : answer(200, { 'Content-Length': 2 }, '{}'))(request, ...rest)
+
+test('a layer with urls that hosted wants all the same is uploaded at the second push: HEAD no longer says it is there', async () => {
+  const digest = digestOf('hello')
+  const refusal = answer(400, {}, '{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN"}]}')
+  const router = await between(hasAll, (request, ...rest) => {
+    return (request.method === 'PUT' ? refusal : answer(404))(request, ...rest)
+  })
+  await read(router.url, 'library/base')
+  assert.equal((await head(router.url, 'library/base', digest)).status, 200)
+  const body = JSON.stringify({ layers: [{ digest, size: 5, urls: ['https://x.example/'] }] })
+  assert.equal((await send(router.url, 'PUT', '/v2/library/base/manifests/2', { body })).status, 400)
+  assert.equal((await head(router.url, 'library/base', digest)).status, 404)
+  await router.close()
+})
+
+test('a write that hosted does not take is no push: HEAD of a public blob is as before', async () => {
+  const router = await between(hasAll, answer(404))
+  for (const [refusal, wanted] of [
+    [404, 200],
+    [429, 200],
+    [503, 200],
+    [202, 404],
+  ] as const) {
+    router.now.hosted = answer(404)
+    assert.equal((await read(router.url, 'library/base')).status, 200)
+    router.now.hosted = answer(refusal)
+    assert.equal((await send(router.url, 'POST', '/v2/library/base/blobs/uploads/')).status, refusal)
+    router.now.hosted = answer(404)
+    await read(router.url, 'library/base')
+    assert.equal((await head(router.url, 'library/base')).status, wanted, `${refusal}`)
+  }
+  await router.close()
+})
+
 test('HEAD of a blob that hosted lacks: where the proxy lately served a manifest of the name, its 200 counts', async () => {
   const some = await another()
   assert.equal((await head(some.url, 'library/base')).status, 404)

@@ -187,6 +187,7 @@ const troubles: [what: string, proxy: Script, hosted: Script, status: number, co
     'UNAVAILABLE',
   ]),
   ['the proxy says what is no list', listing('{}'), empty, 502, 'UNAVAILABLE'],
+  ['the proxy leads elsewhere for all', answer(307, { Location: 'https://sso.example/' }), empty, 502, 'UNAVAILABLE'],
   ['hosted lists what is no descriptor', empty, listing('{"manifests":[null]}'), 502, 'UNAVAILABLE'],
   [
     'hosted names a next page to which no query leads',
@@ -206,6 +207,17 @@ const troubles: [what: string, proxy: Script, hosted: Script, status: number, co
     'UNAVAILABLE',
   ],
   ['the proxy lists page after page without end', loop, empty, 502, 'UNAVAILABLE'],
+  [
+    'the proxy lists more than 8 MiB in all',
+    (request, response, recorded) => {
+      const next = { Link: `<${path}?page=${Number(/page=(\d+)/.exec(request.url ?? '')?.[1] ?? 0) + 1}>; rel="next"` }
+      const last = request.url?.includes('page=3')
+      listing(index() + ' '.repeat(3 * 1024 * 1024), last ? {} : next)(request, response, recorded)
+    },
+    empty,
+    502,
+    'UNAVAILABLE',
+  ],
   ['the proxy lists more than 4 MiB in a page', listing(' '.repeat(5 * 1024 * 1024)), empty, 502, 'UNAVAILABLE'],
   ['hosted fails', empty, answer(503), 502, 'UNAVAILABLE'],
   ['hosted limits the rate', empty, answer(429), 429, 'TOOMANYREQUESTS'],
@@ -259,10 +271,23 @@ test('a list that is too long, which anyone who pushes can make, does not have i
   await router.close()
 })
 
+test('a list of very many small referrers is a list', async () => {
+  const many = Array.from({ length: 140_000 }, (_, i) => `{"digest":"${i}"}`)
+  const router = await between(listing(`{"manifests":[${many}]}`), empty)
+  assert.equal((await send(router.url, 'GET', path)).json().manifests.length, many.length)
+  await router.close()
+})
+
 test('what the proxy denies, lacks or leads elsewhere for is no referrer: public registries deny what does not exist', async () => {
   const router = await between(unasked, listing(index({ digest: image.digest })))
   for (const status of [401, 403, 404, 302]) {
-    router.now.proxy = answer(status, { Location: 'https://accounts.example/login' })
+    // Redirected, the list is read by its tag.
+    const byTag: Script = (request, ...rest) =>
+      (request.url?.includes('/manifests/') ? answer(404) : answer(status, { Location: 'https://accounts.example/' }))(
+        request,
+        ...rest,
+      )
+    router.now.proxy = byTag
     assert.equal((await send(router.url, 'GET', path)).json().manifests?.length, 1, `${status}`)
   }
   await router.close()

@@ -213,6 +213,30 @@ test("a cache's 500 to a HEAD is asked once more with GET, only where hosted lac
   assert.deepEqual(having.asked(), ['HEAD proxy', 'HEAD hosted'])
 })
 
+test("a cache's 500 to a HEAD whose GET says 200 is found, without the body", async () => {
+  const proxy: Say = (sent, init) => status(sent.method === 'HEAD' ? 500 : 200, { ETag: '"x"' })(sent, init)
+  const { status: got, headers, text } = await between(proxy, status(404)).ask(byDigest, { method: 'HEAD' })
+  assert.deepEqual([got, headers.get('ETag'), text], [200, '"x"', ''])
+})
+
+test('too many header fields are refused to whoever sends them, not to those who ask for the same', async () => {
+  let release = () => {}
+  const held = new Promise<void>((resolve) => {
+    release = resolve
+  })
+  const { ask } = between(async (...given) => {
+    await held
+    return absent(...given)
+  }, status(200))
+  const headers: Record<string, string>[] = [{ Authorization: 'Basic eDp5' }, { baggage: 'x'.repeat(9000) }, {}, {}]
+  const asked = headers.map((headers) => ask(byTag, { headers }))
+  release()
+  assert.deepEqual(
+    (await Promise.all(asked)).map(({ status }) => status),
+    [200, 431, 200, 200],
+  )
+})
+
 test("a cache's 500 to a HEAD of a blob for a mirror is asked once more with GET, too", async () => {
   const proxy: Say = (sent, init) => (sent.method === 'HEAD' ? status(500) : nested('BLOB_UNKNOWN'))(sent, init)
   const { ask, asked } = between(proxy, notAsked)
