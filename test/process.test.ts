@@ -1,7 +1,7 @@
 /** The program as a process, run one way (WAY=…): how it starts, what it is told, how many it serves, how it ends. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { readdirSync, writeFileSync } from 'node:fs'
+import { readdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
@@ -344,6 +344,16 @@ test('HTTP_PROXY and its like are not looked at: nothing goes to addresses that 
   assert.deepEqual(stranger.requests, [])
   await close()
   await stranger.close()
+})
+
+test('no setting comes from an .env file, which may be there for compose', async () => {
+  const cwd = temporaryFolder()
+  for (const entry of readdirSync(root)) if (entry !== '.env') symlinkSync(join(root, entry), join(cwd, entry))
+  writeFileSync(join(cwd, '.env'), 'PORT=none\n')
+  const child = start([...ways[way]], { cwd })
+  assert.equal(await child.ended, 1)
+  const lines = child.lines.join('\n')
+  assert.ok(/HOSTED_HOSTNAME is required/.test(lines) && !lines.includes('PORT must'), lines)
 })
 
 if (way === 'binary') {
