@@ -29,7 +29,9 @@ export async function readList(ask: (query: string) => Promise<Answer>, query: s
   let size = 0
   for (let page = 1; ; page++) {
     const answer = await ask(next)
-    if (answer.verdict !== 'found') return { answer, descriptors: [] }
+    // That there is no such list is for the first page to say: a later one that is gone is not the end of it.
+    const isGone = page > 1 && ['absent', 'denied'].includes(answer.verdict) && answer.status !== 401
+    if (answer.verdict !== 'found' && !isGone) return { answer, descriptors: [] }
     size += answer.content?.byteLength ?? 0
     const listed = descriptorsIn(json(answer.content))
     const following = nextIn(answer.response?.headers.get('Link') ?? '')
@@ -37,7 +39,7 @@ export async function readList(ask: (query: string) => Promise<Answer>, query: s
       !listed || following === ''
         ? 'gave no list of referrers'
         : (following && page === mostPages) || size > longestList
-          ? 'lists more than 20 pages, or 8 MiB, of referrers'
+          ? `lists more than ${mostPages} pages, or ${longestList / 1024 ** 2} MiB, of referrers`
           : undefined
     if (fault) return { answer: { ...answer, verdict: 'failed', status: 502, reason: fault }, descriptors: [] }
     for (const one of listed ?? []) descriptors.push(one)

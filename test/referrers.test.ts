@@ -171,6 +171,14 @@ const listing = (body: string, headers = {}) => answer(200, { 'Content-Type': in
 const empty = listing(index())
 const loop = listing(index({ digest: image.digest }), { Link: `<${path}?page=1>; rel="next"` })
 const unasked = answer(500)
+/** A list whose first page names a second, to which it says this. */
+const lastPageGone =
+  (gone: Script): Script =>
+  (request, ...rest) =>
+    (request.url?.includes('page=1') ? gone : request.url?.includes('/referrers/') ? loop : answer(404))(
+      request,
+      ...rest,
+    )
 
 /** proxy, hosted, what the client gets: status, code. */
 const troubles: [what: string, proxy: Script, hosted: Script, status: number, code: string][] = [
@@ -206,6 +214,14 @@ const troubles: [what: string, proxy: Script, hosted: Script, status: number, co
     502,
     'UNAVAILABLE',
   ],
+  ...[404, 403, 302].map((gone): (typeof troubles)[number] => [
+    `the proxy says ${gone} to the second page`,
+    lastPageGone(answer(gone, { Location: 'https://accounts.example/' })),
+    empty,
+    502,
+    'UNAVAILABLE',
+  ]),
+  ['hosted says 404 to the second page', empty, lastPageGone(answer(404)), 502, 'UNAVAILABLE'],
   ['the proxy lists page after page without end', loop, empty, 502, 'UNAVAILABLE'],
   [
     'the proxy lists more than 8 MiB in all',
@@ -282,12 +298,9 @@ test('what the proxy denies, lacks or leads elsewhere for is no referrer: public
   const router = await between(unasked, listing(index({ digest: image.digest })))
   for (const status of [401, 403, 404, 302]) {
     // Redirected, the list is read by its tag.
-    const byTag: Script = (request, ...rest) =>
-      (request.url?.includes('/manifests/') ? answer(404) : answer(status, { Location: 'https://accounts.example/' }))(
-        request,
-        ...rest,
-      )
-    router.now.proxy = byTag
+    const asked = answer(status, { Location: 'https://accounts.example/' })
+    router.now.proxy = (request, ...rest) =>
+      (request.url?.includes('/manifests/') ? answer(404) : asked)(request, ...rest)
     assert.equal((await send(router.url, 'GET', path)).json().manifests?.length, 1, `${status}`)
   }
   await router.close()
