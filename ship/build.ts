@@ -37,6 +37,7 @@ function build(architecture: Architecture): string {
   return binary(architecture)
 }
 
+/** With a folder that goes afterwards. */
 function within<T>(use: (folder: string) => T): T {
   const folder = mkdtempSync(join(tmpdir(), 'combined-registry-build-'))
   try {

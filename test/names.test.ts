@@ -159,9 +159,8 @@ test('?ns= is compared, never dialled: an address in it reaches nobody', async (
 
 test("?ns= of this router's own name, with or without its port or its scheme's, or empty: the usual lookup", async () => {
   const router = await between(absent, found, { AGGREGATE_HOSTNAME: 'registry.example:5000' })
-  for (const value of [
-    ...['registry.example:5000', 'registry.example%3A5000', 'registry.example:80', 'registry.example', ''],
-  ]) {
+  for (const port of [':5000', '%3A5000', ':80', '', undefined]) {
+    const value = port === undefined ? '' : `registry.example${port}`
     const { status } = await send(router.url, 'GET', `/v2/team/${value.length}/manifests/1.0?ns=${value}`)
     assert.deepEqual([status, asked(router)], [200, 'proxy hosted'], value)
   }
