@@ -4,7 +4,7 @@ import type { ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
 import { after, before, test } from 'node:test'
 import packageManifest from '../package.json' with { type: 'json' }
-import { between, closeAll } from './parts/between.ts'
+import { between, closeAll, inFlight } from './parts/between.ts'
 import { temporaryFolder, until } from './parts/children.ts'
 import {
   accept,
@@ -567,24 +567,52 @@ test('a layer that cannot be copied for a manifest leaves no upload session behi
   }
 })
 
-test('pushes at the same time that lack the same layer, or more layers than are copied at a time, wait their turn', async () => {
-  const blobs = Array.from({ length: 9 }, (_, i) => Buffer.from(`layer ${i}`))
+/** A proxy that holds back every blob until `give` is called, and then gives it: one list of URLs and one of answers. */
+const holdsBack = (blobs: Buffer[]) => {
+  const asked: string[] = []
   const waiting: (() => void)[] = []
-  const router = await halfReal(({ url = '' }, response) => {
+  let isOpen = false
+  const script: Script = ({ url = '' }, response) => {
     const blob = blobs.find((one) => url.endsWith(digestOf(one))) as Buffer
+    asked.push(url)
     waiting.push(() => response.writeHead(200, { 'Content-Length': blob.length }).end(blob))
-  })
-  const pushed = [...blobs, blobs[0] as Buffer].map((blob, i) => {
-    const part = { mediaType: layerType, digest: digestOf(blob), size: blob.length }
-    const body = JSON.stringify({ schemaVersion: 2, mediaType: manifestType, config: part, layers: [part] })
-    const headers = { 'Content-Type': manifestType }
-    return send(router.url, 'PUT', `/v2/at-once/${i}/manifests/1`, { headers, body })
-  })
-  await until('as many copies as there may be', () => waiting.length === 8)
-  for (const give of waiting.splice(0)) give()
-  await until('the others', () => waiting.length === 2)
-  for (const give of waiting) give()
-  assert.deepEqual(new Set((await Promise.all(pushed)).map(({ status }) => status)), new Set([201]))
+    if (isOpen) waiting.pop()?.()
+  }
+  const giveAll = () => {
+    isOpen = true
+    for (const give of waiting.splice(0)) give()
+  }
+  return { asked, script, giveAll }
+}
+const pushLayer = (url: string, name: string, blob: Buffer) => {
+  const part = { mediaType: layerType, digest: digestOf(blob), size: blob.length }
+  const body = JSON.stringify({ schemaVersion: 2, mediaType: manifestType, config: part, layers: [part] })
+  return send(url, 'PUT', `/v2/${name}/manifests/1`, { headers: { 'Content-Type': manifestType }, body })
+}
+const nineLayers = Array.from({ length: 9 }, (_, i) => Buffer.from(`layer ${i}`))
+
+test('pushes at the same time that lack the same layer, or more layers than are copied at a time, wait their turn', async () => {
+  const proxy = holdsBack(nineLayers)
+  const router = await halfReal(proxy.script)
+  // In whichever order they arrive: if both pushes of the first layer come last, the second one asks only after the first.
+  const pushed = [...nineLayers, nineLayers[0] as Buffer].map((blob, i) => pushLayer(router.url, `at-once/${i}`, blob))
+  await until('as many copies as there may be', () => proxy.asked.length === 8)
+  proxy.giveAll()
+  for (const { status } of await Promise.all(pushed)) assert.equal(status, 201)
+  assert.equal(proxy.asked.length, 10)
+  await router.close()
+})
+
+test('two pushes that lack the same layer, while all places for copies are taken: the second copies after the first', async () => {
+  const proxy = holdsBack(nineLayers)
+  const router = await halfReal(proxy.script)
+  const eight = nineLayers.slice(1).map((blob, i) => pushLayer(router.url, `turns/${i}`, blob))
+  await until('as many copies as there may be', () => proxy.asked.length === 8)
+  const two = ['turns/first', 'turns/second'].map((name) => pushLayer(router.url, name, nineLayers[0] as Buffer))
+  await until('both to wait', async () => (await inFlight(router.url)) === 10)
+  proxy.giveAll()
+  for (const { status } of await Promise.all([...eight, ...two])) assert.equal(status, 201)
+  assert.equal(proxy.asked.length, 10)
   await router.close()
 })
 
