@@ -1,4 +1,4 @@
-/** The route table, read as a specification: every row, the ambiguous names, every refusal. */
+/** Tests `routing.ts` as a specification: every route, the ambiguous names, every refusal. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { type Match, match, type Refusal, routes } from './routing.ts'
@@ -18,7 +18,7 @@ const refused = (method: string, path: string): Refusal => {
   return found
 }
 
-/** method, path, entity, asked in order, name, reference or digest */
+/** Method, path, entity, the registries asked, repository name, reference or digest. */
 const rows: [string, string, string, string, string?, string?][] = [
   ['GET', '/v2/', 'base', 'proxy hosted'],
   ['HEAD', '/v2/', 'base', 'proxy hosted'],
@@ -44,18 +44,18 @@ const rows: [string, string, string, string, string?, string?][] = [
   ['DELETE', '/v2/a/b/blobs/uploads/5f3a', 'upload', 'hosted', 'a/b'],
 ]
 
-for (const [method, path, entity, ask, name, part] of rows) {
-  test(`${method} ${path} asks ${ask}`, () => {
+for (const [method, path, entity, ask, name, referenceOrDigest] of rows) {
+  test(`${method} ${path} asks ${ask.replace(' ', ' and ')}`, () => {
     const { route, ...found } = matched(method, path)
     assert.equal(route.entity, entity)
     assert.deepEqual(route.ask, ask.split(' '))
     assert.equal(found.name, name)
-    assert.equal(found.reference ?? found.digest, part)
+    assert.equal(found.reference ?? found.digest, referenceOrDigest)
     assert.equal(found.path, path)
   })
 }
 
-test('every method of every row of the table has a case above', () => {
+test('every method of every route has a case above', () => {
   for (const route of routes) {
     for (const method of route.methods) {
       const seen = rows.some(([m, path]) => m === method && matched(m, path).route === route)
@@ -64,7 +64,7 @@ test('every method of every row of the table has a case above', () => {
   }
 })
 
-/** path, entity of a GET, name: the words of the API are also names. */
+/** Path, entity of a GET, repository name. Words of the API, such as `tags`, are valid in a repository name too. */
 const ambiguous: [string, string, string][] = [
   ['/v2/blobs/uploads/manifests/v1', 'manifest', 'blobs/uploads'],
   ['/v2/blobs/uploads/tags/list', 'tags', 'blobs/uploads'],
@@ -83,21 +83,21 @@ const ambiguous: [string, string, string][] = [
   ['/v2/v2/manifests/v2', 'manifest', 'v2'],
 ]
 for (const [path, entity, name] of ambiguous) {
-  test(`${path} is a ${entity} of ${name}`, () => {
+  test(`GET ${path}: the entity is ${entity}, the repository is ${name}`, () => {
     const found = matched('GET', path)
     assert.equal(found.route.entity, entity)
     assert.equal(found.name, name)
   })
 }
 
-test('names have any depth, up to 255 characters', () => {
+test('a repository name has any depth and at most 255 characters', () => {
   for (const name of ['a', 'a/b/c/d/e/f/g', 'a.b/c_d/e__f/g---h', '0/1', 'a'.repeat(255)]) {
     assert.equal(matched('GET', `/v2/${name}/manifests/v1`).name, name)
   }
   assert.equal(refused('GET', `/v2/${'a'.repeat(256)}/manifests/v1`).code, 'NAME_INVALID')
 })
 
-test('%3A alone is read as a colon, and goes out as it came', () => {
+test('%3A is read as a colon, and the path stays as the client wrote it', () => {
   for (const colon of ['%3A', '%3a']) {
     const path = `/v2/a/blobs/sha256${colon}${hex}`
     assert.equal(matched('GET', path).digest, sha256)
@@ -105,7 +105,7 @@ test('%3A alone is read as a colon, and goes out as it came', () => {
   }
 })
 
-test('digests are known by any algorithm; those of sha256 and sha512 have their length', () => {
+test('a digest may have any algorithm; a tag is not a digest', () => {
   for (const digest of [sha256, sha512, 'blake3:abc', 'sha256+b64u:LCa0a2j_xo=']) {
     assert.equal(matched('GET', `/v2/a/blobs/${digest}`).digest, digest)
     assert.equal(matched('GET', `/v2/a/manifests/${digest}`).digest, digest)
@@ -113,8 +113,8 @@ test('digests are known by any algorithm; those of sha256 and sha512 have their 
   assert.equal(matched('GET', '/v2/a/manifests/latest').digest, undefined)
 })
 
-/** path, code: a known form with a bad part. */
-const bad: [string, Refusal['code']][] = [
+/** Path, error code: the path has the form of a route, but one part is invalid. */
+const invalid: [string, Refusal['code']][] = [
   ['/v2/UPPER/manifests/v1', 'NAME_INVALID'],
   ['/v2/a//b/manifests/v1', 'NAME_INVALID'],
   ['/v2/a/../b/manifests/v1', 'NAME_INVALID'],
@@ -140,12 +140,13 @@ const bad: [string, Refusal['code']][] = [
   [`/v2/a/blobs/sha512:${hex}`, 'DIGEST_INVALID'],
   ['/v2/a/referrers/latest', 'DIGEST_INVALID'],
 ]
-for (const [path, code] of bad) {
+for (const [path, code] of invalid) {
   test(`${JSON.stringify(path).slice(0, 60)} is refused with 400 ${code}`, () => {
     assert.deepEqual([refused('GET', path).refused, refused('GET', path).code], [400, code])
   })
 }
 
+/** Paths of no route. */
 const unknown = [
   '/',
   '/v1/',
@@ -172,7 +173,7 @@ for (const path of unknown) {
   test(`${JSON.stringify(path)} is refused with 404`, () => assert.equal(refused('GET', path).refused, 404))
 }
 
-/** method, path, Allow */
+/** Method, path, Allow header field: the route does not have this method. */
 const notAllowed: [string, string, string][] = [
   ['POST', '/v2/', 'GET, HEAD'],
   ['HEAD', '/v2/_catalog', 'GET'],

@@ -1,4 +1,4 @@
-/** What the bench measures with: routers and nginx as operators run them, a registry far away, clients, and the clock. */
+/** The tools of the bench: router and nginx as an operator starts them, a delayed registry, measurements. */
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
 import { cpus } from 'node:os'
@@ -8,21 +8,24 @@ import { startNginx } from '../test/parts/nginx.ts'
 import { freePort } from '../test/parts/registries.ts'
 import { root, type Way, ways } from '../test/parts/router.ts'
 
-/** Something that answers for images: a registry itself, nginx, or a router. */
+/** A server to measure: a registry, nginx or a router. */
 export interface Target {
   name: string
   url: string
-  /** Its processes, where it is one that is measured. */
+  /** Its processes; empty if its CPU time and memory are not measured. */
   pids: () => number[]
   stop: () => Promise<unknown>
 }
 
-/** The router as an operator runs it, its log in a file; `answered`: milliseconds from its start to its first answer. */
+/**
+ * Starts a router as an operator would, with its log in a file. `startMs`: milliseconds from start to first response.
+ * Throws if it does not answer within 30 s.
+ */
 export async function launchRouter(
   way: Way,
   folder: string,
   environment: Record<string, string>,
-): Promise<Target & { answered: number }> {
+): Promise<Target & { startMs: number }> {
   const port = await freePort()
   const env = { HOST: '127.0.0.1', PORT: `${port}`, AGGREGATE_HOSTNAME: `127.0.0.1:${port}`, ...environment }
   const started = performance.now()
@@ -31,17 +34,17 @@ export async function launchRouter(
   while (!(await isLive(port))) {
     if (child.exited() || performance.now() - started > 30_000) throw new Error(`${way} does not answer`)
   }
-  const answered = performance.now() - started
+  const startMs = performance.now() - started
   const pids = () => tree(child.pid)
   pids().forEach(adopt)
   const stop = async () => {
     for (const pid of pids()) process.kill(pid, 'SIGKILL')
     await child.ended
   }
-  return { name: way, url: `http://127.0.0.1:${port}`, pids, answered, stop }
+  return { name: way, url: `http://127.0.0.1:${port}`, pids, startMs, stop }
 }
 
-/** One try, on a connection of its own; it returns within a millisecond where nobody listens. */
+/** Asks /livez once, on a new connection. If nothing listens on the port, it gives false after 1 ms. */
 function isLive(port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = net.connect(port, '127.0.0.1', () => socket.write('GET /livez HTTP/1.1\r\nHost: x\r\n\r\n'))
@@ -53,7 +56,10 @@ function isLive(port: number): Promise<boolean> {
   })
 }
 
-/** nginx with the usual fallback: reads at the cache, what it lacks at hosted, writes at hosted, bodies not buffered. */
+/**
+ * Starts nginx with the usual fallback. Reads go to the cache, and to hosted if the cache fails or has nothing.
+ * Writes go to hosted. Request bodies are not buffered.
+ */
 export async function launchNginx(folder: string, cache: string, hosted: string): Promise<Target> {
   const port = await freePort()
   const url = `http://127.0.0.1:${port}`
@@ -86,26 +92,26 @@ export async function launchNginx(folder: string, cache: string, hosted: string)
   return { name: 'nginx', url, pids, stop: () => child.stop('SIGTERM') }
 }
 
-/** A relay to a registry that is far away: every byte takes so many milliseconds, in each direction. */
+/** Starts a relay that makes a registry seem far away. `delay.milliseconds` is added in each direction. */
 export async function farAway(host: string): Promise<{ url: string; delay: { milliseconds: number } }> {
   const delay = { milliseconds: 0 }
   const [name, port] = host.split(':') as [string, string]
-  const late = (from: net.Socket, to: net.Socket) => {
+  const relay = (from: net.Socket, to: net.Socket) => {
     from.on('data', (chunk) => setTimeout(() => to.write(chunk), delay.milliseconds))
     from.on('close', () => setTimeout(() => to.destroy(), delay.milliseconds))
     from.on('error', () => {})
   }
   const server = net.createServer((client) => {
     const upstream = net.connect(Number(port), name)
-    late(client, upstream)
-    late(upstream, client)
+    relay(client, upstream)
+    relay(upstream, client)
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   server.unref()
   return { url: `http://127.0.0.1:${(server.address() as net.AddressInfo).port}`, delay }
 }
 
-/** A process and all it started. */
+/** The ids of a process and all its descendants. */
 function tree(pid: number): number[] {
   const parents = new Map<number, number>()
   for (const entry of readdirSync('/proc')) {
@@ -127,17 +133,17 @@ function statOf(pid: number): string[] {
   }
 }
 
-/** Seconds of processor time it has taken so far. */
+/** Seconds of CPU time so far. */
 export function cpuSeconds({ pids }: Target): number {
   return sum(pids().map((pid) => (Number(statOf(pid)[11] ?? 0) + Number(statOf(pid)[12] ?? 0)) / 100))
 }
 
-/** MiB of resident memory. */
-export function memory({ pids }: Target): number {
+/** Resident memory, in MiB. */
+export function memoryMiB({ pids }: Target): number {
   return Math.round(sum(pids().map((pid) => (Number(statOf(pid)[21] ?? 0) * 4096) / 2 ** 20)))
 }
 
-/** Waits until what the one before left behind is done: most of the machine has nothing to do for 0.2 s. */
+/** Waits until the work of the previous measurement is over: the machine is more than 80 % idle for 0.2 s. */
 export function settled(): Promise<unknown> {
   return until('the machine to be idle', async () => {
     const [idle, all] = processorTime()
@@ -147,28 +153,29 @@ export function settled(): Promise<unknown> {
   })
 }
 
-/** Milliseconds of all cores since the machine's start: with nothing to do, and in all. */
+/** CPU time of all cores since boot, in milliseconds: idle, and in total. */
 function processorTime(): [idle: number, all: number] {
   const times = cpus().map((cpu) => cpu.times)
   return [sum(times.map(({ idle }) => idle)), sum(times.flatMap((time) => Object.values(time)))]
 }
 
+/** What `load()` measured. */
 export interface Rate {
-  /** Good answers a second. */
+  /** Successful responses per second. */
   rate: number
-  /** Milliseconds within which 99 of 100 were answered. */
+  /** The 99th percentile of the latency, in milliseconds. */
   p99: number
-  /** Seconds of processor time for a thousand. */
+  /** Seconds of CPU time for 1000 responses. */
   cpu: number
-  /** Answers that were none, or not good. */
+  /** Requests without a response, or with an error status code. */
   errors: number
 }
 
-/** Loads a target with GETs of these paths in turn, by wrk. */
+/** Sends GET requests for these paths in turn with wrk, for `seconds` seconds. */
 export async function load(
   folder: string,
   target: Target,
-  { paths, accept, connections, time }: { paths: string[]; accept: string; connections: number; time: number },
+  { paths, accept, connections, seconds }: { paths: string[]; accept: string; connections: number; seconds: number },
 ): Promise<Rate> {
   const script = join(folder, 'load.lua')
   writeFileSync(
@@ -187,16 +194,16 @@ export async function load(
   )
   const before = cpuSeconds(target)
   const header = `Accept: ${accept}`
-  const said = await run(['wrk', '-t1', `-c${connections}`, `-d${time}s`, '-H', header, '-s', script, target.url])
-  const numbers = /RESULT (\d+) (\d+) (\d+) (\d+)/.exec(said)?.slice(1).map(Number)
+  const output = await run(['wrk', '-t1', `-c${connections}`, `-d${seconds}s`, '-H', header, '-s', script, target.url])
+  const numbers = /RESULT (\d+) (\d+) (\d+) (\d+)/.exec(output)?.slice(1).map(Number)
   const [requests = 0, microseconds = 0, p99 = 0, errors = 0] = numbers ?? []
-  const good = requests - errors
-  const cpu = ((cpuSeconds(target) - before) / good) * 1000
-  return { rate: good / (microseconds / 1e6), p99: p99 / 1000, cpu, errors }
+  const successes = requests - errors
+  const cpu = ((cpuSeconds(target) - before) / successes) * 1000
+  return { rate: successes / (microseconds / 1e6), p99: p99 / 1000, cpu, errors }
 }
 
-/** Seconds a command takes. */
-export async function seconds(command: string[]): Promise<number> {
+/** Runs a command to its end and gives the seconds it took. */
+export async function secondsOf(command: string[]): Promise<number> {
   const started = performance.now()
   await run(command)
   return (performance.now() - started) / 1000

@@ -1,11 +1,11 @@
-/** `npm run demo`: two real registries and the router on this machine, and one round trip through them. */
+/** `npm run demo`: starts two real registries and the router on this machine, then pulls and pushes through them. */
 import { createServer } from 'node:net'
 import { temporaryFolder, until } from '../test/parts/children.ts'
 import { makeImage, opened, pull, push } from '../test/parts/client.ts'
 import { findRegistry, type Registry } from '../test/parts/registries.ts'
 import { type Router, startRouter } from '../test/parts/router.ts'
 
-/** The public registry the cache is of, where it can be reached. */
+/** The public registry that the cache proxies. If it cannot be reached, a local registry stands in for it. */
 const publicHub = process.env.HUB || 'https://registry-1.docker.io'
 const once = process.argv.includes('--once')
 const say = (line = '') => console.log(line)
@@ -23,7 +23,7 @@ async function demo(): Promise<void> {
   say(`data lies in ${folder} until this ends`)
   const launch = await findRegistry(say)
   const started: (Registry | Router)[] = []
-  const tell = ({ name, url }: Registry, what: string) => say(`  ${name.padEnd(8)}${url.padEnd(24)}${what}`)
+  const describe = ({ name, url }: Registry, what: string) => say(`  ${name.padEnd(8)}${url.padEnd(24)}${what}`)
 
   const reachable = await fetch(`${publicHub}/v2/`, { signal: AbortSignal.timeout(3000) }).then(
     ({ status }) => status === 200 || status === 401,
@@ -37,13 +37,13 @@ async function demo(): Promise<void> {
     remote = hub.url
     publicImage = 'library/hello'
     await push(hub.url, publicImage, 'latest', makeImage({ 'hello.txt': 'hello from the hub\n' }))
-    tell(hub, `stands in for ${publicHub}, which cannot be reached; holds ${publicImage}`)
+    describe(hub, `stands in for ${publicHub}, which cannot be reached; holds ${publicImage}`)
   }
   const cache = await launch({ name: 'cache', folder, proxyOf: remote })
   const hosted = await launch({ name: 'hosted', folder })
   started.push(cache, hosted)
-  tell(cache, `pull-through cache of ${remote}: the proxy`)
-  tell(hosted, 'private registry: hosted')
+  describe(cache, `pull-through cache of ${remote}: the proxy`)
+  describe(hosted, 'private registry: hosted')
 
   const port = await freePort(Number(process.env.PORT || 5000))
   const address = `127.0.0.1:${port}`
@@ -54,9 +54,9 @@ async function demo(): Promise<void> {
   started.push(router)
   say(`  router  ${router.url.padEnd(24)}one address for both\n`)
 
-  const mine = makeImage({ 'mine.txt': 'made by the demo\n' })
+  const privateImage = makeImage({ 'mine.txt': 'made by the demo\n' })
   await step(`pull  ${publicImage}:latest`, () => pull(router.url, publicImage, 'latest', 1))
-  await step('push  team/demo:1.0', () => push(router.url, 'team/demo', '1.0', mine))
+  await step('push  team/demo:1.0', () => push(router.url, 'team/demo', '1.0', privateImage))
   await step('pull  team/demo:1.0', () => pull(router.url, 'team/demo', '1.0'))
 
   if (!once) {
@@ -73,12 +73,12 @@ async function demo(): Promise<void> {
   for (const part of started.reverse()) await part.stop()
 }
 
-/** Does it, then tells each request of it and which registry answered. */
+/** Runs an action, then prints each of its requests and which registry answered. */
 async function step(what: string, action: () => Promise<unknown>): Promise<void> {
   const from = logged.length
   const sent = opened.count
   await action()
-  // A request is logged when its answer is sent whole, which the client may see first.
+  // The router logs a request after the whole response is sent, so the client may be ahead of the log.
   await until('the log', () => logged.length - from === opened.count - sent)
   const lines = logged.slice(from)
   say(`${what.padEnd(34)}${what.startsWith('push') ? 'taken by' : 'came from'} ${lines.at(-1)?.by}`)
@@ -89,7 +89,7 @@ async function step(what: string, action: () => Promise<unknown>): Promise<void>
   say()
 }
 
-/** The port, or the next that nobody listens on. */
+/** The given port, or the next one that is free. */
 async function freePort(port: number): Promise<number> {
   const free = await new Promise<boolean>((resolve) => {
     const server = createServer()

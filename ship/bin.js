@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** The program as the npm package has it: with what `npm start` sets, as far as that can be set from within. */
+/** Starts the program of the npm package. Of the settings of `npm start`, only this flag can be set at run time. */
 import { setFlagsFromString } from 'node:v8'
 
 setFlagsFromString('--heap-growing-percent=200')

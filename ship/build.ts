@@ -1,4 +1,4 @@
-/** `npm run build`: what a release is made of, into dist/: two binaries, the npm package, others' licences, checksums. */
+/** `npm run build`: writes a release into dist/: two binaries, the npm package, third-party licences, checksums. */
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import {
@@ -20,7 +20,7 @@ import manifest from '../package.json' with { type: 'json' }
 const root = fileURLToPath(new URL('..', import.meta.url))
 const dist = join(root, 'dist')
 const licences = 'THIRD-PARTY-LICENSES'
-/** Bun for each architecture, as npm has it. */
+/** The npm package with the Bun binary of each architecture. */
 const runtimes = { x64: '@oven/bun-linux-x64', arm64: '@oven/bun-linux-aarch64' }
 type Architecture = keyof typeof runtimes
 
@@ -28,17 +28,17 @@ const run = (program: string, ...args: string[]) =>
   execFileSync(program, args, { cwd: root, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] })
 const binary = (architecture: Architecture) => `combined-registry-linux-${architecture}`
 
-/** Gives its file's name. */
+/** Builds the binary of one architecture. Gives its file name. */
 function build(architecture: Architecture): string {
-  within((folder) => {
+  withTemporaryFolder((folder) => {
     const options = [`--target=bun-linux-${architecture}`, `--compile-executable-path=${bun(architecture, folder)}`]
     run('npm', 'run', '--silent', 'build:binary', '--', ...options, '--outfile', join(dist, binary(architecture)))
   })
   return binary(architecture)
 }
 
-/** With a folder that goes afterwards. */
-function within<T>(use: (folder: string) => T): T {
+/** Calls `use` with a temporary folder, and removes the folder afterwards. */
+function withTemporaryFolder<T>(use: (folder: string) => T): T {
   const folder = mkdtempSync(join(tmpdir(), 'combined-registry-build-'))
   try {
     return use(folder)
@@ -47,7 +47,10 @@ function within<T>(use: (folder: string) => T): T {
   }
 }
 
-/** The Bun that is to be in the binary: the one installed here, or what package-lock.json pins for that architecture. */
+/**
+ * The path of the Bun binary to embed. If Bun for this architecture is not installed, it is downloaded into `folder`.
+ * Throws if the download does not match package-lock.json.
+ */
 function bun(architecture: Architecture, folder: string): string {
   const name = runtimes[architecture]
   const installed = join(root, 'node_modules', name, 'bin/bun')
@@ -63,16 +66,16 @@ function bun(architecture: Architecture, folder: string): string {
   return join(folder, 'package/bin/bun')
 }
 
-/** The program as one file into `folder`, the licences of what is in it into dist/. */
+/** Bundles the program into one file in `folder`. Writes the licences of the bundled packages into dist/. */
 function bundle(folder: string): void {
   run('npm', 'run', '--silent', 'build:package', '--', '--outdir', folder)
   const programs = readdirSync(folder).map((file) => readFileSync(join(folder, file), 'utf8'))
   writeFileSync(join(dist, licences), licencesIn(programs.join('\n')))
 }
 
-/** That file starts three times as fast as its sources and needs no other package. Gives the package's name. */
+/** Builds the npm package with the bundle, which starts three times as fast as the sources. Gives the file name. */
 function buildPackage(): string {
-  return within((folder) => {
+  return withTemporaryFolder((folder) => {
     bundle(folder)
     const { name, version, description, license, private: unpublished, type, engines } = manifest
     const own = { name, version, description, license, private: unpublished, type, engines, bin: { [name]: 'bin.js' } }
@@ -84,7 +87,7 @@ function buildPackage(): string {
   })
 }
 
-/** The licences of the packages that are in the program, which want to be named where it goes. */
+/** The licences of the bundled packages, which must be distributed with the program. Throws if a package has none. */
 function licencesIn(program: string): string {
   const packages = [...program.matchAll(/^\/\/ (?:.*\/)?node_modules\/((?:@[^/\n]+\/)?[^/\n]+)\//gm)].map(
     ([, name = '']) => name,
@@ -102,12 +105,12 @@ function licencesIn(program: string): string {
 }
 
 mkdirSync(dist, { recursive: true })
-/** `npm run build -- arm64` is that binary alone, with the licences, for an image; Docker says amd64 for x64. */
-const [wanted = ''] = process.argv.slice(2).map((one) => one.replace('amd64', 'x64'))
+/** `npm run build -- arm64` builds only that binary and the licences, for the image. Docker calls x64 `amd64`. */
+const [wanted = ''] = process.argv.slice(2).map((argument) => argument.replace('amd64', 'x64'))
 if (wanted && !(wanted in runtimes)) throw new Error(`no architecture ${wanted}: ${Object.keys(runtimes).join(', ')}`)
 if (wanted) {
   build(wanted as Architecture)
-  within(bundle)
+  withTemporaryFolder(bundle)
 } else {
   const binaries = (Object.keys(runtimes) as Architecture[]).map(build)
   const sums = [...binaries, buildPackage(), licences].map((file) => {

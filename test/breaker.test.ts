@@ -1,4 +1,4 @@
-/** The breaker: when it skips a registry, and when it lets a request through again. */
+/** The circuit breaker: when it skips a registry, and when it lets a request through again. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createBreaker } from '../src/breaker.ts'
@@ -16,7 +16,7 @@ function breaker() {
   return { clock, changes, admit, report }
 }
 
-test('three failures in a row open it; answers and clients that left in between do not', () => {
+test('three failures in a row open the breaker: a success resets the count, a client that leaves does not change it', () => {
   const { changes, admit, report } = breaker()
   report(false, false, true, false, undefined, false)
   assert.deepEqual([changes, admit()?.trial], [[], false])
@@ -24,22 +24,22 @@ test('three failures in a row open it; answers and clients that left in between 
   assert.deepEqual([changes, admit()], [[true], undefined])
 })
 
-test('open, it lets one request through after 1, 2, 4, … 30 s, and a second one only after that', () => {
+test('an open breaker admits one trial after 1, 2, 4, … 30 s, and refuses all other requests', () => {
   const { clock, admit, report } = breaker()
   report(false, false, false)
-  for (const pause of [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]) {
-    clock.now += pause - 1
+  for (const pauseMs of [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]) {
+    clock.now += pauseMs - 1
     assert.equal(admit(), undefined)
     clock.now += 1
     const trial = admit()
-    assert.ok(trial?.trial, `after ${pause} ms`)
+    assert.ok(trial?.trial, `after ${pauseMs} ms`)
     assert.equal(admit(), undefined)
     trial.report(false)
     assert.equal(admit(), undefined)
   }
 })
 
-test('a trial that succeeds closes it, and the next pause is 1 s again', () => {
+test('a trial that succeeds closes the breaker, and the next pause is 1 s again', () => {
   const { clock, changes, admit, report } = breaker()
   report(false, false, false)
   clock.now += 1000
@@ -52,7 +52,7 @@ test('a trial that succeeds closes it, and the next pause is 1 s again', () => {
   assert.ok(admit())
 })
 
-test('a trial whose client leaves says nothing: the next request is the trial', () => {
+test('a trial whose client leaves proves nothing: the next request is the trial', () => {
   const { clock, admit, report } = breaker()
   report(false, false, false)
   clock.now += 1000
@@ -60,16 +60,16 @@ test('a trial whose client leaves says nothing: the next request is the trial', 
   assert.ok(admit())
 })
 
-test('requests that were admitted before it opened change nothing when they end', () => {
+test('requests that were admitted before the breaker opened change nothing when they end', () => {
   const { clock, changes, admit, report } = breaker()
-  const late = [admit(), admit(), admit()]
+  const admittedBefore = [admit(), admit(), admit()]
   report(false, false, false)
-  for (const one of late) one?.report(false)
+  for (const admission of admittedBefore) admission?.report(false)
   clock.now += 1000
   const trial = admit()
-  for (const one of late) one?.report(true)
+  for (const admission of admittedBefore) admission?.report(true)
   assert.equal(admit(), undefined)
   trial?.report(true)
-  for (const one of late) one?.report(false)
+  for (const admission of admittedBefore) admission?.report(false)
   assert.deepEqual(changes, [true, false], 'nor once it is closed again')
 })

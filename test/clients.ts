@@ -1,8 +1,9 @@
 /**
- * `npm run clients`: what real clients can do through the router between real registries, with and without logins. Prints
- * tables, and writes them between the marks of the file it is told, unless only a part is run (ONLY, WAY). Exit code 1
- * where a client could not do what it should; what cannot be run here is named as such. It needs root, and installs what
- * is missing, which it says.
+ * `npm run clients`: tests what real clients can do through the router, with real registries, with and without logins.
+ *
+ * It prints tables. It also writes them between the marks of the file given as argument, unless ONLY or WAY selects a
+ * part. The exit code is 1 if a client failed. A client that cannot run here is listed as not run.
+ * It needs root, and installs missing programs, which it says.
  */
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
@@ -20,10 +21,10 @@ import { findRegistry, freePort, fromOlareg, type Registry } from './parts/regis
 import { type Router, startRouter, type Way, ways } from './parts/router.ts'
 
 const mebibyte = 1024 * 1024
-/** The tests look for it wherever a password does not belong. */
+/** `noSecret()` in `parts/canary.ts` looks for it where no password belongs. */
 const password = 'canary-password'
 const login = `Basic ${Buffer.from(`ann:${password}`).toString('base64')}`
-/** The first is for all clients, the others for those of `everyWay`. */
+/** All clients run on the first way; only those with `everyWay` run on the others. */
 const chosenWays = process.env.WAY
   ? [process.env.WAY as Way]
   : [...new Set<Way>(['binary', ...(Object.keys(ways) as Way[])])]
@@ -35,7 +36,7 @@ const bin = join(folder, 'bin')
 mkdirSync(bin)
 const path = (name: string) => join(folder, name)
 
-// The registries, and what is in them.
+// The registries and their content.
 const launch = await findRegistry(say)
 const usersFile = path('users')
 writeFileSync(usersFile, `ann:${hashSync(password, 4)}\n`)
@@ -48,37 +49,42 @@ const hub = await launch({ name: 'hub', folder })
 const cache = await launch({ name: 'cache', folder, proxyOf: hub.url })
 const hosted = await launch({ name: 'hosted', folder })
 const htpasswd = { htpasswd: { realm: 'hosted', path: usersFile } }
-const closed = await launch({ name: 'htpasswd', folder, auth: htpasswd })
-// crane asks no realm that is an address of this machine, oras none of another name than the registry's.
-const named = ({ host }: { host: string }) => host.replace('127.0.0.1', 'localhost')
-const token = { ...realm.auth.token, realm: `http://${named(realm)}/token` }
-const tokens = await launch({ name: 'tokens', folder, auth: { token } })
+const withPasswords = await launch({ name: 'htpasswd', folder, auth: htpasswd })
+// crane refuses a realm with a loopback address; oras refuses a realm with another host name than the registry. So the
+// realm and the router both get the name `localhost`.
+const viaLocalhost = ({ host }: { host: string }) => host.replace('127.0.0.1', 'localhost')
+const token = { ...realm.auth.token, realm: `http://${viaLocalhost(realm)}/token` }
+const withTokens = await launch({ name: 'tokens', folder, auth: { token } })
 
 const files = { 'base.bin': randomBytes(200 * mebibyte) }
 const base = makeImage(files)
 const derived = makeImage({ ...files, 'own.txt': 'own' })
 const hello = makeMany('hello')
-const own = makeMany('own')
+const pushed = makeMany('own')
 await fill(hub, 'library/hello', hello)
 await fill(hub, 'library/base', [base])
 await fill(hosted, 'team/hello', makeMany('private'))
 
-/** An index, and its images for two architectures. */
+/** Images for two architectures and, last, their index. */
 function makeMany(content: string): Image[] {
   const images = { amd64: makeImage({ 'a.txt': content }), arm64: makeImage({ 'a.txt': `${content}, arm` }, 'arm64') }
   return [images.amd64, images.arm64, makeIndex(images)]
 }
+/** Pushes images to a registry. The last one gets the tag 1.0.0. */
 async function fill({ url }: Pick<Registry, 'url'>, name: string, images: Image[]): Promise<void> {
   for (const image of images) await push(url, name, image === images.at(-1) ? '1.0.0' : image.digest, image)
 }
 
-/** An OCI layout of images, the last of which is tagged (image-spec, "OCI Image Layout"), as a folder and as an archive. */
-async function writeLayout(name: string, tag: string, images: Image[], without?: string): Promise<void> {
+/**
+ * Writes images as an OCI layout, both as a folder and as a tar archive (image-spec, "OCI Image Layout").
+ * The last image gets the tag. The blob with the digest `omit` is left out.
+ */
+async function writeLayout(name: string, tag: string, images: Image[], omit?: string): Promise<void> {
   mkdirSync(path(`${name}/blobs/sha256`), { recursive: true })
   const write = (file: string, content: Buffer | string) => writeFileSync(path(`${name}/${file}`), content)
   for (const { digest, manifest, blobs } of images) {
     for (const { digest: blob, content } of [{ digest, content: manifest }, ...blobs]) {
-      if (blob !== without) write(`blobs/${blob.replace(':', '/')}`, content as Buffer)
+      if (blob !== omit) write(`blobs/${blob.replace(':', '/')}`, content as Buffer)
     }
   }
   const { digest, mediaType, manifest } = images.at(-1) as Image
@@ -88,7 +94,7 @@ async function writeLayout(name: string, tag: string, images: Image[], without?:
   write('oci-layout', JSON.stringify({ imageLayoutVersion: '1.0.0' }))
   await run(['tar', '-cf', path(`${name}.tar`), '-C', path(name), '.'])
 }
-await writeLayout('layout', '1.0.0', own)
+await writeLayout('layout', '1.0.0', pushed)
 await writeLayout('derived', '2.0.0', [derived], base.blobs[1]?.digest)
 writeFileSync(path('layer.tar'), tar('layer.txt', Buffer.from('a layer')))
 writeFileSync(
@@ -97,42 +103,42 @@ writeFileSync(
 )
 writeFileSync(path('auth.json'), '{}')
 
-/** The routers of one way. */
-interface Place {
+/** The routers of one way to run it. */
+interface Routers {
   way: Way
   router: Router
-  /** The router, through a port at which what clients send is counted. */
+  /** An address of `router` at which the bytes from clients are counted. */
   host: string
   sent: { bytes: number }
-  /** The same without a proxy. */
-  alone: Router
-  /** Those that want a login, by who does. */
+  /** A router whose proxy is down: it has only what hosted has. */
+  hostedOnly: Router
+  /** Routers with a login, by who requires it. */
   logins: Record<Login, Router>
 }
 
-async function open(way: Way): Promise<Place> {
-  const another = (environment: Record<string, string> = {}) =>
+async function startRouters(way: Way): Promise<Routers> {
+  const launchRouter = (environment: Record<string, string> = {}) =>
     startRouter(way, { HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: cache.host, ...environment })
-  const router = await another()
+  const router = await launchRouter()
   const sent = { bytes: 0 }
   const counter = await balance(
     () => [Number(router.host.split(':')[1])],
-    (_port, _carried, bytes) => {
-      sent.bytes += bytes
+    (_port, _connectionBytes, clientBytes) => {
+      sent.bytes += clientBytes
     },
   )
   const port = `${await freePort()}`
   const users = { HTPASSWD_FILE: usersFile, ANONYMOUS_PULL: 'true' }
   const logins = {
-    htpasswd: await another({ HOSTED_HOSTNAME: closed.host }),
-    tokens: await another({ HOSTED_HOSTNAME: tokens.host }),
-    here: await another({ ...users, PORT: port, AGGREGATE_HOSTNAME: `localhost:${port}` }),
+    htpasswd: await launchRouter({ HOSTED_HOSTNAME: withPasswords.host }),
+    tokens: await launchRouter({ HOSTED_HOSTNAME: withTokens.host }),
+    here: await launchRouter({ ...users, PORT: port, AGGREGATE_HOSTNAME: `localhost:${port}` }),
   }
-  const alone = await another({ PROXY_HOSTNAME: '127.0.0.1:1', V2_REQUIRES: 'hosted' })
-  return { way, router, host: new URL(counter.url).host, sent, alone, logins }
+  const hostedOnly = await launchRouter({ PROXY_HOSTNAME: '127.0.0.1:1', V2_REQUIRES: 'hosted' })
+  return { way, router, host: new URL(counter.url).host, sent, hostedOnly, logins }
 }
 
-/** Runs a command of a client in an empty folder, at the router of this address. */
+/** Runs a shell command of a client in an empty folder. `host` is the address of the router or registry to use. */
 async function command(name: string, line: string, host: string, given: Record<string, string> = {}): Promise<string> {
   const home = path(`home-${Object.keys(clients).indexOf(name)}`)
   mkdirSync(home, { recursive: true })
@@ -153,12 +159,12 @@ async function command(name: string, line: string, host: string, given: Record<s
     CONTAINERD_ADDRESS: path('containerd.sock'),
     DOCKER_HOST: `unix://${path('docker.sock')}`,
     DOCKER_CONFIG: home,
-    // The builder that needs no plugin.
+    // The classic builder: it needs no plugin.
     DOCKER_BUILDKIT: '0',
     CONTAINERS_STORAGE_CONF: path('storage.conf'),
     REGISTRY_AUTH_FILE: path('auth.json'),
     COSIGN_PASSWORD: '',
-    // It asks the internet for keys that it does not need here.
+    // cosign would fetch keys from the internet that it does not need here.
     TUF_MIRROR: 'http://127.0.0.1:1',
     ROUTER: host,
     HOSTS: hosts,
@@ -174,16 +180,23 @@ async function command(name: string, line: string, host: string, given: Record<s
   return run(['timeout', '300', 'sh', '-ec', line], { cwd: mkdtempSync(join(home, 'in-')), env })
 }
 
+/** The digest of a manifest in a registry; undefined if there is none. */
 async function digestAt(url: string, name: string, tag = '1.0.0'): Promise<string | undefined> {
   const { headers } = await send(url, 'HEAD', `/v2/${name}/manifests/${tag}`, { headers: { Accept: accept } })
   return headers['docker-content-digest'] as string | undefined
 }
 
-/** What a client pulls: what is public first. */
+/** The repositories that a client pulls from: the public one first. */
 const namesOf = ({ names = ['library/hello', 'team/hello'] }: Client) => names
 
-/** Pulls, and sees to it that the blobs came through the router. */
-async function pulls(name: string, line: string, image: string, router: Router, host = router.host): Promise<void> {
+/** Pulls an image, and checks in the log that a blob came through the router. */
+async function pullThrough(
+  name: string,
+  line: string,
+  image: string,
+  router: Router,
+  host = router.host,
+): Promise<void> {
   const client = clients[name] as Client
   if (client.forget) await command(name, client.forget, host)
   const before = router.log().length
@@ -192,28 +205,31 @@ async function pulls(name: string, line: string, image: string, router: Router, 
     router
       .log()
       .slice(before)
-      .some((one) => one.entity === 'blob' && one.method === 'GET' && one.status === 200),
+      .some(({ entity, method, status }) => entity === 'blob' && method === 'GET' && status === 200),
   )
 }
 
 interface Column {
+  /** Only clients with this action are tested. */
   needs: keyof Client
-  check: (name: string, client: Required<Client>, place: Place, mine: string) => Promise<unknown>
+  /** Throws on failure. A string result is what the table shows. */
+  check: (name: string, client: Required<Client>, routers: Routers, repository: string) => Promise<unknown>
 }
 
 const columns: Record<string, Column> = {
   'pull by tag': {
     needs: 'pull',
     check: async (name, client, { router, host }) => {
-      for (const one of namesOf(client)) await pulls(name, client.pull, `${one}:1.0.0`, router, host)
+      for (const repository of namesOf(client))
+        await pullThrough(name, client.pull, `${repository}:1.0.0`, router, host)
     },
   },
   'pull by digest': {
     needs: 'pull',
     check: async (name, client, { router, host }) => {
-      for (const [i, one] of namesOf(client).entries()) {
-        const digest = await digestAt([hub, hosted][i]?.url ?? '', one)
-        await pulls(name, client.pull, `${one}@${digest}`, router, host)
+      for (const [i, repository] of namesOf(client).entries()) {
+        const digest = await digestAt([hub, hosted][i]?.url ?? '', repository)
+        await pullThrough(name, client.pull, `${repository}@${digest}`, router, host)
       }
     },
   },
@@ -221,7 +237,7 @@ const columns: Record<string, Column> = {
     needs: 'platforms',
     check: async (name, client, { router, host }) => {
       const before = router.log().length
-      await pulls(name, client.platforms, 'library/hello:1.0.0', router, host)
+      await pullThrough(name, client.platforms, 'library/hello:1.0.0', router, host)
       await until('the other architecture', () =>
         router
           .log()
@@ -232,21 +248,21 @@ const columns: Record<string, Column> = {
   },
   push: {
     needs: 'push',
-    check: async (name, client, { host, alone }, mine) => {
-      await command(name, client.push, host, { NAME: mine })
-      await pull(alone.url, mine, '1.0.0')
+    check: async (name, client, { host, hostedOnly }, repository) => {
+      await command(name, client.push, host, { NAME: repository })
+      await pull(hostedOnly.url, repository, '1.0.0')
     },
   },
   'push on a base of 200 MiB that only the cache has, sending under 1 MiB': {
     needs: 'mount',
-    check: async (name, client, { host, alone, sent }, mine) => {
+    check: async (name, client, { host, hostedOnly, sent }, repository) => {
       const before = sent.bytes
-      await command(name, client.mount, host, { NAME: mine })
+      await command(name, client.mount, host, { NAME: repository })
       const bytes = sent.bytes - before
-      if (!client.signatures) await pulls(name, client.pull, `${mine}:2.0.0`, alone)
-      await pull(alone.url, mine, '2.0.0')
+      if (!client.signatures) await pullThrough(name, client.pull, `${repository}:2.0.0`, hostedOnly)
+      await pull(hostedOnly.url, repository, '2.0.0')
       const headers = { Accept: accept }
-      const { layers } = (await send(alone.url, 'GET', `/v2/${mine}/manifests/2.0.0`, { headers })).json()
+      const { layers } = (await send(hostedOnly.url, 'GET', `/v2/${repository}/manifests/2.0.0`, { headers })).json()
       assert.ok(layers.some(({ size }: { size: number }) => size > 200 * mebibyte))
       say(`  ${name} sent ${bytes} bytes`)
       assert.ok(bytes < mebibyte, `sent ${bytes} bytes`)
@@ -254,16 +270,16 @@ const columns: Record<string, Column> = {
   },
   'list tags': {
     needs: 'list',
-    check: async (name, client, { host }, mine) => {
-      assert.match(await command(name, client.list, host, { NAME: mine }), /1\.0\.0/)
+    check: async (name, client, { host }, repository) => {
+      assert.match(await command(name, client.list, host, { NAME: repository }), /1\.0\.0/)
     },
   },
   delete: {
     needs: 'delete',
-    check: async (name, client, { host, router }, mine) => {
-      const digest = await digestAt(hosted.url, mine)
-      await command(name, client.delete, host, { NAME: mine, IMAGE: `${mine}@${digest}` })
-      for (const { url } of [hosted, router]) assert.equal(await digestAt(url, mine, digest), undefined)
+    check: async (name, client, { host, router }, repository) => {
+      const digest = await digestAt(hosted.url, repository)
+      await command(name, client.delete, host, { NAME: repository, IMAGE: `${repository}@${digest}` })
+      for (const { url } of [hosted, router]) assert.equal(await digestAt(url, repository, digest), undefined)
     },
   },
   'hosted has passwords: login, push, pull': { needs: 'login', check: withLogin('htpasswd') },
@@ -274,24 +290,27 @@ const columns: Record<string, Column> = {
   '`ANONYMOUS_PULL`: the same': { needs: 'login', check: withoutLogin('here') },
 }
 
-/** Logged out by the column before. */
+/**
+ * Pulls a public image anonymously. This must work, or must fail if `noAnonymousPull` says so.
+ * The check before has logged the client out.
+ */
 function withoutLogin(kind: Login): Column['check'] {
   return async (name, client, { logins }) => {
     const router = logins[kind]
-    const pulling = pulls(name, client.pull, `${namesOf(client)[0]}:1.0.0`, router, named(router))
-    if (!client.stranger?.includes(kind)) return pulling
+    const pulling = pullThrough(name, client.pull, `${namesOf(client)[0]}:1.0.0`, router, viaLocalhost(router))
+    if (!client.noAnonymousPull?.includes(kind)) return pulling
     await assert.rejects(pulling, 'pulled without a login')
     return '–'
   }
 }
 
 function withLogin(kind: Login): Column['check'] {
-  return async (name, client, { logins }, mine) => {
+  return async (name, client, { logins }, repository) => {
     const router = logins[kind]
-    const host = named(router)
-    // Not what hosted already has: a client that finds it there pushes nothing.
-    const own = `${kind}/${mine}`
-    const go = (line: string, given = {}) => command(name, line, host, { NAME: own, ...given })
+    const host = viaLocalhost(router)
+    // A new repository for each login: a client pushes nothing that it finds there.
+    const target = `${kind}/${repository}`
+    const go = (line: string, given = {}) => command(name, line, host, { NAME: target, ...given })
     if (client.forget) await go(client.forget)
     await assert.rejects(go(client.push), 'pushed without a login')
     await assert.rejects(go(`${client.login} && ${client.push}`, { PASSWORD: 'wrong' }), 'pushed with a wrong password')
@@ -300,20 +319,24 @@ function withLogin(kind: Login): Column['check'] {
     if (client.mount && kind === 'tokens') {
       await go(client.mount)
       const mounted = ({ name, entity, status }: Record<string, unknown>) =>
-        name === own && entity === 'uploads' && status === 201
+        name === target && entity === 'uploads' && status === 201
       await until('the base to be mounted', () => router.log().some(mounted))
     }
-    for (const one of [own, namesOf(client)[0]]) await pulls(name, client.pull, `${one}:1.0.0`, router, host)
+    for (const pulled of [target, namesOf(client)[0]])
+      await pullThrough(name, client.pull, `${pulled}:1.0.0`, router, host)
     await go(client.logout)
-    const stranger = pulls(name, client.pull, `${own}:1.0.0`, router, host)
-    if (kind === 'here') await stranger
-    else await assert.rejects(stranger, 'pulled without a login')
+    const anonymousPull = pullThrough(name, client.pull, `${target}:1.0.0`, router, host)
+    if (kind === 'here') await anonymousPull
+    else await assert.rejects(anonymousPull, 'pulled without a login')
   }
 }
 
-/** Attached through the router to what hosted holds; to what the cache alone holds, where others lie attached already. */
-async function attaches(what: string, name: string, at: Registry, router: Router): Promise<void> {
-  const { by, attach, find, lastAlone } = attachments[what] as (typeof attachments)[string]
+/**
+ * Attaches a referrer through the router, and finds it again. If the image is only in the cache, another referrer is
+ * attached at the hub first, and both must be found.
+ */
+async function checkAttachment(what: string, name: string, at: Registry, router: Router): Promise<void> {
+  const { by, attach, find, checksLastOnly } = attachments[what] as (typeof attachments)[string]
   await fill(at, name, hello)
   const image = { NAME: name, IMAGE: `${name}@${hello.at(-1)?.digest}` }
   const go = (line: string, KEY: string, host = router.host) => command(by, line, host, { ...image, KEY })
@@ -322,15 +345,15 @@ async function attaches(what: string, name: string, at: Registry, router: Router
   const keys = at === hub ? ['public', 'own'] : ['own']
   if (at === hub) await go(attach, 'public', hub.host)
   await go(attach, 'own')
-  if (!lastAlone) for (const key of keys) await go(find, key)
+  if (!checksLastOnly) for (const key of keys) await go(find, key)
   else {
-    const said = await Promise.any(keys.map((key) => go(find, key)))
-    if (at === hub) assert.match(said, /total of 2 references/)
+    const output = await Promise.any(keys.map((key) => go(find, key)))
+    if (at === hub) assert.match(output, /total of 2 references/)
   }
 }
 
-/** Why its program cannot be run here. */
-async function lacking({ from }: Client): Promise<string | undefined> {
+/** Installs and starts what a client needs. Gives the reason if it cannot run here. */
+async function install({ from }: Client): Promise<string | undefined> {
   if ('go' in from) {
     say(`building with go install: ${from.go}`)
     return goInstall(from.go, bin)
@@ -343,7 +366,7 @@ async function lacking({ from }: Client): Promise<string | undefined> {
   )
 }
 
-/** Started by hand, with folders of their own: whatever else runs on this machine is left alone. */
+/** Daemons that clients need. They have their own folders and sockets, apart from those of this machine. */
 const daemons: Record<string, () => Promise<unknown>> = {
   containerd: once(() => {
     const toml = [
@@ -363,7 +386,7 @@ const daemons: Record<string, () => Promise<unknown>> = {
     const sockets = ['--host', `unix://${path('docker.sock')}`, '--containerd', path('containerd.sock')]
     const network = ['--bridge=none', '--iptables=false']
     const options = ['--storage-driver=vfs', '--pidfile', path('docker.pid'), ...folders, ...sockets, ...network]
-    // It mounts its folder, and leaves that so where it is killed.
+    // dockerd mounts its data folder, which stays mounted if it is killed.
     atEnd(`umount -l ${path('docker-data-root')}`)
     await daemon(['dockerd', ...options], /API listen on/)
   }),
@@ -388,10 +411,15 @@ interface Result {
 const results = new Map<string, Result>()
 const failures: string[] = []
 
-/** A cell of a table: one that failed before stays so. */
-async function tell(cells: Map<string, string>, cell: string, what: string, doing: Promise<unknown>): Promise<void> {
+/** Waits for a check, prints its result and sets the cell of the table. A failed cell stays failed. */
+async function record(
+  cells: Map<string, string>,
+  cell: string,
+  what: string,
+  checking: Promise<unknown>,
+): Promise<void> {
   const started = performance.now()
-  const outcome = await doing.then(
+  const outcome = await checking.then(
     (mark) => (typeof mark === 'string' ? mark : '✓'),
     ({ message }: Error) => {
       failures.push(`${what}: ${message}`)
@@ -403,34 +431,34 @@ async function tell(cells: Map<string, string>, cell: string, what: string, doin
 }
 
 const only = process.env.ONLY?.split(',') ?? ['']
-const chosen = Object.entries(clients).filter(([name]) => only.some((one) => name.startsWith(one)))
+const chosen = Object.entries(clients).filter(([name]) => only.some((prefix) => name.startsWith(prefix)))
 for (const [name, client] of chosen) {
-  const why = await lacking(client)
+  const why = await install(client)
   if (why) say(`NOT RUN: ${name}: ${why}`)
   const version = 'go' in client.from ? client.from.go.replace(/.*@v/, '') : ''
   results.set(name, { version, on: [], why, cells: new Map() })
 }
 
 for (const way of chosenWays) {
-  const place = await open(way)
+  const routers = await startRouters(way)
   for (const [name, client] of chosen) {
     const result = results.get(name)
     if (!result || result.why || (way !== chosenWays[0] && !client.everyWay)) continue
     result.on.push(way)
-    const said = client.version && (await command(name, client.version, place.host))
-    if (said) result.version = /\d+\.\d+\.\d+(?:, engine \d+\.\d+\.\d+)?/.exec(said)?.[0] ?? said
+    const output = client.version && (await command(name, client.version, routers.host))
+    if (output) result.version = /\d+\.\d+\.\d+(?:, engine \d+\.\d+\.\d+)?/.exec(output)?.[0] ?? output
     if (client.names && client.push) {
-      for (const [i, one] of client.names.entries())
-        await command(name, client.push, [hub, hosted][i]?.host ?? '', { NAME: one })
+      for (const [i, repository] of client.names.entries())
+        await command(name, client.push, [hub, hosted][i]?.host ?? '', { NAME: repository })
     }
     for (const [column, { needs, check }] of Object.entries(columns)) {
       if (!client[needs]) continue
-      const mine = `team/${way}/${/\w+/.exec(name)}/hello`
-      const doing = check(name, client as Required<Client>, place, mine)
-      await tell(result.cells, column, `${way}, ${name}: ${column}`, doing)
+      const repository = `team/${way}/${/\w+/.exec(name)}/hello`
+      const checking = check(name, client as Required<Client>, routers, repository)
+      await record(result.cells, column, `${way}, ${name}: ${column}`, checking)
     }
   }
-  for (const router of [place.router, place.alone, ...Object.values(place.logins)]) {
+  for (const router of [routers.router, routers.hostedOnly, ...Object.values(routers.logins)]) {
     for (const line of router.odd()) failures.push(`${way}: the router logged ${JSON.stringify(line)}`)
     await router.stop()
   }
@@ -453,8 +481,8 @@ for (const [kind, registry] of Object.entries(kinds)) {
     found.set(what, cells)
     for (const [where, at] of Object.entries({ hosted: registry, 'the cache': hub })) {
       const name = `attached/${kind}-${i}-${at.name}`
-      const doing = attaches(what, name, at, router)
-      await tell(cells, `${kind}: ${where}`, `${way}, ${what}, hosted is ${kind}, image in ${where}`, doing)
+      const checking = checkAttachment(what, name, at, router)
+      await record(cells, `${kind}: ${where}`, `${way}, ${what}, hosted is ${kind}, image in ${where}`, checking)
     }
   }
   for (const line of router.odd()) failures.push(`the router before ${kind} logged ${JSON.stringify(line)}`)
@@ -475,8 +503,8 @@ const report = [
   ...[...results].flatMap(([name, { why }]) => (why ? ['', `${name} was not run: ${why}`] : [])),
   '',
   ...table([
-    ['attached to an image in', ...places.map((one) => one.replace(/(.*): (.*)/, '$2; hosted is $1'))],
-    ...[...found].map(([what, cells]) => [what, ...places.map((one) => cells.get(one) ?? 'not run')]),
+    ['attached to an image in', ...places.map((place) => place.replace(/(.*): (.*)/, '$2; hosted is $1'))],
+    ...[...found].map(([what, cells]) => [what, ...places.map((place) => cells.get(place) ?? 'not run')]),
   ]),
 ].join('\n')
 say(`\n${report}\n`)
@@ -489,5 +517,5 @@ if (file && !process.env.ONLY && !process.env.WAY) {
   )
 }
 for (const line of failures) say(`FAILED: ${line}`)
-for (const one of [...running, hub, cache, hosted, closed, tokens]) await one.stop()
+for (const part of [...running, hub, cache, hosted, withPasswords, withTokens]) await part.stop()
 process.exit(failures.length > 0 ? 1 : 0)

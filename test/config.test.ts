@@ -1,4 +1,4 @@
-/** The configuration: every fault is named at once, and nothing wrong gets by. */
+/** The configuration: all faults are reported at once, and no wrong setting is accepted. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { type Config, configHelp, readConfig } from '../src/config.ts'
@@ -16,7 +16,7 @@ function faults(environment: Record<string, string | undefined>): string[] {
   return config.faults
 }
 
-test('three variables are enough; the rest has the defaults of the README', () => {
+test('three variables are enough; all others have the defaults of the README', () => {
   const { aggregate, hosted, proxy, ...rest } = read()
   assert.equal(aggregate.origin, 'http://registry.example')
   assert.equal(hosted.origin, 'http://hosted:5000')
@@ -65,11 +65,11 @@ test('a registry is a host, a host and port, or an http or https URL', () => {
   assert.equal(read({ HOSTED_HOSTNAME: '[::1]:5001' }).hosted.origin, 'http://[::1]:5001')
 })
 
-test("a name without a dot may be the router's and the first part of names", () => {
+test('AGGREGATE_HOSTNAME may be a name without a dot, and HOSTED_NAMES may begin with the same word', () => {
   assert.ok(read({ AGGREGATE_HOSTNAME: 'acme:5000', HOSTED_NAMES: 'acme/**' }).hostedNames.test('acme/app'))
 })
 
-test('the address of the proxy may have a path, which stands before every name there', () => {
+test('PROXY_HOSTNAME may have a path, which is put before every name there', () => {
   for (const [address, origin, path] of [
     ['harbor.example/docker-hub', 'http://harbor.example', '/docker-hub'],
     ['https://cache.example/a/b.c/', 'https://cache.example', '/a/b.c'],
@@ -89,15 +89,15 @@ const globs: [string, string[], string[]][] = [
   ['**', ['a', 'a/b/c'], []],
   ['', [], ['a', 'a/b']],
 ]
-for (const [glob, inside, outside] of globs) {
-  test(`names by the glob "${glob}": * is anything within a component, ** anything`, () => {
+for (const [glob, matching, notMatching] of globs) {
+  test(`names by the glob "${glob}": * matches within a component, ** across components`, () => {
     const { hostedNames } = read({ HOSTED_NAMES: glob })
-    for (const name of inside) assert.ok(hostedNames.test(name), name)
-    for (const name of outside) assert.ok(!hostedNames.test(name), name)
+    for (const name of matching) assert.ok(hostedNames.test(name), name)
+    for (const name of notMatching) assert.ok(!hostedNames.test(name), name)
   })
 }
 
-test("the router's own login: a name and a password, or a file of it, both or neither", () => {
+test("the router's own login is a user name and a password or its file; a setting that lacks its partner or its file is one fault", () => {
   const login = { username: 'a', password: 'b', file: '' }
   assert.deepEqual(read({ PROXY_USERNAME: 'a', PROXY_PASSWORD: 'b' }).proxyLogin, login)
   assert.equal(read().proxyLogin, undefined)
@@ -120,7 +120,7 @@ test("the router's own login: a name and a password, or a file of it, both or ne
   }
 })
 
-test('what single variables and what two of them have wrong is told at once, a line each', () => {
+test('faults of single variables and of pairs are reported at once, one line each', () => {
   for (const [environment, ...wanted] of [
     [{ ANONYMOUS_PULL: 'yes' }, 'ANONYMOUS_PULL must', 'ANONYMOUS_PULL needs'],
     [{ TLS_CERT_FILE: '/nowhere' }, 'TLS_CERT_FILE cannot', 'TLS_CERT_FILE and'],
@@ -190,7 +190,7 @@ for (const [name, value] of wrong) {
   })
 }
 
-test('a time that may be 0 says so in its fault', () => {
+test('the fault of a time says whether 0 is allowed', () => {
   assert.match(faults({ LOOKUP_TTL: '-1' })[0] ?? '', /\(0: never\)/)
   assert.match(faults({ PROXY_TIMEOUT: '0' })[0] ?? '', /above 0/)
   assert.equal(read({ LOOKUP_TTL: '0' }).lookupTtl, 0)

@@ -1,7 +1,9 @@
 /**
- * `npm run conformance`: the OCI conformance suite on two kinds of hosted registry, each asked directly and through the
- * router on each way to run it, which goes into the file it is told; told none, each way meets one of the two. Exit code 1
- * where a test is worse through the router.
+ * `npm run conformance`: runs the OCI conformance suite on two kinds of hosted registry, directly and through the
+ * router.
+ *
+ * With a file as argument, every way to run the router is tested with both kinds and the result is written to the file.
+ * Without one, each way is tested with one kind. The exit code is 1 if a test is worse through the router.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -11,14 +13,15 @@ import { goTools, pinned } from './parts/go.ts'
 import { findRegistry, fromOlareg, type Launch } from './parts/registries.ts'
 import { startRouter, type Way, ways } from './parts/router.ts'
 
+/** What the suite asks: the registry itself, or the router in front of it. */
 type Target = 'direct' | Way
 interface Kind {
   name: string
   launch: Launch
-  /** Settings of the suite for this kind alone. */
+  /** Settings of the suite for only this kind. */
   settings: Record<string, string>
-  /** Who meets it where each way meets one kind. */
-  half: Way[]
+  /** The ways tested with this kind if each way is tested with one kind. */
+  ways: Way[]
 }
 interface Count {
   passed: number
@@ -35,45 +38,47 @@ const launch = await findRegistry((line) => {
   console.log(line)
 })
 const kinds: Kind[] = [
-  { name: 'distribution', launch, settings: {}, half: ['node', 'binary'] },
+  { name: 'distribution', launch, settings: {}, ways: ['node', 'binary'] },
   {
     name: 'olareg',
     launch: fromOlareg(olareg),
-    // It never sends the field, which the spec wants from its next version on: the rest would not be looked at.
+    // olareg never sends Docker-Content-Digest, which only the next spec version requires. Without these settings the
+    // suite would skip the remaining checks.
     settings: { OCI_API_BLOBS_DIGEST_HEADER: 'false', OCI_API_MANIFESTS_DIGEST_HEADER: 'false' },
-    half: ['bun', 'deno'],
+    ways: ['bun', 'deno'],
   },
 ]
 const [file] = process.argv.slice(2)
-const targetsOf = ({ half }: Kind): Target[] => ['direct', ...(file ? (Object.keys(ways) as Way[]) : half)]
-/** Every API and every kind of data, those of the next version too. */
-const everything = { OCI_VERSION: 'dev', OCI_DATA_SPARSE: 'true', OCI_TLS: 'disabled' }
+const targetsOf = (kind: Kind): Target[] => ['direct', ...(file ? (Object.keys(ways) as Way[]) : kind.ways)]
+/** Tests every API and every kind of data, also of the next spec version. */
+const fullSuite = { OCI_VERSION: 'dev', OCI_DATA_SPARSE: 'true', OCI_TLS: 'disabled' }
 const suiteModule = 'github.com/opencontainers/distribution-spec/conformance'
 const olaregModule = 'github.com/olareg/olareg'
-const callers = Object.keys(process.env).filter((key) => key.startsWith('OCI_'))
+/** The caller's own settings of the suite: they are unset. */
+const inherited = Object.keys(process.env).filter((key) => key.startsWith('OCI_'))
 const folder = temporaryFolder()
 const runtimes = new Set<unknown>()
 const worse: string[] = []
 
-/** The suite on registries of its own: how each test came out, in the suite's order; a name may come several times. */
+/** Runs the suite on new registries. Gives each test's name and outcome, in order; a name may occur several times. */
 async function perform({ name, launch: launchHosted, settings }: Kind, target: Target): Promise<[string, string][]> {
-  const called = (part: string) => ({ name: `${name}-${target}-${part}`, folder })
-  const hosted = await launchHosted(called('hosted'))
+  const partOptions = (part: string) => ({ name: `${name}-${target}-${part}`, folder })
+  const hosted = await launchHosted(partOptions('hosted'))
   const parts: { stop: () => Promise<unknown> }[] = [hosted]
   let host = hosted.host
   let odd = (): unknown[] => []
   if (target !== 'direct') {
-    const hub = await launch(called('hub'))
-    const cache = await launch({ ...called('cache'), proxyOf: hub.url })
+    const hub = await launch(partOptions('hub'))
+    const cache = await launch({ ...partOptions('cache'), proxyOf: hub.url })
     const router = await startRouter(target, { HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: cache.host })
     parts.unshift(router, cache, hub)
     ;({ host, odd } = router)
     runtimes.add(router.log().find(({ message }) => message === 'listening')?.runtime)
   }
-  const { name: results } = called('results')
-  const set = { ...everything, ...settings, OCI_REGISTRY: host, OCI_RESULTS_DIR: results }
-  const env = { ...Object.fromEntries(callers.map((key) => [key, undefined])), ...set }
-  // Its exit code says whether the registry is perfect.
+  const { name: results } = partOptions('results')
+  const suiteEnv = { ...fullSuite, ...settings, OCI_REGISTRY: host, OCI_RESULTS_DIR: results }
+  const env = { ...Object.fromEntries(inherited.map((key) => [key, undefined])), ...suiteEnv }
+  // The exit code is ignored: it is 0 only if every test passes.
   const suite = start([conformance], { cwd: folder, env })
   await suite.ended
   for (const part of parts) await part.stop()
@@ -96,10 +101,10 @@ function countBy(tests: [string, string][], keyOf: (test: string) => string): Ma
 }
 
 const none: Count = { passed: 0, failed: 0, skipped: 0 }
-const told = ({ passed, failed, skipped }: Count = none) =>
+const summarize = ({ passed, failed, skipped }: Count = none) =>
   [passed && `${passed} ✓`, failed && `${failed} ✗`, skipped && `${skipped} ○`].filter(Boolean).join(' ') || 'not run'
 
-/** The table of one kind; every test that is worse through the router is noted. */
+/** Runs the suite on all targets of one kind. Gives the table. Adds each test that is worse than direct to `worse`. */
 async function compare(kind: Kind): Promise<string> {
   const columns: [string, string][][] = []
   const targets = targetsOf(kind)
@@ -108,20 +113,20 @@ async function compare(kind: Kind): Promise<string> {
     const tests = await perform(kind, target)
     columns.push(tests)
     const seconds = Math.round((performance.now() - started) / 1000)
-    console.log(`${kind.name}, ${target}: ${told(countBy(tests, () => '').get(''))} (${seconds} s)`)
-    // Each for itself: in a row of the table a better one could hide a worse one.
+    console.log(`${kind.name}, ${target}: ${summarize(countBy(tests, () => '').get(''))} (${seconds} s)`)
+    // Compared test by test: in a row of the table, a better test could hide a worse one.
     const through = countBy(tests, (test) => test)
     for (const [test, direct] of countBy(columns[0] as [string, string][], (test) => test)) {
       const got = through.get(test) ?? none
       if (got.passed >= direct.passed && got.failed <= direct.failed) continue
-      worse.push(`${kind.name}, ${target}, ${test}: ${told(got)}, directly ${told(direct)}`)
+      worse.push(`${kind.name}, ${target}, ${test}: ${summarize(got)}, directly ${summarize(direct)}`)
     }
   }
   const rowOf = (test: string) => test.split('/').slice(0, 2).join('/')
   const rows = [() => 'all', rowOf].flatMap((keyOf) => {
     const counts = columns.map((tests) => countBy(tests, keyOf))
     const names = new Set(counts.flatMap((count) => [...count.keys()]))
-    return [...names].map((name) => [name, ...counts.map((count) => told(count.get(name)))])
+    return [...names].map((name) => [name, ...counts.map((count) => summarize(count.get(name)))])
   })
   return [['test', ...targets], targets.map(() => '---').concat('---'), ...rows]
     .map((cells) => `| ${cells.join(' | ')} |`)

@@ -1,4 +1,4 @@
-/** What an operator copies and reads fits the router: deploy/ and compose.yaml name what there is, docs/operating.md all of it. */
+/** Checks that deploy/ and compose.yaml name only what exists, and that docs/operating.md names all of it. */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -18,13 +18,13 @@ import { createService } from '../src/service.ts'
 const root = fileURLToPath(new URL('..', import.meta.url))
 const read = (path: string) => readFileSync(join(root, path), 'utf8')
 
-/** Every line that the router writes meanwhile. */
+/** Every log line that the router wrote during metricsAfterTraffic(). */
 const logged: Record<string, unknown>[] = []
-/** The metrics there are, their labels, and the values those have. */
+/** Every metric, its labels, and the values of each label. */
 type Known = Map<string, Map<string, Set<string>>>
 const known = knownFrom(await withUsers(metricsAfterTraffic))
 
-/** Does something in a folder that is there for this alone. */
+/** Calls `act` with a new folder in `parent`, then removes the folder. */
 async function inFolder<T>(parent: string, act: (folder: string) => T | Promise<T>): Promise<T> {
   const folder = mkdtempSync(join(parent, '.combined-registry-'))
   try {
@@ -42,21 +42,21 @@ function withUsers<T>(act: (file: string) => T | Promise<T>): Promise<T> {
   })
 }
 
-/** What /metrics says after some of everything. */
+/** The text of /metrics after requests of every kind. */
 async function metricsAfterTraffic(users: string): Promise<string> {
   const hosts = { AGGREGATE_HOSTNAME: 'registry.example', HOSTED_HOSTNAME: 'hosted:1', PROXY_HOSTNAME: 'proxy:2' }
   const config = readConfig({ ...hosts, HTPASSWD_FILE: users }) as Config
   const type = 'application/vnd.oci.image.manifest.v1+json'
   const content = JSON.stringify({ schemaVersion: 2, mediaType: type })
   const digest = `sha256:${createHash('sha256').update(content).digest('hex')}`
-  /** A name says what each registry answers. */
+  /** The repository name says what each registry answers: `proxy-404-hosted-200`. */
   const fetch: Fetch = async (url, { method }) => {
     const { hostname, pathname } = new URL(url)
     const [, proxy, hosted] = /proxy-(\d+)-hosted-(\d+)/.exec(pathname) ?? []
     const session = '/v2/a/blobs/uploads/session'
     const headers = { 'Content-Type': type, 'Content-Length': `${content.length}`, Location: session }
-    const usual = method === 'POST' ? 202 : 200
-    return new Response(content, { status: Number((hostname === 'proxy' ? proxy : hosted) ?? usual), headers })
+    const defaultStatus = method === 'POST' ? 202 : 200
+    return new Response(content, { status: Number((hostname === 'proxy' ? proxy : hosted) ?? defaultStatus), headers })
   }
   const now = () => performance.now()
   const log: Log = (level, message, fields) => logged.push({ time: '', level, message, ...fields })
@@ -94,12 +94,12 @@ function knownFrom(exposition: string): Known {
   for (const line of exposition.split('\n')) {
     const [, name, labels = ''] = /^([a-z_]\w*)(?:\{(.*)\})? /.exec(line) ?? []
     if (!name) continue
-    // The name of the job is this repository's to choose, those of the replicas are not.
+    // deploy/ sets the job label. The values of `instance` cannot be known here.
     add(name, 'job', 'combined-registry')
     known.get(name)?.set('instance', new Set())
     for (const [, label = '', value = ''] of labels.matchAll(/(\w+)="([^"]*)"/g)) add(name, label, value)
   }
-  // What Prometheus says itself.
+  // Metrics that Prometheus adds itself.
   add('up', 'job', 'combined-registry')
   known.get('up')?.set('instance', new Set())
   add('ALERTS', 'alertstate', 'firing')
@@ -107,11 +107,11 @@ function knownFrom(exposition: string): Known {
   return known
 }
 
-/** What is wrong with a query, and the labels that its result has. */
-function look(query: string): { faults: string[]; labels: Set<string> } {
+/** Checks a PromQL query against `known`: its faults, and the labels of its result. */
+function checkQuery(query: string): { faults: string[]; labels: Set<string> } {
   const promql = query.replaceAll('$__rate_interval', '5m')
   const faults: string[] = []
-  const ofMetrics = new Set<string>()
+  const metricLabels = new Set<string>()
   const grouped = new Set<string>()
   const textOf = ({ from, to }: { from: number; to: number }) => promql.slice(from, to)
   parser.parse(promql).iterate({
@@ -125,20 +125,20 @@ function look(query: string): { faults: string[]; labels: Set<string> } {
         faults.push(`no metric ${textOf(metric ?? node)}`)
         return
       }
-      for (const label of labels.keys()) ofMetrics.add(label)
+      for (const label of labels.keys()) metricLabels.add(label)
       for (const matcher of node.getChild('LabelMatchers')?.getChildren('UnquotedLabelMatcher') ?? []) {
         const [, name = '', wanted = ''] = /^(\w+)\W+"(.*)"$/.exec(textOf(matcher)) ?? []
         const values = labels.get(name)
         if (!values) faults.push(`no label ${name} of ${textOf(metric)}`)
-        for (const one of values?.size ? wanted.split('|') : []) {
-          const exact = new RegExp(`^(?:${one})$`)
-          if (![...(values ?? [])].some((value) => exact.test(value))) faults.push(`${name} is never ${one}`)
+        for (const alternative of values?.size ? wanted.split('|') : []) {
+          const exact = new RegExp(`^(?:${alternative})$`)
+          if (![...(values ?? [])].some((value) => exact.test(value))) faults.push(`${name} is never ${alternative}`)
         }
       }
     },
   })
-  for (const label of grouped) if (!ofMetrics.has(label)) faults.push(`no label ${label} to group by`)
-  return { faults, labels: grouped.size > 0 ? grouped : ofMetrics }
+  for (const label of grouped) if (!metricLabels.has(label)) faults.push(`no label ${label} to group by`)
+  return { faults, labels: grouped.size > 0 ? grouped : metricLabels }
 }
 
 interface Panel {
@@ -161,9 +161,9 @@ function alerts(): Alert[] {
   return parse(read('deploy/prometheus/alerts.yml')).groups.flatMap(({ rules }: { rules: Alert[] }) => rules)
 }
 
-test('a metric, a label, a value or a grouping that does not exist is a fault', () => {
+test('a query with an unknown metric, label, value or grouping is a fault', () => {
   const good = 'sum by (upstream) (rate(registry_router_upstream_requests_total{verdict=~"failed|limited"}[5m])) > 1'
-  assert.deepEqual(look(good).faults, [])
+  assert.deepEqual(checkQuery(good).faults, [])
   for (const [from, to] of [
     ['requests_total', 'request_total'],
     ['verdict=', 'verdicts='],
@@ -171,51 +171,51 @@ test('a metric, a label, a value or a grouping that does not exist is a fault', 
     ['(upstream)', '(upstreams)'],
     ['5m])', '5m]'],
   ] as const) {
-    assert.equal(look(good.replace(from, to)).faults.length > 0, true, to)
+    assert.equal(checkQuery(good.replace(from, to)).faults.length > 0, true, to)
   }
 })
 
 for (const { title, targets } of panels) {
-  test(`the panel "${title}" asks for what there is`, () => {
+  test(`the panel "${title}" uses only metrics and labels that exist`, () => {
     for (const { expr, legendFormat } of targets) {
-      const { faults, labels } = look(expr)
+      const { faults, labels } = checkQuery(expr)
       const unknown = [...legendFormat.matchAll(/\{\{(\w+)\}\}/g)].filter(([, label = '']) => !labels.has(label))
       assert.deepEqual([faults, unknown.map(([label]) => label)], [[], []], expr)
     }
   })
 }
 
-test('every metric of the router has a panel, every panel a number of its own and a description', () => {
-  const ofRouter = [...known.keys()].map((name) => name.replace(/_(bucket|sum|count)$/, ''))
-  const unseen = ofRouter.filter(
+test('every metric of the router has a panel; every panel has its own id and a description', () => {
+  const routerMetrics = [...known.keys()].map((name) => name.replace(/_(bucket|sum|count)$/, ''))
+  const withoutPanel = routerMetrics.filter(
     (name) => name.startsWith('registry_router_') && !queries.some(({ expr }) => expr.includes(name)),
   )
-  assert.deepEqual(unseen, [])
+  assert.deepEqual(withoutPanel, [])
   assert.equal(new Set(panels.map(({ id }) => id)).size, panels.length)
   assert.ok(panels.every(({ description }) => description))
   const [, metric, label] = /^label_values\((\w+), (\w+)\)$/.exec(dashboard.templating.list[1].query) ?? []
   assert.ok(known.get(`${metric}`)?.has(`${label}`))
 })
 
-/** The alerts that the panel of that name counts. */
+/** The alerts that the panel "Alerts" counts. */
 const [, names] = /alertname=~"([^"]*)"/.exec(queries.map(({ expr }) => expr).join()) ?? []
-const counted = new RegExp(`^(?:${names})$`)
-const stories = read('deploy/prometheus/alerts.test.yml')
+const countedAlerts = new RegExp(`^(?:${names})$`)
+const alertTests = read('deploy/prometheus/alerts.test.yml')
 for (const { alert, expr, labels, annotations } of alerts()) {
-  test(`the alert ${alert} asks for what there is, says what it means, and has a story in which it fires`, () => {
-    const { faults, labels: given } = look(expr)
+  test(`the alert ${alert} uses metrics that exist, says what it means, and has a test case in which it fires`, () => {
+    const { faults, labels: given } = checkQuery(expr)
     const unknown = [...annotations.summary.matchAll(/\$labels\.(\w+)/g)].filter(([, label = '']) => !given.has(label))
     assert.deepEqual([faults, unknown.map(([label]) => label)], [[], []], expr)
     assert.ok(['critical', 'warning'].includes(labels.severity) && annotations.description.length > 80)
-    assert.ok(stories.includes(`{ labels: '{alertname="${alert}"`))
-    assert.ok(counted.test(alert), 'the panel "Alerts" does not count it')
+    assert.ok(alertTests.includes(`{ labels: '{alertname="${alert}"`))
+    assert.ok(countedAlerts.test(alert), 'the panel "Alerts" does not count it')
   })
 }
 
-/** The names of all settings, as `--help` has them. */
+/** The names of all settings, from `--help`. */
 const settings = new Set([...configHelp().matchAll(/^ {2}([A-Z][A-Z0-9_]+)/gm)].map(([, name]) => name))
 
-test('every setting that a file here names, in whatever place, is one', () => {
+test('every setting that a file in deploy/ names exists', () => {
   for (const entry of readdirSync(join(root, 'deploy'), { recursive: true, withFileTypes: true })) {
     if (!entry.isFile()) continue
     const names = readFileSync(join(entry.parentPath, entry.name), 'utf8').match(/\b[A-Z][A-Z0-9]*_[A-Z_]+\b/g) ?? []
@@ -223,8 +223,8 @@ test('every setting that a file here names, in whatever place, is one', () => {
   }
 })
 
-/** What the router makes of them; fails where there is a fault. */
-function configured(environment: Record<string, string>): Config {
+/** Reads these settings as the router does; fails if a setting is unknown or wrong. */
+function readSettings(environment: Record<string, string>): Config {
   assert.deepEqual(
     Object.keys(environment).filter((name) => !settings.has(name)),
     [],
@@ -236,53 +236,53 @@ function configured(environment: Record<string, string>): Config {
 
 const compose = parse(read('compose.yaml')).services
 
-test("the compose stack's router starts, gets longer than DRAIN_TIMEOUT to end, and what is mounted exists", () => {
+test("compose.yaml: the router's settings are valid, it may take longer than DRAIN_TIMEOUT to end, and mounted files exist", () => {
   const { environment, stop_grace_period } = compose.router
-  const { drainTimeout } = configured(JSON.parse(JSON.stringify(environment).replace(/\$\{\w+:-(\w*)\}/g, '$1')))
+  const { drainTimeout } = readSettings(JSON.parse(JSON.stringify(environment).replace(/\$\{\w+:-(\w*)\}/g, '$1')))
   const [, minutes, seconds = 0] = /^(\d+)m(?:(\d+)s)?$/.exec(stop_grace_period) ?? []
   assert.ok(Number(minutes) * 60 + Number(seconds) > drainTimeout)
   for (const { volumes = [] } of Object.values<{ volumes?: string[] }>(compose)) {
-    for (const [from = ''] of volumes.map((one) => one.split(':'))) {
+    for (const [from = ''] of volumes.map((volume) => volume.split(':'))) {
       assert.ok(!from.startsWith('.') || existsSync(join(root, from)), from)
     }
   }
 })
 
-test('the compose stack, which asks nobody for a login, is open to its machine alone, and starts without its cache', () => {
+test('compose.yaml asks for no login, so its ports are open to this machine only; the router starts without the cache', () => {
   const { ports, depends_on } = compose.router
   for (const port of ports) assert.match(port, /^127\.0\.0\.1:/)
   assert.equal(depends_on.proxy.condition, 'service_started')
 })
 
 const lines = read('deploy/kubernetes/router.env').match(/^#?[A-Z]\w+=.*$/gm) ?? []
-/** What router.env sets, and what it would set without its `#`s. */
-const [set, all] = [lines.filter((line) => !line.startsWith('#')), lines].map((some) =>
+/** The settings of router.env, first without, then with those that are commented out. */
+const [activeSettings, allSettings] = [lines.filter((line) => !line.startsWith('#')), lines].map((some) =>
   Object.fromEntries(some.map((line) => line.replace('#', '').split('=') as [string, string])),
 ) as [Record<string, string>, Record<string, string>]
 
-test('router.env is a configuration, with and without what is commented out in it', async () => {
-  configured(set)
+test('router.env is a valid configuration, with and without its commented-out settings', async () => {
+  readSettings(activeSettings)
   await withUsers((file) => {
-    const files = Object.keys(all).filter((name) => name.endsWith('_FILE'))
-    const config = configured({ ...all, ...Object.fromEntries(files.map((name) => [name, file])) })
+    const files = Object.keys(allSettings).filter((name) => name.endsWith('_FILE'))
+    const config = readSettings({ ...allSettings, ...Object.fromEntries(files.map((name) => [name, file])) })
     assert.ok(config.htpasswdFile && config.hostedLogin && config.proxyLogin)
   })
 })
 
 const kubernetes = join(root, 'deploy/kubernetes')
 const { resources } = parse(read('deploy/kubernetes/kustomization.yaml'))
-// biome-ignore lint/suspicious/noExplicitAny: whatever the files say; another test checks it.
+// biome-ignore lint/suspicious/noExplicitAny: YAML has no types here; the next test checks them.
 const objects: any[] = resources.map((file: string) => parse(readFileSync(join(kubernetes, file), 'utf8')))
 const [deployment, service, budget] = objects
 
-test('the Kubernetes objects are what its API takes', async () => {
+test('the Kubernetes objects have the types of the Kubernetes API', async () => {
   const files = readdirSync(kubernetes).filter((file) => file.endsWith('.yaml') && file !== 'kustomization.yaml')
   assert.deepEqual(files.sort(), resources.toSorted())
   const typed = objects.map((object, i) => {
     const group = object.apiVersion.includes('/') ? object.apiVersion : `core/${object.apiVersion}`
     return `export const _${i}: import('kubernetes-types/${group}').${object.kind} = ${JSON.stringify(object, null, 1)}`
   })
-  // Among the packages, so that the types are found.
+  // Inside node_modules, so that tsc finds the types.
   await inFolder(join(root, 'node_modules'), (folder) => {
     writeFileSync(join(folder, 'objects.ts'), typed.join('\n'))
     const options = '--ignoreConfig --noEmit --strict --module esnext --moduleResolution bundler'.split(' ')
@@ -301,32 +301,34 @@ test('the Kubernetes objects fit each other and the router', () => {
   for (const { matchLabels } of [selector, budget.spec.selector, ...spread]) assert.deepEqual(matchLabels, labels)
   assert.deepEqual(service.spec.selector, labels)
   assert.ok(replicas > budget.spec.maxUnavailable)
-  const { port, drainTimeout } = configured(set)
+  const { port, drainTimeout } = readSettings(activeSettings)
   assert.deepEqual(ports, [{ name: service.spec.ports[0].targetPort, containerPort: port }])
   assert.ok(terminationGracePeriodSeconds > lifecycle.preStop.sleep.seconds + drainTimeout)
   for (const probe of [readinessProbe, livenessProbe]) assert.equal(probe.httpGet.path, '/livez')
   assert.ok(read('Dockerfile').includes(`\nUSER ${securityContext.runAsUser}:${securityContext.runAsGroup}\n`))
   assert.equal(volumes[0].name, volumeMounts[0].name)
-  for (const [name, value] of Object.entries(all)) {
+  for (const [name, value] of Object.entries(allSettings)) {
     assert.ok(!name.endsWith('_FILE') || value.startsWith(`${volumeMounts[0].mountPath}/`), name)
   }
-  const high = alerts().find(({ alert }) => alert === 'RegistryRouterMemoryHigh')
-  assert.ok(high?.expr.endsWith('0.9 * 2 ^ 30') && resources.limits.memory === '1Gi')
+  const memoryAlert = alerts().find(({ alert }) => alert === 'RegistryRouterMemoryHigh')
+  assert.ok(memoryAlert?.expr.endsWith('0.9 * 2 ^ 30') && resources.limits.memory === '1Gi')
 })
 
 const manual = read('docs/operating.md')
-/** Fails where the manual lacks one: a name as `code`, a sentence as it is. */
-function inManual(texts: Iterable<string | undefined>): void {
+/** Fails if the manual lacks one of these: a name must be there as `code`, a sentence as plain text. */
+function assertInManual(texts: Iterable<string | undefined>): void {
   const asWritten = (text: string) => (text.includes(' ') ? text : `\`${text}\``)
-  const lacking = [...new Set(texts)].filter((text = '') => !manual.includes(asWritten(text)))
-  assert.deepEqual(lacking, [], 'docs/operating.md lacks these')
+  const missing = [...new Set(texts)].filter((text = '') => !manual.includes(asWritten(text)))
+  assert.deepEqual(missing, [], 'docs/operating.md lacks these')
 }
 
-test('the manual has every metric of the router, its labels and their values, and every alert', () => {
-  const ofRouter = [...known].filter(([name]) => name.startsWith('registry_router_'))
-  inManual(ofRouter.map(([name]) => name.replace(/_(bucket|sum|count)$/, '')))
-  const labels = ofRouter.flatMap(([, labels]) => [...labels]).filter(([name]) => !/^(le|job|instance)$/.test(name))
-  inManual(labels.map(([name]) => name))
+test('the manual has every metric of the router with its labels and values, and every alert', () => {
+  const routerMetrics = [...known].filter(([name]) => name.startsWith('registry_router_'))
+  assertInManual(routerMetrics.map(([name]) => name.replace(/_(bucket|sum|count)$/, '')))
+  const labels = routerMetrics
+    .flatMap(([, labels]) => [...labels])
+    .filter(([name]) => !/^(le|job|instance)$/.test(name))
+  assertInManual(labels.map(([name]) => name))
   const values = labels.flatMap(([name, values]) => (/method|status|version|runtime/.test(name) ? [] : [...values]))
   for (const one of [...values, ...alerts().map(({ alert }) => alert)]) assert.match(manual, new RegExp(`\\b${one}\\b`))
 })
@@ -337,19 +339,19 @@ test('the manual has every message and every field of the log', () => {
   const calls = source.flatMap((file) => read(file).match(/\blog\('.*/g) ?? [])
   const messages = calls.map((call) => /^log\('\w+', '([^']+)'/.exec(call)?.[1]).filter(Boolean)
   const fields = calls.flatMap((call) => /\{ (.*) \}/.exec(call)?.[1]?.split(', ') ?? [])
-  const seen = logged.flatMap((line) => [line, ...((line.asked as object[]) ?? [])].flatMap(Object.keys))
-  assert.ok(messages.includes('listening') && fields.includes('signal') && seen.includes('bytesOut'))
-  inManual([
+  const loggedFields = logged.flatMap((line) => [line, ...((line.asked as object[]) ?? [])].flatMap(Object.keys))
+  assert.ok(messages.includes('listening') && fields.includes('signal') && loggedFields.includes('bytesOut'))
+  assertInManual([
     ...messages,
     ...logged.map(({ message }) => `${message}`),
     ...fields.map((field) => field.replace(/:.*/, '')),
-    ...seen,
+    ...loggedFields,
   ])
 })
 
-test('the manual has every sentence that a log, a client or a start can be given, and every error code', () => {
+test('the manual has every sentence that the router can log, answer or print at the start, and every error code', () => {
   const token = /\/\*[\s\S]*?\*\/|\/\/.*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|`(?:[^`\\\n]|\\.)*`/g
-  // What a metric is for has a table of its own; the page says itself what it means.
+  // Left out: help texts of metrics, which have a table of their own, and the page, which explains itself.
   const ofRouter = source.filter((file) => !/metrics|page/.test(file))
   const literals = ofRouter.flatMap((file) => read(file).match(token) ?? []).filter((text) => !text.startsWith('/'))
   const parts = literals.flatMap((text) => text.slice(1, -1).split(/\$\{.*?\}/)).map((part) => part.trim())
@@ -358,9 +360,9 @@ test('the manual has every sentence that a log, a client or a start can be given
   )
   assert.ok(sentences.includes('gave no usable answer') && sentences.includes('wrong user or password'))
   const help = configHelp()
-  inManual(sentences.filter((text) => !help.includes(text) && !/^(proxy|hosted) (proxy|hosted)$/.test(text)))
+  assertInManual(sentences.filter((text) => !help.includes(text) && !/^(proxy|hosted) (proxy|hosted)$/.test(text)))
   const code = /^([A-Z]+_)*(UNKNOWN|INVALID|UNAUTHORIZED|DENIED|UNSUPPORTED|UNAVAILABLE|TOOMANYREQUESTS)$/
-  inManual(parts.filter((part) => code.test(part)))
+  assertInManual(parts.filter((part) => code.test(part)))
 })
 
 test('the manual and the README have every setting', () => {
@@ -370,11 +372,11 @@ test('the manual and the README have every setting', () => {
   }
 })
 
-// Not worth installing for this alone: its package brings a whole Prometheus.
+// promtool is not installed by npm: its package brings all of Prometheus.
 if (spawnSync('promtool', ['--version']).error)
   console.error('PROMTOOL IS MISSING: the stories of alerts.test.yml are not told')
 else {
-  test('the alerts fire where they should, and only there', () => {
+  test('the alerts fire when they should, and only then', () => {
     for (const args of [
       ['check', 'config', 'prometheus.yml'],
       ['test', 'rules', 'alerts.test.yml'],

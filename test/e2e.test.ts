@@ -1,6 +1,6 @@
 /**
- * The whole router between real registries, with real clients, run one way: WAY=node, bun, deno or binary.
- * Scripted upstreams stand in only where a test must see the bytes that were sent, or needs a fault on demand.
+ * The whole router between real registries, with real clients. Scripted upstreams stand in only if a test must see the
+ * bytes sent, or needs a fault on demand. WAY selects how to run it: node, bun, deno or binary.
  */
 import assert from 'node:assert/strict'
 import { connect } from 'node:net'
@@ -19,7 +19,7 @@ import { type Router, startRouter, way } from './parts/router.ts'
 import { answer, type Script } from './parts/scripted.ts'
 
 const mebibyte = 1024 * 1024
-/** The big layer; more than a runtime may keep of it. */
+/** Bytes of the big layer: more than the memory that the test allows. */
 const bigBytes = Number(process.env.BIG_MIB ?? 256) * mebibyte
 
 const skopeo = await program(['skopeo'], 'skopeo', console.error)
@@ -59,9 +59,7 @@ after(async () => {
   for (const registry of [hub, cache, hosted]) await registry?.stop()
 })
 
-/** A router of its own between two scripted upstreams. */
-
-/** A router between the real registries, for tests that stop one of them or the router itself. */
+/** A router between the real registries, for tests that need other settings, or stop the router or a registry. */
 const another = (environment: Record<string, string> = {}) =>
   startRouter(way, { HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: cache.host, ...environment })
 
@@ -70,7 +68,7 @@ const manifest = (name: string, reference: string, method = 'GET', url = router.
 
 const code = (reply: client.Reply) => reply.json().errors[0].code
 
-test('/v2/ is 200 where both registries are up, and /v2 leads there', async () => {
+test('/v2/ is 200 if both registries are up, and /v2 redirects to it', async () => {
   assert.equal((await send(router.url, 'GET', '/v2/')).status, 200)
   assert.equal((await send(router.url, 'HEAD', '/v2/')).status, 200)
   const { status, headers } = await send(router.url, 'GET', '/v2')
@@ -93,7 +91,7 @@ test('/healthcheck, /livez and /metrics answer', async () => {
   await stop()
 })
 
-test('a public image is resolved by HEAD and pulled by tag and by digest, all architectures', async () => {
+test('a public image of two architectures: HEAD by tag, pulls by tag and by digest', async () => {
   const head = await manifest('library/hello', 'latest', 'HEAD')
   assert.equal(head.status, 200)
   assert.equal(head.headers['docker-content-digest'], helloIndex.digest)
@@ -104,7 +102,7 @@ test('a public image is resolved by HEAD and pulled by tag and by digest, all ar
 })
 
 for (const depth of depths) {
-  test(`names of ${depth.split('/').length} components: public ones pull, private ones push and pull`, async () => {
+  test(`names of ${depth.split('/').length} components: public images pull, private images push and pull`, async () => {
     assert.equal(await pull(router.url, `public/${depth}`, 'v1'), hello.digest)
     const mine = makeImage({ 'mine.txt': depth })
     await push(router.url, depth, 'v1', mine)
@@ -116,7 +114,7 @@ for (const depth of depths) {
   })
 }
 
-test('what nobody has is a 404 in JSON, by tag and by digest, GET and HEAD, manifest and blob', async () => {
+test('a manifest or blob that neither registry has: 404, in JSON for GET, by tag and by digest', async () => {
   const missing = digestOf('missing')
   for (const reference of ['v1', missing]) {
     const reply = await manifest('no/such', reference)
@@ -128,7 +126,7 @@ test('what nobody has is a 404 in JSON, by tag and by digest, GET and HEAD, mani
   assert.equal((await send(router.url, 'HEAD', `/v2/no/such/blobs/${missing}`)).status, 404)
 })
 
-test('a name in HOSTED_NAMES: the real cache hears of it in no request whatsoever', async () => {
+test('a name in HOSTED_NAMES: no request of any kind reaches the cache', async () => {
   const name = 'kanarie/app'
   const image = makeImage({ 'private.txt': 'private' })
   const { digest } = image.blobs[1] as client.Blob
@@ -174,7 +172,7 @@ test('skopeo copies a public image of many architectures to a folder', needsSkop
   assert.equal(digestOf(inspected), helloIndex.digest)
 })
 
-test('skopeo copies public to private, all architectures, and back; by tag and by digest', needsSkopeo, async () => {
+test('skopeo copies a public image to a private name and back, by tag and by digest', needsSkopeo, async () => {
   const insecure = ['--insecure-policy', 'copy', '--all', '--src-tls-verify=false', '--dest-tls-verify=false']
   const mine = `docker://${router.host}/team/proj/deep/app`
   const layout = `oci:${join(folder, `layout-${way}`)}:v1`
@@ -185,7 +183,7 @@ test('skopeo copies public to private, all architectures, and back; by tag and b
   assert.equal(await pull(router.url, 'team/proj/deep/app', 'v2'), helloIndex.digest)
 })
 
-test('tags of a private name and the catalog, with pages whose Link comes back here', async () => {
+test('tags of a private name, and the catalog page by page: each Link points to this router', async () => {
   for (const tag of ['a', 'b']) await push(router.url, 'team/tagged', tag, hello)
   const { status, json } = await send(router.url, 'GET', '/v2/team/tagged/tags/list')
   assert.deepEqual([status, json().name, json().tags.sort()], [200, 'team/tagged', ['a', 'b']])
@@ -212,7 +210,7 @@ test('TAGS=lookup: an update bot sees the tags of public images and of private o
   await stop()
 })
 
-test('a proxy whose names stand behind a path: pulls, tags, signatures and mounts by the names without it', async () => {
+test('PROXY_HOSTNAME with a path: pulls, tags, signatures and mounts use the names without the path', async () => {
   const images = { v1: makeImage({ 'behind.txt': '1' }), v2: makeImage({ 'behind.txt': '2' }) }
   for (const [tag, image] of Object.entries(images)) await push(hub.url, 'mirror/hub/library/behind', tag, image)
   const { url, stop } = await another({ PROXY_HOSTNAME: `${hub.host}/mirror/hub`, TAGS: 'lookup' })
@@ -231,7 +229,7 @@ test('a proxy whose names stand behind a path: pulls, tags, signatures and mount
   await stop()
 })
 
-test('a tag that is read again costs hosted no manifest: it says 304; one that has moved is the new one', async () => {
+test('a tag is read again: hosted says 304 and sends no manifest; a moved tag gives the new manifest', async () => {
   const [first, second] = ['first', 'second'].map((text) => makeImage({ 'again.txt': text })) as [
     client.Image,
     client.Image,
@@ -250,7 +248,7 @@ test('a tag that is read again costs hosted no manifest: it says 304; one that h
   assert.deepEqual([await read(), await read()], [second.digest, second.digest])
 })
 
-test('a deleted manifest is gone at once, a deleted blob too', async () => {
+test('a deleted manifest or blob is gone at once', async () => {
   const image = makeImage({ 'gone.txt': 'gone' })
   await push(router.url, 'team/gone', 'v1', image)
   assert.equal((await manifest('team/gone', image.digest, 'DELETE')).status, 202)
@@ -270,7 +268,7 @@ test('a blob of another private name is mounted without an upload', async () => 
   assert.equal((await download(router.url, `/v2/team/target/blobs/${digest}`)).digest, digest)
 })
 
-test('an upload in chunks can be asked for its state, resumed, and cancelled', async () => {
+test('an upload in chunks can be queried, resumed and cancelled', async () => {
   const content = Buffer.from('first chunk, second chunk')
   const half = 12
   const opened = await send(router.url, 'POST', '/v2/team/chunks/blobs/uploads/')
@@ -293,12 +291,12 @@ test('an upload in chunks can be asked for its state, resumed, and cancelled', a
   assert.equal((await send(router.url, 'GET', pathOf(cancelled))).status, 404)
 })
 
-test('a wrong digest at the end of an upload is refused, in the words of hosted', async () => {
+test("a wrong digest at the end of an upload is refused with hosted's own error", async () => {
   const reply = await client.pushBlob(router.url, 'team/wrong', digestOf('other'), Readable.from([Buffer.from('this')]))
   assert.deepEqual([reply.status, code(reply)], [400, 'DIGEST_INVALID'])
 })
 
-test("hosted's lack of a referrers API passes, and a signature's tag is found beside a public image", async () => {
+test('hosted has no referrers API: its 404 reaches the client, and a signature tag of a public image is found in hosted', async () => {
   assert.equal((await send(router.url, 'GET', `/v2/library/hello/referrers/${hello.digest}`)).status, 404)
   const tag = `${hello.digest.replace(':', '-')}.sig`
   const signature = makeImage({ sig: 'signed' })
@@ -306,7 +304,7 @@ test("hosted's lack of a referrers API passes, and a signature's tag is found be
   assert.equal(await pull(router.url, 'library/hello', tag), signature.digest)
 })
 
-test('part of a layer is served as asked for', async () => {
+test('a Range request gets exactly this part of the layer', async () => {
   const { digest, content } = hello.blobs[1] as client.Blob
   for (const name of ['public/one', 'one']) {
     await push(hosted.url, 'one', 'ranged', hello)
@@ -338,7 +336,7 @@ test(`a layer of ${bigBytes / mebibyte} MiB goes up chunked and comes down, one 
   if (peak !== undefined) assert.ok(peak < 250, `peak memory ${peak} MiB`)
 })
 
-test('an upload keeps its framing: a length stays a length, chunks stay chunks, nothing stays nothing', async () => {
+test('an upload keeps its framing: Content-Length, chunked, or no body', async () => {
   const { url, hosted, close } = await between(answer(404), answer(202))
   const path = '/v2/a/blobs/uploads/1'
   await send(url, 'PATCH', path, { headers: { 'Content-Length': 5 }, body: Readable.from(['12', '345']) })
@@ -360,7 +358,7 @@ test('an upload keeps its framing: a length stays a length, chunks stay chunks, 
   await close()
 })
 
-test('an answer keeps its length, its type or the lack of one, and its bytes where the upstream compresses', async () => {
+test('an answer keeps its length and its bytes: the upstream is asked not to compress; a missing type is application/octet-stream', async () => {
   const body = Buffer.from('x'.repeat(1000))
   const script: Script = (request, response) => {
     const { url = '' } = request
@@ -382,7 +380,7 @@ test('an answer keeps its length, its type or the lack of one, and its bytes whe
   await close()
 })
 
-test('the login goes to hosted alone, whole even at 14 KB; what a client claims of its way goes nowhere', async () => {
+test("a login goes to hosted only, even one of 14 KB; the client's Host and forwarding header fields go nowhere", async () => {
   const { url, proxy, hosted, close } = await between(answer(404), answer(200))
   const Authorization = `Bearer ${'canary'.repeat(2400)}`
   const headers = {
@@ -400,14 +398,14 @@ test('the login goes to hosted alone, whole even at 14 KB; what a client claims 
   for (const { target, headers } of hosted.requests) {
     assert.equal(headers.authorization, Authorization)
     assert.equal(headers['x-forwarded-host'], 'registry.example')
-    // A ping's answer is for all who have this login.
+    // A ping is shared by all clients with this login, so it names no client address.
     assert.equal(headers['x-forwarded-for'], target === '/v2/' ? undefined : '127.0.0.1')
     assert.ok(!JSON.stringify(headers).includes('evil'))
   }
   await close()
 })
 
-test('a path outside the grammar reaches no upstream, however it is written', async () => {
+test('a path outside the grammar reaches no upstream, however it is encoded', async () => {
   const { url, proxy, hosted, close } = await between(answer(404), answer(404))
   const targets = [
     '/v2/a/..%2f..%2fmetrics/manifests/1',
@@ -439,53 +437,53 @@ test('a path outside the grammar reaches no upstream, however it is written', as
   await close()
 })
 
-test("HTTP/1.0 needs no Host: a balancer's plain health check is answered", async () => {
+test("HTTP/1.0 without Host: a load balancer's plain health check is answered", async () => {
   const socket = connect(Number(router.host.split(':')[1]), '127.0.0.1')
   socket.end('GET /livez HTTP/1.0\r\n\r\n')
   assert.match(await text(socket), /^HTTP\/1\.[01] 200 OK\r\n/)
 })
 
-test('a proxy that accepts and never answers costs a lookup PROXY_TIMEOUT, no more', async () => {
+test('the proxy accepts and never answers: a lookup waits PROXY_TIMEOUT, no longer', async () => {
   const { url, close } = await between(() => {}, answer(200, {}, 'mine'), { PROXY_TIMEOUT: '0.2' })
   const started = performance.now()
   assert.equal((await send(url, 'GET', '/v2/a/manifests/1')).body.toString(), 'mine')
-  const took = performance.now() - started
-  assert.ok(took >= 190 && took < 5000, `${took} ms`)
+  const tookMs = performance.now() - started
+  assert.ok(tookMs >= 190 && tookMs < 5000, `${tookMs} ms`)
   await close()
 })
 
-test('a proxy that no packet reaches costs a lookup PROXY_TIMEOUT, no more', async () => {
-  // A stopped process accepts nothing; once its queue is full, what comes is dropped, as where a host is gone.
+test('no packet reaches the proxy: a lookup waits PROXY_TIMEOUT, no longer', async () => {
+  // A stopped process accepts no connections. Once its queue is full, packets are dropped, as if the host were gone.
   const listen =
     "net.createServer().listen({ host: '127.0.0.1', port: 0, backlog: 1 }, function () { console.log(this.address().port) })"
-  const gone = start(['node', '-e', listen])
-  const port = Number((await gone.line(/^\d+$/))[0])
-  process.kill(gone.pid, 'SIGSTOP')
+  const stoppedServer = start(['node', '-e', listen])
+  const port = Number((await stoppedServer.line(/^\d+$/))[0])
+  process.kill(stoppedServer.pid, 'SIGSTOP')
   const queue = Array.from({ length: 8 }, () => connect(port, '127.0.0.1').on('error', () => {}))
   await until('the queue', () => queue.some(({ connecting }) => !connecting))
   const settings = { PROXY_TIMEOUT: '0.2', PROXY_HOSTNAME: `127.0.0.1:${port}` }
   const { url, close } = await between(answer(404), answer(200, {}, 'mine'), settings)
   const started = performance.now()
   assert.equal((await send(url, 'GET', '/v2/a/manifests/1')).body.toString(), 'mine')
-  const took = performance.now() - started
+  const tookMs = performance.now() - started
   assert.ok(
     queue.some(({ connecting }) => connecting),
     'the queue was not full',
   )
-  assert.ok(took >= 190 && took < 5000, `${took} ms`)
+  assert.ok(tookMs >= 190 && tookMs < 5000, `${tookMs} ms`)
   for (const socket of queue) socket.destroy()
   await close()
-  await gone.stop('SIGKILL')
+  await stoppedServer.stop('SIGKILL')
 })
 
-test('a hosted registry that never answers a write is 504 after WRITE_TIMEOUT', async () => {
+test('hosted never answers a write: 504 after WRITE_TIMEOUT', async () => {
   const { url, close } = await between(answer(404), (request) => request.resume(), { WRITE_TIMEOUT: '0.2' })
   const reply = await send(url, 'PUT', '/v2/a/blobs/uploads/1?digest=x')
   assert.deepEqual([reply.status, code(reply)], [504, 'UNAVAILABLE'])
   await close()
 })
 
-test('a client that leaves a pull frees the upstream at once', async () => {
+test('a client that leaves during a pull frees the upstream at once', async () => {
   const endless: Script = (_, response) => {
     response.writeHead(200, { 'Content-Length': 10 ** 12 })
     const more = () => {
@@ -520,17 +518,17 @@ test('a client that leaves before the answer frees the upstream at once', async 
   await close()
 })
 
-test('a client that leaves an upload leaves a broken request in hosted, sized or chunked, never a finished one', async () => {
+test('a client leaves during an upload, sized or chunked: hosted sees an incomplete request, never a finished one', async () => {
   const { url, hosted, close } = await between(answer(404), (request) => request.resume())
   for (const headers of [{ 'Content-Length': 1000 }, { 'Transfer-Encoding': 'chunked' }]) {
     const request = client.open(url, 'PATCH', '/v2/a/blobs/uploads/1', headers)
     request.on('error', () => {})
     request.write('half')
-    const seen = await until('hosted to have the half', () => hosted.requests.at(-1))
-    await until('hosted to have the half', () => seen.bytes === 4)
+    const record = await until('hosted to have the half', () => hosted.requests.at(-1))
+    await until('hosted to have the half', () => record.bytes === 4)
     request.destroy()
     await until('the upstream connection to close', () => hosted.sockets.size === 0)
-    assert.equal(seen.complete, false)
+    assert.equal(record.complete, false)
     hosted.requests.length = 0
   }
   await close()
@@ -548,7 +546,7 @@ for (const framing of ['sized', 'chunked']) {
   })
 }
 
-test('a registry killed in the middle of a layer: the client sees a broken transfer, and later pulls whole', async () => {
+test('a registry is killed in the middle of a layer: the client sees a broken transfer; after a restart the pull succeeds', async () => {
   const bytes = 128 * mebibyte
   const digest = await client.digestOfStream(noise(bytes, 2))
   await client.pushBlob(hosted.url, 'team/killed', digest, noise(bytes, 2))
@@ -566,7 +564,7 @@ test('a registry killed in the middle of a layer: the client sees a broken trans
 })
 
 test(
-  'hosted behind nginx, which ends a connection every few requests: clients slower than it get layers whole',
+  'hosted behind nginx, which closes a connection every few requests: slow clients get whole layers',
   needsNginx,
   async () => {
     const bytes = 16 * mebibyte
@@ -577,16 +575,16 @@ test(
     const url = `http://127.0.0.1:${port}`
     const server = `server { listen 127.0.0.1:${port}; keepalive_requests 3; location / { proxy_pass ${hosted.url}; } }`
     const front = await startNginx(folder, url, 'master_process off;', server)
-    const before = await another({ HOSTED_HOSTNAME: url, HOSTED_NAMES: 'team/**' })
+    const ownRouter = await another({ HOSTED_HOSTNAME: url, HOSTED_NAMES: 'team/**' })
     const pulls = Array.from({ length: 4 }, async () => {
       for (let i = 0; i < 3; i++) {
-        const answer = await client.answerOf(client.open(before.url, 'GET', path).end())
-        assert.equal(await client.digestOfStream(Readable.from(client.sipped(answer, 1))), digest)
+        const answer = await client.answerOf(client.open(ownRouter.url, 'GET', path).end())
+        assert.equal(await client.digestOfStream(Readable.from(client.throttled(answer, 1))), digest)
       }
     })
     await Promise.all(pulls)
-    assert.deepEqual(before.odd(), [])
-    await before.stop()
+    assert.deepEqual(ownRouter.odd(), [])
+    await ownRouter.stop()
     await front.stop()
   },
 )
@@ -608,15 +606,15 @@ test('a push interrupted by the client stores nothing, and succeeds when repeate
   assert.equal((await download(router.url, `/v2/team/again/blobs/${digest}`)).digest, digest)
 })
 
-test('a push interrupted by a registry that dies fails plainly, and succeeds when repeated', async () => {
+test('hosted dies during a push: the client gets 502 or a broken connection, and a second push succeeds', async () => {
   const bytes = 32 * mebibyte
   const digest = await client.digestOfStream(noise(bytes, 4))
   const opened = await send(router.url, 'POST', '/v2/team/died/blobs/uploads/')
   const half = noise(bytes, 4)
-  let seen = 0
+  let sentBytes = 0
   half.on('data', async (chunk) => {
-    seen += chunk.length
-    if (seen === bytes / 2) await hosted.stop('SIGKILL')
+    sentBytes += chunk.length
+    if (sentBytes === bytes / 2) await hosted.stop('SIGKILL')
   })
   const failed = await send(router.url, 'PATCH', pathOf(opened), { body: half }).then(
     ({ status }) => status,
@@ -627,7 +625,7 @@ test('a push interrupted by a registry that dies fails plainly, and succeeds whe
   assert.equal((await client.pushBlob(router.url, 'team/died', digest, noise(bytes, 4))).status, 201)
 })
 
-test('with the cache down: private images pull and push, what nobody has is 502 and never "does not exist"', async () => {
+test('the cache is down: private images pull and push; an image that hosted lacks is 502, never 404', async () => {
   const image = makeImage({ 'up.txt': 'up' })
   await cache.stop('SIGKILL')
   await push(router.url, 'team/up', 'v1', image)
@@ -646,7 +644,7 @@ test('with the cache down: private images pull and push, what nobody has is 502 
   await until('the cache to be asked again', async () => (await manifest('library/hello', 'latest')).status === 200)
 })
 
-test('with hosted down: public images pull, private ones are 502', async () => {
+test('hosted is down: public images pull, private ones are 502', async () => {
   await hosted.stop('SIGKILL')
   assert.equal(await pull(router.url, 'library/hello', 'latest'), helloIndex.digest)
   const reply = await manifest('team/up', 'v1')
@@ -656,7 +654,7 @@ test('with hosted down: public images pull, private ones are 502', async () => {
   await until('hosted to be asked again', async () => (await manifest('team/up', 'v1')).status === 200)
 })
 
-test('bytes that are no HTTP harm nobody', async () => {
+test('bytes that are not HTTP do no harm', async () => {
   const [hostname = '', port = ''] = router.host.split(':')
   for (const bytes of [
     '\0\0\0',
@@ -671,7 +669,7 @@ test('bytes that are no HTTP harm nobody', async () => {
   assert.equal((await send(router.url, 'GET', '/v2/')).status, 200)
 })
 
-test('the router logged no warning and no error that a test above did not cause', () => {
+test('the router logged no warning and no error except those that the tests above caused', () => {
   const causes = /ECONNREFUSED|EPIPE|socket|reset|closed|terminated|abort/i
   const odd = router
     .log()

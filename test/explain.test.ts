@@ -1,4 +1,4 @@
-/** Why an image comes from where it comes: GET /explain and `explain` on the command line, one way (WAY=…). */
+/** Why an image comes from its registry: GET /explain, and `explain` on the command line. WAY selects the runtime. */
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -29,7 +29,7 @@ before(async () => {
     await push(hosted.url, name, 'latest', ownImage)
   }
   await push(hosted.url, 'team/app', '1.0', ownImage)
-  router = await real()
+  router = await startReal()
 })
 after(async () => {
   await closeAll()
@@ -37,18 +37,18 @@ after(async () => {
   for (const registry of [hub, cache, hosted]) await registry?.stop()
 })
 
-const real = (environment: Record<string, string> = {}) =>
+const startReal = (environment: Record<string, string> = {}) =>
   startRouter(way, { HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: cache.host, ...environment })
 const explain = async (url: string, image: string, more = '') =>
   (await send(url, 'GET', `/explain?image=${encodeURIComponent(image)}${more}`)).json()
-const says = ({ registries }: { registries: Record<string, unknown>[] }) =>
+const verdictsOf = ({ registries }: { registries: Record<string, unknown>[] }) =>
   registries.map(({ upstream, verdict, status, digest }) => [upstream, verdict, status, digest])
 
-test('a private image: the rule, who is asked in which order, what each says, what memory held, who wins', async () => {
-  const { url, stop } = await real()
+test("a private image: the rule, the order, each registry's verdict, what memory held, and which registry wins", async () => {
+  const { url, stop } = await startReal()
   const first = await explain(url, 'team/app:1.0')
   assert.deepEqual([first.rule, first.order], ['LOOKUP_ORDER=proxy-first', ['proxy', 'hosted']])
-  assert.deepEqual(says(first), [
+  assert.deepEqual(verdictsOf(first), [
     ['proxy', 'absent', 404, undefined],
     ['hosted', 'found', 200, ownImage.digest],
   ])
@@ -62,8 +62,8 @@ test('a private image: the rule, who is asked in which order, what each says, wh
   await stop()
 })
 
-test('a manifest that is kept: whose it is', async () => {
-  const { url, stop } = await real()
+test('a manifest in memory: /explain says which registry it came from', async () => {
+  const { url, stop } = await startReal()
   const path = `/v2/team/app/manifests/${ownImage.digest}`
   await send(url, 'GET', path, { headers: { Accept: accept } })
   const { memory, answer } = await explain(url, `team/app@${ownImage.digest}`)
@@ -71,7 +71,7 @@ test('a manifest that is kept: whose it is', async () => {
   await stop()
 })
 
-test('both have the tag with other content: which one shadows the other, and the setting that decides it', async () => {
+test('both registries have the tag with different content: which one wins, what it shadows, and the setting that decides', async () => {
   const image = await explain(router.url, 'library/app')
   assert.equal(image.answer.by, 'proxy')
   assert.deepEqual(image.shadowed, {
@@ -79,14 +79,14 @@ test('both have the tag with other content: which one shadows the other, and the
     digest: ownImage.digest,
     because: "LOOKUP_ORDER=proxy-first; HOSTED_NAMES=library/app makes it hosted's alone",
   })
-  const hostedFirst = await real({ LOOKUP_ORDER: 'hosted-first' })
+  const hostedFirst = await startReal({ LOOKUP_ORDER: 'hosted-first' })
   const { answer, shadowed } = await explain(hostedFirst.url, 'library/app:latest')
   assert.deepEqual([answer.by, shadowed.upstream, shadowed.digest], ['hosted', 'proxy', publicImage.digest])
   assert.equal(shadowed.because, 'LOOKUP_ORDER=hosted-first')
   await hostedFirst.stop()
 })
 
-test('a name that HOSTED_NAMES claims: the proxy is not asked, and that is told', async () => {
+test('a name in HOSTED_NAMES: the proxy is not asked, and /explain says so', async () => {
   const router = await between(answer(500), answer(404), { HOSTED_NAMES: 'acme/**' })
   const { rule, order, notAsked, answer: given } = await explain(router.url, 'acme/app')
   assert.deepEqual([rule, order, notAsked.upstream], ['HOSTED_NAMES claims this name', ['hosted'], 'proxy'])
@@ -95,7 +95,7 @@ test('a name that HOSTED_NAMES claims: the proxy is not asked, and that is told'
   await router.close()
 })
 
-test('is the cache down, or limited: the verdicts say it, and what a client gets', async () => {
+test('the cache is down or limits the rate: /explain gives this verdict, and what a client gets', async () => {
   const router = await between(answer(404), answer(404))
   for (const [status, verdict, wanted] of [
     [503, 'failed', 502],
@@ -108,32 +108,32 @@ test('is the cache down, or limited: the verdicts say it, and what a client gets
   await router.close()
 })
 
-test('?ns= is explained like the rest', async () => {
+test('a request with ?ns= is explained too', async () => {
   const { order, notAsked } = await explain(router.url, 'library/app', '&ns=docker.io')
   assert.deepEqual([order, notAsked.reason], [['proxy'], 'ns names a public registry'])
 })
 
-test('what is no image is 400', async () => {
+test('an invalid image is 400', async () => {
   for (const image of ['', 'UPPER/app', 'team/app@sha256:1', 'team/app:bad tag', '../x']) {
     const reply = await send(router.url, 'GET', `/explain?image=${encodeURIComponent(image)}`)
     assert.equal(reply.status, 400, image)
   }
 })
 
-test('what is no image is refused as fast as it is long: no client holds up the others with one', async () => {
-  const took = async (image: string) => {
+test('a long invalid image is refused in linear time, so that it holds up no other client', async () => {
+  const tookMs = async (image: string) => {
     const started = performance.now()
     assert.equal((await send(router.url, 'GET', `/explain?image=${image}%0A`)).status, 400)
     return performance.now() - started
   }
-  const [plain, hostile] = [await took('A'.repeat(60_000)), await took('@'.repeat(60_000))]
-  assert.ok(hostile < 500 + 20 * plain, `${hostile} ms, ${plain} ms for letters`)
+  const [plainMs, hostileMs] = [await tookMs('A'.repeat(60_000)), await tookMs('@'.repeat(60_000))]
+  assert.ok(hostileMs < 500 + 20 * plainMs, `${hostileMs} ms, ${plainMs} ms for letters`)
 })
 
-test('with HTPASSWD_FILE it needs the login of one who may push', async () => {
+test('with HTPASSWD_FILE, /explain needs the login of a user who may push', async () => {
   const file = join(folder, 'users')
   writeFileSync(file, ['ann', 'bob'].map((user) => `${user}:${hashSync(user, 4)}\n`).join(''))
-  const { url, stop } = await real({ HTPASSWD_FILE: file, ANONYMOUS_PULL: 'true', PUSH_USERS: 'ann' })
+  const { url, stop } = await startReal({ HTPASSWD_FILE: file, ANONYMOUS_PULL: 'true', PUSH_USERS: 'ann' })
   const status = async (login?: string) => {
     const headers = login ? { Authorization: `Basic ${Buffer.from(login).toString('base64')}` } : {}
     return (await send(url, 'GET', '/explain?image=team/app:1.0', { headers })).status
@@ -142,7 +142,7 @@ test('with HTPASSWD_FILE it needs the login of one who may push', async () => {
   await stop()
 })
 
-test("where the login is hosted's, hosted's challenge comes, and the login goes to hosted alone", async () => {
+test("hosted checks the logins: /explain passes hosted's challenge on, and sends the login to hosted only", async () => {
   const found = answer(200, { 'Content-Length': 2 }, '{}')
   const router = await between(found, (request, response, recorded) => {
     const script = request.headers.authorization ? found : answer(401, { 'WWW-Authenticate': 'Basic realm="team"' })
@@ -161,7 +161,7 @@ test("where the login is hosted's, hosted's challenge comes, and the login goes 
   await router.close()
 })
 
-test('on the command line: a line a fact, exit code 0; what is no image, 1', async () => {
+test('on the command line: one line for each fact, exit code 0; an invalid image, exit code 1', async () => {
   const hosts = { AGGREGATE_HOSTNAME: 'registry.example', HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: cache.host }
   const run = async (...words: string[]) => {
     const child = start([...ways[way], 'explain', ...words], { cwd: root, env: hosts })

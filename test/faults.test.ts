@@ -1,6 +1,6 @@
 /**
- * The fault matrix: what the client gets for everything that each registry may do to a lookup, run one way (WAY=…).
- * Scripted upstreams on real sockets; what they do is written in the name that is asked for.
+ * The fault matrix: what the client gets for everything that each registry may do to a lookup. The requested name says
+ * what the scripted upstreams do, on real sockets. WAY selects the runtime.
  */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -12,8 +12,8 @@ import { digestOf, type Reply, send } from './parts/client.ts'
 import { type Router, startRouter, way } from './parts/router.ts'
 import { answer, type Script, type Scripted, scripted } from './parts/scripted.ts'
 
-/** Seconds; a hanging registry costs each of its cases that. The other cases do not depend on it, on however busy a machine. */
-const timeout = 0.25
+/** Only cases with a hanging registry wait this long; all others have the default, so that a busy machine passes. */
+const timeoutSeconds = 0.25
 
 const error = (status: number, code: string, headers = {}, detail?: unknown): Script =>
   answer(status, { 'Content-Type': 'application/json', ...headers }, JSON.stringify({ errors: [{ code, detail }] }))
@@ -23,7 +23,7 @@ const raw =
   (request) =>
     request.socket.end(bytes)
 
-/** Everything a registry may do, by the verdict it has as the proxy and as hosted (empty: is not tried there). */
+/** Everything a registry may do, with its verdict as the proxy and as hosted (empty: not tested there). */
 const doings: [name: string, proxy: string, hosted: string, script: Script][] = [
   ['200', 'found', 'found', answer(200, { 'Content-Length': 4, ETag: '"x"' }, 'body')],
   ['307', 'found', 'found', answer(307, { Location: 'https://storage.example/x' })],
@@ -46,7 +46,10 @@ const doings: [name: string, proxy: string, hosted: string, script: Script][] = 
   ['hang', 'late', 'late', () => {}],
 ]
 
-/** Rows: the proxy's verdict. Columns: hosted's. What the client gets: somebody's answer, or a status of the router's. */
+/**
+ * Rows: the proxy's verdict. Columns: hosted's verdict. Cells: the registry whose answer the client gets, or the
+ * router's own status code.
+ */
 const columns = ['found', 'absent', 'login', 'denied', 'limited', 'failed', 'late']
 const grid: Record<string, string> = {
   found: '  proxy   proxy   proxy  proxy   proxy    proxy   proxy',
@@ -68,9 +71,9 @@ const codes: Record<string, string> = {
 let proxy: Scripted
 let hosted: Scripted
 let router: Router
-let hasty: Router
+let shortTimeoutRouter: Router
 
-/** `/v2/proxy-DOING/hosted-DOING/…` does to each what its name says. */
+/** Does what the name says for this registry: `/v2/proxy-404/hosted-200/…`. */
 const byName =
   (who: string): Script =>
   (request, response, recorded) => {
@@ -84,21 +87,25 @@ before(async () => {
   hosted = await scripted(byName('hosted'))
   const hosts = { PROXY_HOSTNAME: proxy.host, HOSTED_HOSTNAME: hosted.host }
   router = await startRouter(way, hosts)
-  hasty = await startRouter(way, { ...hosts, PROXY_TIMEOUT: `${timeout}`, HOSTED_TIMEOUT: `${timeout}` })
+  shortTimeoutRouter = await startRouter(way, {
+    ...hosts,
+    PROXY_TIMEOUT: `${timeoutSeconds}`,
+    HOSTED_TIMEOUT: `${timeoutSeconds}`,
+  })
 })
 after(async () => {
   await closeAll()
   await router.stop('SIGKILL')
-  await hasty.stop('SIGKILL')
+  await shortTimeoutRouter.stop('SIGKILL')
   await proxy.close()
   await hosted.close()
 })
 
-/** Routers that a registry failed since it was last well. */
+/** Routers with a failure that may still count for a breaker. */
 const troubled = new Set<Router>()
 
-/** One good answer of each, so that no case finds the breaker open because of those before it. */
-async function becalm(router: Router): Promise<void> {
+/** Gets a good answer from each registry, so that no earlier case leaves the breaker open. */
+async function closeBreakers(router: Router): Promise<void> {
   if (!troubled.delete(router)) return
   const { url } = router
   for (const path of ['proxy-404/hosted-200', 'proxy-200/hosted-404']) {
@@ -107,9 +114,15 @@ async function becalm(router: Router): Promise<void> {
   }
 }
 
-const routerFor = (...doings: string[]) => (doings.includes('hang') ? hasty : router)
+const routerFor = (...doings: string[]) => (doings.includes('hang') ? shortTimeoutRouter : router)
 
-function check(reply: Reply, method: string, wanted: string, told: [string, string][], retryAfter?: string): void {
+function checkReply(
+  reply: Reply,
+  method: string,
+  wanted: string,
+  expectedDetail: [string, string][],
+  retryAfter?: string,
+): void {
   if (wanted === 'proxy' || wanted === 'hosted') {
     assert.ok([200, 307].includes(reply.status), `${reply.status}`)
     if (reply.status === 200) assert.equal(reply.body.toString(), method === 'HEAD' ? '' : 'body')
@@ -127,8 +140,8 @@ function check(reply: Reply, method: string, wanted: string, told: [string, stri
   const [{ code, detail }] = reply.json().errors
   assert.match(code, new RegExp(`^(${codes[wanted]})$`))
   assert.deepEqual(
-    detail.map((one: Record<string, unknown>) => [one.upstream, one.verdict]),
-    told,
+    detail.map((entry: Record<string, unknown>) => [entry.upstream, entry.verdict]),
+    expectedDetail,
   )
   assert.ok(!/127\.0\.0\.1|localhost/.test(reply.body.toString()), 'an address is told')
 }
@@ -146,20 +159,20 @@ for (const [p, row] of doings) {
     const wanted = grid[row]?.trim().split(/ +/)[columns.indexOf(column)] as string
     for (const [what, path] of Object.entries(paths)) {
       for (const method of what === 'blob' ? ['GET'] : ['GET', 'HEAD']) {
-        // By digest differs from by tag only where the cache nests; the rest of its cases would say the same again.
+        // By digest differs from by tag only if the cache nests an error: all other cases would repeat.
         if (what === 'manifest by digest' && !p.startsWith('500-')) continue
-        test(`${method} ${what}, proxy ${p}, hosted ${h}: ${wanted}`, async () => {
+        test(`${method} ${what}, proxy ${p}, hosted ${h}: the client gets ${wanted}`, async () => {
           const router = routerFor(p, h)
-          await becalm(router)
+          await closeBreakers(router)
           if (/failed|late/.test(row + column)) troubled.add(router)
-          // A rate limit that a cache nests comes without its time.
+          // A rate limit that a cache nests comes without Retry-After.
           const retryAfter = wanted === '429' && [p, h].includes('429') ? '7' : undefined
           const reply = await send(router.url, method, `/v2/proxy-${p}/hosted-${h}/${path}`)
-          const told: [string, string][] = [
+          const expectedDetail: [string, string][] = [
             ['proxy', verdict(row)],
             ['hosted', verdict(column)],
           ]
-          check(reply, method, wanted, told, retryAfter)
+          checkReply(reply, method, wanted, expectedDetail, retryAfter)
         })
       }
     }
@@ -170,49 +183,47 @@ for (const [h, , column] of doings) {
   if (!column) continue
   test(`HEAD of a blob asks hosted alone, of a name that was not read from the proxy: ${h}`, async () => {
     const router = routerFor(h)
-    await becalm(router)
+    await closeBreakers(router)
     if (/failed|late/.test(column)) troubled.add(router)
     const asked = proxy.requests.length
     const { status } = await send(router.url, 'HEAD', `/v2/unread/proxy-200/hosted-${h}/blobs/${digestOf('x')}`)
-    const none = { failed: 502, late: 504 }[column]
-    assert.equal(status, /^[2-5]\d\d/.test(h) && h !== '301-itself' ? Number(h.slice(0, 3)) : none)
+    const routerStatus = { failed: 502, late: 504 }[column]
+    assert.equal(status, /^[2-5]\d\d/.test(h) && h !== '301-itself' ? Number(h.slice(0, 3)) : routerStatus)
     assert.equal(proxy.requests.length, asked)
   })
 }
 
-/** A router of its own between these two. */
-
-test('a registry that refuses connections is a failed one, and so is one that is skipped because of it', async () => {
-  // The near end of a connection: nobody listens there, and nobody else is given that port.
+test('a registry that refuses connections is failed, also while the breaker skips it', async () => {
+  // The local port of a connection: nobody listens on it, and nobody else can get it.
   const far = createServer()
   await new Promise<void>((resolve) => far.listen(0, '127.0.0.1', resolve))
   const near = connect((far.address() as AddressInfo).port, '127.0.0.1')
   await once(near, 'connect')
-  const gone = `127.0.0.1:${near.localPort}`
-  const lame = await startRouter(way, { PROXY_HOSTNAME: gone, HOSTED_HOSTNAME: hosted.host })
+  const deadHost = `127.0.0.1:${near.localPort}`
+  const ownRouter = await startRouter(way, { PROXY_HOSTNAME: deadHost, HOSTED_HOSTNAME: hosted.host })
   for (let i = 0; i < 5; i++) {
-    const lost = await send(lame.url, 'GET', '/v2/hosted-404/manifests/1.0')
-    check(lost, 'GET', '502', [
+    const lost = await send(ownRouter.url, 'GET', '/v2/hosted-404/manifests/1.0')
+    checkReply(lost, 'GET', '502', [
       ['proxy', 'failed'],
       ['hosted', 'absent'],
     ])
-    assert.equal((await send(lame.url, 'GET', '/v2/hosted-200/manifests/1.0')).body.toString(), 'body')
+    assert.equal((await send(ownRouter.url, 'GET', '/v2/hosted-200/manifests/1.0')).body.toString(), 'body')
   }
-  await lame.stop('SIGKILL')
+  await ownRouter.stop('SIGKILL')
   near.destroy()
   far.close()
 })
 
-test('three silences in a row open the breaker: the next lookup does not wait; an answer after a second closes it', async () => {
-  const router = hasty
-  await becalm(router)
+test('three timeouts in a row open the breaker: the next lookup does not wait; a good answer a second later closes it', async () => {
+  const router = shortTimeoutRouter
+  await closeBreakers(router)
   const silent = '/v2/proxy-hang/hosted-200/manifests/1.0'
   for (let i = 0; i < 3; i++) assert.equal((await send(router.url, 'GET', silent)).status, 200)
   const asked = proxy.requests.length
   const { status, body } = await send(router.url, 'GET', '/v2/proxy-hang/hosted-404/manifests/1.0')
   assert.deepEqual([status, proxy.requests.length], [502, asked])
   assert.match(body.toString(), /failed lately/)
-  // A ping asks all the same: it is no lookup, and clients that ping first would else never look anything up again.
+  // Pings are still sent: many clients ping first, and would otherwise never start a lookup again.
   assert.equal((await send(router.url, 'GET', '/v2/')).status, 200)
   assert.equal((await send(router.url, 'GET', '/healthcheck')).status, 200)
   assert.equal(proxy.requests.length, asked + 2)
@@ -220,30 +231,30 @@ test('three silences in a row open the breaker: the next lookup does not wait; a
   await until('the proxy to be asked again', async () => (await send(router.url, 'GET', well)).status === 200)
 })
 
-test('nobody waits for the trial of a registry that failed lately, unless nobody else has it', async () => {
-  const own = await between(byName('proxy'), byName('hosted'), { PROXY_TIMEOUT: '0.5' })
+test('no lookup waits for the trial of a registry that failed lately, unless the other registry lacks the manifest', async () => {
+  const ownRouter = await between(byName('proxy'), byName('hosted'), { PROXY_TIMEOUT: '0.5' })
   const get = async (doing: string) => {
     const started = performance.now()
-    const { status } = await send(own.url, 'GET', `/v2/proxy-${doing}/hosted-200/manifests/1.0`)
+    const { status } = await send(ownRouter.url, 'GET', `/v2/proxy-${doing}/hosted-200/manifests/1.0`)
     assert.equal(status, 200)
     return performance.now() - started
   }
   for (let i = 0; i < 3; i++) await get('hang')
-  const asked = own.proxy.requests.length
+  const asked = ownRouter.proxy.requests.length
   const slowest = { milliseconds: 0 }
   await until('the trial', async () => {
     slowest.milliseconds = Math.max(slowest.milliseconds, await get('hang'))
-    return own.proxy.requests.length > asked
+    return ownRouter.proxy.requests.length > asked
   })
   assert.ok(slowest.milliseconds < 400, `somebody waited ${slowest.milliseconds} ms`)
-  const found = () => send(own.url, 'GET', '/v2/proxy-200/hosted-404/manifests/1.0')
+  const found = () => send(ownRouter.url, 'GET', '/v2/proxy-200/hosted-404/manifests/1.0')
   await until('a trial that is waited for', async () => (await found()).status === 200)
-  await own.close()
+  await ownRouter.close()
 })
 
 test('no 404, 401, 403, 429, 500 or redirect opens the breaker, however many', async () => {
   for (const doing of ['404', '401', '403', '429', '500', '500-unknown', '301-itself']) {
-    await becalm(router)
+    await closeBreakers(router)
     for (let i = 0; i < 5; i++) {
       const path = `/v2/proxy-${doing}/hosted-200/manifests/again-${i}`
       await send(router.url, 'GET', path)
@@ -252,7 +263,7 @@ test('no 404, 401, 403, 429, 500 or redirect opens the breaker, however many', a
   }
 })
 
-test('a write is tried whatever failed before it', async () => {
+test('a write is sent even while the breaker is open', async () => {
   for (let i = 0; i < 4; i++) await send(router.url, 'GET', '/v2/hosted-closed/tags/list')
   const asked = hosted.requests.length
   assert.equal((await send(router.url, 'GET', '/v2/hosted-200/tags/list')).status, 502)

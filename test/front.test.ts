@@ -1,4 +1,4 @@
-/** What docs/operating.md has in front of the router: nothing is too large, held back or cut short there. */
+/** The reverse proxies of docs/operating.md in front of the router: nothing is too large, buffered or cut short. */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -46,15 +46,15 @@ after(async () => {
   await closeAll()
 })
 
-/** What the manual has a configuration of, and how it is started with one. */
+/** A reverse proxy that the manual has a configuration for. */
 interface Front {
   name: string
-  /** What of the manual's stands for what is only known here. */
+  /** Texts in the manual's configuration, and what this test puts in their place. */
   changes: (port: number) => [from: string, to: string][]
   start: (config: string, url: string) => Promise<Child>
 }
 
-/** Started with its configuration in a file. */
+/** Starts a program with its configuration in a file. */
 function startWith(command: string[], config: string, url: string): Promise<Child> {
   const file = join(folder, `${command[0]}-${new URL(url).port}`)
   writeFileSync(file, config)
@@ -69,7 +69,7 @@ const fronts: Front[] = [
       ['/etc/nginx/tls.crt', certificate.certFile],
       ['/etc/nginx/tls.key', certificate.keyFile],
     ],
-    // One process, so that nothing outlives the test.
+    // One process, so that no worker outlives the test.
     start: (config, url) => startNginx(folder, url, 'master_process off;', config),
   },
   {
@@ -95,12 +95,12 @@ const fronts: Front[] = [
   },
 ]
 
-/** Starts one as the manual has it, with the addresses and files of this test; its address. */
-async function inFront({ name, changes, start }: Front, of: string): Promise<string> {
+/** Starts a reverse proxy with the manual's configuration and this test's addresses and files; returns its URL. */
+async function inFront({ name, changes, start }: Front, routerHost: string): Promise<string> {
   const [, block = ''] =
     new RegExp(`\`\`\`${name}\n(.*?)\`\`\``, 's').exec(readFileSync(join(root, 'docs/operating.md'), 'utf8')) ?? []
   const port = await freePort()
-  const config = [...changes(port), ['10.0.0.4:5000', of] as const].reduce((text, [from, to]) => {
+  const config = [...changes(port), ['10.0.0.4:5000', routerHost] as const].reduce((text, [from, to]) => {
     assert.equal(text.split(from).length, 2, `the manual's ${name} has ${from} once`)
     return text.replace(from, to)
   }, block)
@@ -131,7 +131,7 @@ for (const front of fronts) {
     await router.close()
   })
 
-  test(`${front.name}: what is sent arrives while the rest is still to come, both ways`, async () => {
+  test(`${front.name}: nothing is buffered: the first bytes arrive before the last are sent, both ways`, async () => {
     let release = () => {}
     const held = new Promise<void>((resolve) => {
       release = resolve
@@ -159,7 +159,7 @@ for (const front of fronts) {
     await router.close()
   })
 
-  test(`${front.name}: only what is under /v2/ gets through, with the client's address, and that it came by https`, async () => {
+  test(`${front.name}: only /v2/ gets through, with the client's address and https as the scheme`, async () => {
     const users = join(folder, 'users')
     writeFileSync(users, `ann:${hashSync('canary', 4)}\n`)
     const router = await between(answer(404), answer(404), { HTPASSWD_FILE: users, ANONYMOUS_PULL: 'true' })

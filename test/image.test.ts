@@ -1,4 +1,4 @@
-/** The image and the compose stack, as they are, on a Docker engine: an image of a public registry pulled, one pushed and pulled back. */
+/** The image and the compose stack on a Docker engine: a public image is pulled, a private one pushed and pulled. */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -13,7 +13,7 @@ import { freePort } from './parts/registries.ts'
 import { root } from './parts/router.ts'
 
 const compose = await composeCommand(console.error)
-/** Of the registry that the stack's cache is of: Docker Hub, unless PROXY_REMOTEURL names another. */
+/** An image of the registry behind the stack's cache: Docker Hub, unless PROXY_REMOTEURL names another. */
 const publicImage = process.env.PUBLIC_IMAGE ?? 'library/hello-world:latest'
 const ownImage = 'mycustomproject/mycustomimage:latest'
 
@@ -27,7 +27,7 @@ if (compose) {
   before(async () => {
     const port = await freePort()
     host = `127.0.0.1:${port}`
-    // As it is, but for what must not collide with another: its port, and the tag of its image.
+    // The real compose.yaml, except what could collide with another stack: the port and the image's tag.
     const file = parse(readFileSync(join(root, 'compose.yaml'), 'utf8'), { merge: true })
     Object.assign(file.services.router, { image: project, ports: [`${host}:5000`] })
     const path = join(temporaryFolder(), 'compose.json')
@@ -42,7 +42,7 @@ if (compose) {
   })
   after(() => stack('down', '--volumes', '--timeout', '5'))
 
-  test('the image is small, runs as nobody in particular, says its version, and has the licences in it', async () => {
+  test('the image is small, runs as an unprivileged user, prints its version, and contains the licences', async () => {
     const [size, user] = (await docker('image', 'inspect', '--format', '{{.Size}} {{.Config.User}}', project)).split(
       ' ',
     )
@@ -55,13 +55,13 @@ if (compose) {
     assert.deepEqual(licences.split('\n').sort(), ['licenses/LICENSE', 'licenses/THIRD-PARTY-LICENSES'])
   })
 
-  test('the stack comes up, and its own health checks find it well', async () => {
+  test('the stack starts, and its health checks succeed', async () => {
     const health = () => docker('inspect', '--format', '{{.State.Health.Status}}', router)
     await until('the router to be healthy', async () => (await health()) === 'healthy')
     assert.deepEqual((await send(`http://${host}`, 'GET', '/healthcheck')).json(), { proxy: 200, hosted: 200 })
   })
 
-  test('a public image is pulled through it; a private one is pushed, and pulled back', async () => {
+  test('a public image is pulled through the router; a private one is pushed, and pulled back', async () => {
     await docker('pull', `${host}/${publicImage}`)
     await docker('tag', `${host}/${publicImage}`, `${host}/${ownImage}`)
     await docker('push', `${host}/${ownImage}`)
@@ -74,7 +74,7 @@ if (compose) {
     assert.match(await explained(ownImage), /answer +200 from hosted/)
   })
 
-  test('it drains when it is stopped, and ends with 0', async () => {
+  test('the router drains when it is stopped, and ends with exit code 0', async () => {
     await stack('stop', 'router')
     assert.equal(await docker('inspect', '--format', '{{.State.ExitCode}}', router), '0')
     assert.match(await docker('logs', router), /"message":"drained"/)

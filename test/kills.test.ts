@@ -1,6 +1,6 @@
 /**
- * Registries and clients killed at random points of a transfer, run one way (WAY=…), KILLS times with SEED: nothing that
- * looks whole is ever wrong, and nothing half is ever stored.
+ * Kills registries and clients at random points of a transfer: nothing that looks complete is wrong, and nothing
+ * partial is stored. KILLS is the number of kills, SEED sets the random points, WAY selects the runtime.
  */
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
@@ -37,23 +37,32 @@ after(async () => {
 
 const outcomes = { whole: 0, broken: 0, refused: 0 }
 
-/** Pulls; when so many bytes came, somebody dies. What ends as if whole must be whole. */
-async function pullThrough(path: string, digest: string, at: number, kill: (answer: IncomingMessage) => unknown) {
+/** Pulls a blob, and calls `kill` after `killAtByte` bytes. A pull that ends normally must have the right digest. */
+async function pullThrough(
+  path: string,
+  digest: string,
+  killAtByte: number,
+  kill: (answer: IncomingMessage) => unknown,
+) {
   const request = open(router.url, 'GET', path)
   request.end()
   const hash = createHash('sha256')
-  let seen = 0
+  let receivedBytes = 0
   let dying: unknown
   try {
     const answer = await answerOf(request)
     for await (const chunk of answer) {
       hash.update(chunk)
-      seen += chunk.length
-      if (seen >= at) dying ??= kill(answer)
+      receivedBytes += chunk.length
+      if (receivedBytes >= killAtByte) dying ??= kill(answer)
     }
     await dying
     if (answer.statusCode !== 200) return 'refused'
-    assert.equal(`sha256:${hash.digest('hex')}`, digest, `a pull that looked whole was wrong after ${seen} bytes`)
+    assert.equal(
+      `sha256:${hash.digest('hex')}`,
+      digest,
+      `a pull that looked whole was wrong after ${receivedBytes} bytes`,
+    )
     return 'whole'
   } catch (error) {
     await dying
@@ -62,11 +71,11 @@ async function pullThrough(path: string, digest: string, at: number, kill: (answ
   }
 }
 
-/** Pushes in one request that also commits; when so many bytes went, somebody dies. Gives whether all were sent. */
+/** Uploads a blob in one PUT, and calls `kill` after `killAtByte` bytes. `allSent`: the client sent every byte. */
 async function pushThrough(
   digest: string,
   blobSeed: number,
-  at: number,
+  killAtByte: number,
   sized: boolean,
   kill: (die: () => void) => unknown,
 ) {
@@ -77,38 +86,38 @@ async function pushThrough(
     (answer) => answer.resume().statusCode,
     () => undefined,
   )
-  let sent = 0
+  let sentBytes = 0
   let dying: unknown
   for await (const chunk of noise(bytes, blobSeed)) {
     if (request.destroyed) break
-    if (sent >= at) dying ??= kill(() => request.destroy())
+    if (sentBytes >= killAtByte) dying ??= kill(() => request.destroy())
     const flowing = request.write(chunk)
-    sent += chunk.length
+    sentBytes += chunk.length
     if (!flowing && !request.destroyed) {
       await new Promise<void>((resolve) => {
         for (const event of ['drain', 'close', 'error']) request.once(event, () => resolve())
       })
     }
   }
-  const all = sent === bytes && !request.destroyed
-  if (all) request.end()
+  const allSent = sentBytes === bytes && !request.destroyed
+  if (allSent) request.end()
   const status = await answered
   await dying
-  return { all, status }
+  return { allSent, status }
 }
 
-test(`${kills} kills (SEED=${seed}): no wrong digest, nothing half, no crash`, async (t) => {
+test(`${kills} kills (SEED=${seed}): no wrong digest, nothing partial is stored, no crash`, async (t) => {
   const stored = { team: await digestOfStream(noise(bytes, 1)), public: await digestOfStream(noise(bytes, 2)) }
   assert.equal((await pushBlob(hosted.url, 'team/kills', stored.team, noise(bytes, 1))).status, 201)
   assert.equal((await pushBlob(hub.url, 'public/kills', stored.public, noise(bytes, 2))).status, 201)
   for (let i = 0; i < kills; i++) {
-    const at = Math.floor(random() * bytes)
+    const killAtByte = Math.floor(random() * bytes)
     const killsClient = random() < 0.5
     if (random() < 0.5) {
       const name = random() < 0.5 ? 'team' : 'public'
       const registry = name === 'team' ? hosted : cache
       const kill = (answer: IncomingMessage) => (killsClient ? answer.destroy() : registry.stop('SIGKILL'))
-      const outcome = await pullThrough(`/v2/${name}/kills/blobs/${stored[name]}`, stored[name], at, kill)
+      const outcome = await pullThrough(`/v2/${name}/kills/blobs/${stored[name]}`, stored[name], killAtByte, kill)
       outcomes[outcome]++
       if (!killsClient) await registry.start()
     } else {
@@ -117,12 +126,12 @@ test(`${kills} kills (SEED=${seed}): no wrong digest, nothing half, no crash`, a
       const blob = `/v2/team/kills/blobs/${digest}`
       await send(hosted.url, 'DELETE', blob)
       const kill = (die: () => void) => (killsClient ? die() : hosted.stop('SIGKILL'))
-      const { all, status } = await pushThrough(digest, blobSeed, at, random() < 0.5, kill)
+      const { allSent, status } = await pushThrough(digest, blobSeed, killAtByte, random() < 0.5, kill)
       if (!killsClient) await hosted.start()
-      const there = (await send(hosted.url, 'HEAD', blob)).status === 200
-      if (there) assert.equal((await download(hosted.url, blob)).digest, digest, 'a wrong blob is stored')
-      assert.ok(all || !there, 'an upload that was cut short was stored')
-      assert.ok(status !== 201 || there, 'an upload that was answered 201 is not stored')
+      const isStored = (await send(hosted.url, 'HEAD', blob)).status === 200
+      if (isStored) assert.equal((await download(hosted.url, blob)).digest, digest, 'a wrong blob is stored')
+      assert.ok(allSent || !isStored, 'an upload that was cut short was stored')
+      assert.ok(status !== 201 || isStored, 'an upload that was answered 201 is not stored')
       outcomes[status === 201 ? 'whole' : status ? 'refused' : 'broken']++
       assert.equal((await pushBlob(router.url, 'team/kills', digest, noise(bytes, blobSeed))).status, 201)
       assert.equal((await download(hosted.url, blob)).digest, digest)

@@ -1,4 +1,4 @@
-/** What is remembered, for whom and for how long, and what is not: scripted registries that count, run one way (WAY=…). */
+/** What the router remembers, for whom and how long: scripted registries count. WAY selects the runtime. */
 import assert from 'node:assert/strict'
 import type http from 'node:http'
 import { after, test } from 'node:test'
@@ -10,7 +10,7 @@ import { answer, type Recorded, type Script } from './parts/scripted.ts'
 const type = 'application/vnd.oci.image.manifest.v1+json'
 const content = JSON.stringify({ schemaVersion: 2, mediaType: type })
 const digest = digestOf(content)
-/** What a test asks for, in a name that no other has asked for. */
+/** The paths that a test uses, in a repository name that no other test uses. */
 const pathsIn = (name: string) => ({
   name,
   byTag: `/v2/${name}/manifests/1.0`,
@@ -19,14 +19,20 @@ const pathsIn = (name: string) => ({
 const { byTag, byDigest } = pathsIn('team/app')
 const accept = { Accept: `application/json, ${type};q=0.9` }
 
-const manifest = (more: http.OutgoingHttpHeaders = {}, body = content, as = digest): Script =>
+const manifest = (more: http.OutgoingHttpHeaders = {}, body = content, digestField = digest): Script =>
   answer(
     200,
-    { 'Content-Type': type, 'Content-Length': body.length, 'Docker-Content-Digest': as, ETag: `"${as}"`, ...more },
+    {
+      'Content-Type': type,
+      'Content-Length': body.length,
+      'Docker-Content-Digest': digestField,
+      ETag: `"${digestField}"`,
+      ...more,
+    },
     body,
   )
 const absent = answer(404, { 'Content-Type': 'application/json' }, '{"errors":[{"code":"MANIFEST_UNKNOWN"}]}')
-/** Answers when it is let. */
+/** A script that answers only after `release()`. */
 const held = (script: Script) => {
   const waiting: (() => void)[] = []
   return {
@@ -41,29 +47,29 @@ const held = (script: Script) => {
 const get = ({ url }: Between, path: string, headers: http.OutgoingHttpHeaders = accept, method = 'GET') =>
   send(url, method, path, { headers })
 const count = (requests: Recorded[]) => requests.splice(0).length
-/** How often each was asked since the last look. */
+/** How many requests the proxy and hosted got since the last call. */
 const asked = ({ proxy, hosted }: Between) => [count(proxy.requests), count(hosted.requests)]
 
-/** A manifest's fields; the others are of one answer. */
-const told = ({ headers }: Reply) => {
+/** The header fields that belong to the manifest, without the fields of a single answer. */
+const manifestHeaders = ({ headers }: Reply) => {
   return { ...headers, date: '', connection: '', 'keep-alive': '', 'x-request-id': '' }
 }
 
-/** The one router of all tests that need no setting: nothing that is remembered of a name is for another. */
-let one: Between | undefined
+/** One router for all tests without settings: what is remembered about one name is not used for another. */
+let sharedRouter: Between | undefined
 let names = 0
 const shared = async (proxy: Script, hosted: Script) => {
-  one ??= await between(proxy, hosted)
-  Object.assign(one.now, { proxy, hosted })
-  asked(one)
-  return { router: one, ...pathsIn(`team/app-${names++}`) }
+  sharedRouter ??= await between(proxy, hosted)
+  Object.assign(sharedRouter.now, { proxy, hosted })
+  asked(sharedRouter)
+  return { router: sharedRouter, ...pathsIn(`team/app-${names++}`) }
 }
 after(async () => {
-  await one?.close()
+  await sharedRouter?.close()
   await closeAll()
 })
 
-test("the proxy's 404 for a tag: hosted is asked first for exactly that, for LOOKUP_TTL seconds", async () => {
+test('proxy says 404 for a tag: for LOOKUP_TTL seconds hosted is asked first, for exactly this request', async () => {
   const router = await between(absent, manifest(), { LOOKUP_TTL: '0.5' })
   const twice = async (path: string, headers = accept) => {
     await get(router, path, headers)
@@ -80,7 +86,7 @@ test("the proxy's 404 for a tag: hosted is asked first for exactly that, for LOO
   await router.close()
 })
 
-test('what both lacked is asked for at both again: no 404 comes from memory', async () => {
+test('both registries say 404: both are asked again the next time, no 404 comes from memory', async () => {
   const { router, byTag } = await shared(absent, absent)
   for (let i = 0; i < 3; i++) {
     const reply = await get(router, byTag)
@@ -95,14 +101,14 @@ test('what both lacked is asked for at both again: no 404 comes from memory', as
   assert.equal((await get(router, byTag)).status, 200)
 })
 
-test('where hosted fails, the proxy that lacked a tag lately is asked after all', async () => {
+test('hosted fails: the proxy is asked after all, even if it lacked the tag lately', async () => {
   const { router, byTag } = await shared(absent, manifest())
   await get(router, byTag)
   Object.assign(router.now, { proxy: manifest(), hosted: answer(500) })
   assert.equal((await get(router, byTag)).status, 200)
 })
 
-test('a push makes no hint: after it the proxy is still asked first', async () => {
+test('after a push the proxy is still asked first', async () => {
   const { router, byTag } = await shared(manifest(), manifest())
   await send(router.url, 'PUT', byTag, { headers: { 'Content-Type': type }, body: content })
   asked(router)
@@ -110,7 +116,7 @@ test('a push makes no hint: after it the proxy is still asked first', async () =
   assert.deepEqual(asked(router), [1, 0])
 })
 
-test('by digest, who last served the name is asked first; by tag never', async () => {
+test('by digest, the registry that last served the name is asked first; by tag this does not count', async () => {
   const { router, name, byTag } = await shared(absent, answer(200, { 'Content-Length': 4 }, 'blob'))
   await get(router, byTag)
   asked(router)
@@ -122,7 +128,7 @@ test('by digest, who last served the name is asked first; by tag never', async (
   assert.deepEqual(asked(router), [1, 1], 'another name')
 })
 
-test('a manifest by digest is asked for once; GET and HEAD get the same from memory', async () => {
+test('a manifest by digest is requested once; GET and HEAD get the same answer from memory', async () => {
   const router = await between(absent, manifest())
   const first = await get(router, byDigest)
   asked(router)
@@ -130,7 +136,7 @@ test('a manifest by digest is asked for once; GET and HEAD get the same from mem
     const again = await get(router, byDigest, accept, method)
     assert.equal(again.status, 200)
     assert.equal(again.body.toString(), method === 'GET' ? content : '')
-    assert.deepEqual(told(again), told(first))
+    assert.deepEqual(manifestHeaders(again), manifestHeaders(first))
   }
   assert.deepEqual(asked(router), [0, 0])
   const metrics = (await get(router, '/metrics')).body.toString()
@@ -138,7 +144,8 @@ test('a manifest by digest is asked for once; GET and HEAD get the same from mem
   await router.close()
 })
 
-const passing: [string, http.OutgoingHttpHeaders][] = [
+/** Requests that must not be answered from memory. */
+const notFromMemory: [string, http.OutgoingHttpHeaders][] = [
   ['no Accept', {}],
   ['a wildcard', { Accept: '*/*' }],
   ['another type', { Accept: 'application/json' }],
@@ -148,23 +155,23 @@ const passing: [string, http.OutgoingHttpHeaders][] = [
   ['a login', { ...accept, Authorization: 'Basic x' }],
   ['a cookie', { ...accept, Cookie: 'x' }],
 ]
-/** As CNCF distribution: it compares digests before it reads a manifest. */
+/** Compares digests before it reads a manifest, as CNCF distribution does. */
 const comparing: Script = (request, ...rest) => {
   const same = request.headers['if-none-match'] === `"${digest}"`
   return (same ? answer(304) : manifest())(request, ...rest)
 }
-/** What hosted was asked to compare, since the last look. */
-const compared = ({ hosted }: Between) => hosted.requests.splice(0).map(({ headers }) => headers['if-none-match'])
+/** The If-None-Match fields that hosted got since the last call. */
+const ifNoneMatches = ({ hosted }: Between) => hosted.requests.splice(0).map(({ headers }) => headers['if-none-match'])
 
-test('a tag whose manifest is kept: hosted says whether it is still that one, and GET and HEAD get it whole', async () => {
+test('a tag whose manifest is in memory: hosted is asked if it is unchanged, and GET and HEAD get the whole manifest', async () => {
   const { router, byTag, byDigest } = await shared(absent, comparing)
   const first = await get(router, byTag)
-  assert.deepEqual(compared(router), [undefined])
+  assert.deepEqual(ifNoneMatches(router), [undefined])
   for (const method of ['GET', 'HEAD', 'GET']) {
     const again = await get(router, byTag, accept, method)
     assert.equal(again.body.toString(), method === 'GET' ? content : '')
-    assert.deepEqual(told(again), told(first))
-    assert.deepEqual(compared(router), [`"${digest}"`])
+    assert.deepEqual(manifestHeaders(again), manifestHeaders(first))
+    assert.deepEqual(ifNoneMatches(router), [`"${digest}"`])
   }
   asked(router)
   await get(router, byDigest)
@@ -176,7 +183,7 @@ test('a tag whose manifest is kept: hosted says whether it is still that one, an
   assert.equal((await get(router, byTag)).status, 404)
 })
 
-test("how long a tag's answer may be kept elsewhere is for its own answer to say", async () => {
+test("a tag's answer has the Cache-Control of its own 304, not of an answer by digest", async () => {
   const cached = (type: string): Script => manifest({ 'Cache-Control': type })
   const { router, byTag, byDigest } = await shared(absent, (request, ...rest) => {
     const tagged = request.headers['if-none-match'] ? answer(304, { 'Cache-Control': 'no-cache' }) : cached('no-cache')
@@ -185,38 +192,38 @@ test("how long a tag's answer may be kept elsewhere is for its own answer to say
   })
   await get(router, byTag, accept, 'HEAD')
   await get(router, byDigest)
-  compared(router)
+  ifNoneMatches(router)
   assert.equal((await get(router, byTag)).headers['cache-control'], 'no-cache')
-  assert.deepEqual(compared(router), [`"${digest}"`])
+  assert.deepEqual(ifNoneMatches(router), [`"${digest}"`])
 })
 
-test('nothing is compared that another answer might fit, that is not the manifest, or that was read before a write', async () => {
+test('no If-None-Match is sent if another answer might fit, if ETag or bytes do not match the digest, or after a write', async () => {
   const { router, byTag } = await shared(absent, comparing)
   await get(router, byTag)
-  compared(router)
-  for (const [what, headers] of passing) {
+  ifNoneMatches(router)
+  for (const [what, headers] of notFromMemory) {
     await get(router, byTag, headers)
     const own = (headers as Record<string, string>)['If-None-Match']
-    assert.deepEqual(compared(router), [own], what)
+    assert.deepEqual(ifNoneMatches(router), [own], what)
   }
   await get(router, `${byTag}?x=1`)
-  assert.deepEqual(compared(router), [undefined], 'a query')
+  assert.deepEqual(ifNoneMatches(router), [undefined], 'a query')
   await send(router.url, 'PUT', byTag, { headers: { 'Content-Type': type }, body: content })
-  compared(router)
+  ifNoneMatches(router)
   await get(router, byTag)
-  assert.deepEqual(compared(router), [undefined], 'a write')
+  assert.deepEqual(ifNoneMatches(router), [undefined], 'a write')
   for (const script of [manifest({ ETag: '"x"' }), manifest({}, content.replace('2', '3'))]) {
     const { router, byTag } = await shared(absent, script)
     for (const _ of [1, 2]) await get(router, byTag)
-    assert.deepEqual(compared(router), [undefined, undefined])
+    assert.deepEqual(ifNoneMatches(router), [undefined, undefined])
   }
 })
 
-test('a kept manifest is not for requests that another answer might fit', async () => {
+test('a manifest in memory does not answer requests that another answer might fit', async () => {
   const { router, byDigest } = await shared(absent, manifest())
   await get(router, byDigest)
   asked(router)
-  for (const [what, headers] of passing) {
+  for (const [what, headers] of notFromMemory) {
     await get(router, byDigest, headers)
     assert.equal(asked(router)[1], 1, what)
   }
@@ -226,7 +233,7 @@ test('a kept manifest is not for requests that another answer might fit', async 
   assert.deepEqual(asked(router), [0, 0])
 })
 
-test("hosted's answer to a login is not kept; the proxy's, which never sees one, is", async () => {
+test("hosted's answer to a login is not kept; the proxy's is, because the proxy never gets the login", async () => {
   const headers = { ...accept, Authorization: 'Basic x' }
   const ofHosted = await shared(absent, manifest())
   for (const _ of [1, 2]) await get(ofHosted.router, ofHosted.byDigest, headers)
@@ -246,7 +253,7 @@ const unkept: [string, Script][] = [
   ['chunks', answer(200, { 'Content-Type': type }, content)],
   ['another status', answer(206, { 'Content-Type': type, 'Content-Length': content.length }, content)],
 ]
-test('a manifest is kept whole and checked, or not at all', async () => {
+test('a manifest is kept only if it is complete, its digest is right, and it is the same for every client', async () => {
   const { router, byDigest } = await shared(absent, absent)
   for (const [what, script] of unkept) {
     router.now.hosted = script
@@ -255,20 +262,20 @@ test('a manifest is kept whole and checked, or not at all', async () => {
   }
 })
 
-test('a manifest cut short is no answer: the other registry is asked, nothing is kept', async () => {
+test('a manifest that breaks off is no answer: the other registry is asked, nothing is kept', async () => {
   const cut: Script = (_, response) => {
     response.writeHead(200, { 'Content-Type': type, 'Content-Length': content.length })
     response.write(content.slice(0, 10), () => response.destroy())
   }
-  const mended = await between(cut, manifest())
-  assert.equal((await get(mended, byDigest)).body.toString(), content)
-  await mended.close(true)
-  const lost = await between(cut, absent)
-  assert.equal((await get(lost, byDigest)).status, 502)
-  await lost.close(true)
+  const hostedHasIt = await between(cut, manifest())
+  assert.equal((await get(hostedHasIt, byDigest)).body.toString(), content)
+  await hostedHasIt.close(true)
+  const nobodyHasIt = await between(cut, absent)
+  assert.equal((await get(nobodyHasIt, byDigest)).status, 502)
+  await nobodyHasIt.close(true)
 })
 
-test('a manifest larger than 1 MiB streams, and is not kept', async () => {
+test('a manifest larger than 1 MiB is streamed, and not kept', async () => {
   const large = JSON.stringify({ annotations: { x: 'x'.repeat(2 * 1024 * 1024) } })
   const { router, name } = await shared(absent, manifest({}, large, digestOf(large)))
   const path = `/v2/${name}/manifests/${digestOf(large)}`
@@ -277,7 +284,7 @@ test('a manifest larger than 1 MiB streams, and is not kept', async () => {
   assert.equal(asked(router)[1], 3)
 })
 
-test('MANIFEST_MEMORY bounds what is kept, the least used goes first', async () => {
+test('MANIFEST_MEMORY limits what is kept; the least recently used manifest goes first', async () => {
   const bodies = ['a', 'b', 'c'].map((letter) => JSON.stringify({ annotations: { x: letter.repeat(400_000) } }))
   const router = await between(
     absent,
@@ -296,7 +303,7 @@ test('MANIFEST_MEMORY bounds what is kept, the least used goes first', async () 
 })
 
 for (const method of ['PUT', 'DELETE']) {
-  test(`after a ${method} in a name, its manifests are asked for again`, async () => {
+  test(`after a ${method} in a name, its manifests are requested again`, async () => {
     const { router, byDigest } = await shared(absent, manifest())
     await get(router, byDigest)
     await get(router, byDigest.replace('app', 'other'))
@@ -309,7 +316,7 @@ for (const method of ['PUT', 'DELETE']) {
   })
 }
 
-test('a read begun before a write is neither kept nor shared with one begun after it', async () => {
+test('a read that began before a write is neither kept nor shared with a read that began after it', async () => {
   const before = held(manifest())
   const { router, byDigest } = await shared(absent, before.run)
   const early = get(router, byDigest)
@@ -323,7 +330,7 @@ test('a read begun before a write is neither kept nor shared with one begun afte
   assert.equal((await get(router, byDigest)).status, 404)
 })
 
-test('what the connection claims for itself is in no question: an answer to it is for no other', async () => {
+test('a header field that Connection names is not forwarded: the answer is not shared with requests that do send this field', async () => {
   const byAccept: Script = (request, response, recorded) =>
     manifest({ 'X-Accept': request.headers.accept ?? 'none' })(request, response, recorded)
   const slow = held(byAccept)
@@ -337,21 +344,21 @@ test('what the connection claims for itself is in no question: an answer to it i
   assert.ok((await second).headers['x-accept']?.includes(type))
 })
 
-test('a cookie is for the one client whose answer it came with', async () => {
+test('a Set-Cookie of hosted goes to one client only', async () => {
   let cookies = 0
   const slow = held((...given) => manifest({ 'Set-Cookie': `session=${cookies++}` })(...given))
   const { router, byTag } = await shared(absent, slow.run)
   const replies = [get(router, byTag), get(router, byTag)]
   await until('both to wait', async () => (await inFlight(router.url)) === 2)
   await until('hosted to be asked', () => slow.waiting.length > 0)
-  const letting = setInterval(slow.release, 10)
-  const given = (await Promise.all(replies).finally(() => clearInterval(letting))).map(
+  const releasing = setInterval(slow.release, 10)
+  const given = (await Promise.all(replies).finally(() => clearInterval(releasing))).map(
     ({ headers }) => headers['set-cookie'],
   )
   assert.equal(new Set(given.flat()).size, 2)
 })
 
-test('200 clients at once: each registry is asked once, and all get the manifest', async () => {
+test('200 clients at once: each registry is asked once, and all clients get the manifest', async () => {
   const slow = held(manifest())
   const { router, byTag } = await shared(absent, slow.run)
   const replies = Array.from({ length: 200 }, () => get(router, byTag))
@@ -362,7 +369,7 @@ test('200 clients at once: each registry is asked once, and all get the manifest
   assert.deepEqual(asked(router), [1, 1])
 })
 
-test('requests with different logins share the question to the proxy, and never one to hosted', async () => {
+test('requests with different logins share the request to the proxy, never the one to hosted', async () => {
   const [proxy, hosted] = [held(absent), held(manifest())]
   const { router, byTag } = await shared(proxy.run, hosted.run)
   const logins = [{}, { Authorization: 'Basic a' }, { Authorization: 'Basic b' }, { Cookie: 'c' }]
@@ -376,7 +383,7 @@ test('requests with different logins share the question to the proxy, and never 
   assert.deepEqual(asked(router), [1, 4])
 })
 
-test('a client that leaves takes nothing from those who wait with it; the last one frees the registry', async () => {
+test('clients wait for the same answer: one that leaves does not disturb the others; the last one that leaves frees the registry', async () => {
   const slow = held(manifest())
   const { router, byTag } = await shared(slow.run, absent)
   const leaving = [1, 2, 3].map(() => {
@@ -392,15 +399,15 @@ test('a client that leaves takes nothing from those who wait with it; the last o
   await until('two to be gone', async () => /in_flight 2$/m.test((await get(router, '/metrics')).body.toString()))
   slow.release()
   assert.equal((await answerOf(leaving[2] as http.ClientRequest)).resume().statusCode, 200)
-  const alone = open(router.url, 'GET', `${byTag}-alone`, accept)
-  alone.on('error', () => {})
-  alone.end()
+  const lastClient = open(router.url, 'GET', `${byTag}-alone`, accept)
+  lastClient.on('error', () => {})
+  lastClient.end()
   await until('the last', () => slow.waiting.length === 1)
-  alone.destroy()
+  lastClient.destroy()
   await until('the registry to be free', () => router.proxy.requests.at(-1)?.broken)
 })
 
-test('/v2/ asks each registry once a second, for each login apart', async () => {
+test('/v2/ asks each registry once a second for each login', async () => {
   const router = await between(answer(200, {}, '{}'), answer(200, {}, '{}'))
   const ping = (headers = {}) => get(router, '/v2/', headers)
   await Promise.all(Array.from({ length: 20 }, () => ping()))
@@ -417,7 +424,7 @@ test('/v2/ asks each registry once a second, for each login apart', async () => 
   await router.close()
 })
 
-test('LOOKUP_TTL=0: everything is asked for every time', async () => {
+test('LOOKUP_TTL=0: the registries are asked every time', async () => {
   const router = await between(absent, manifest(), { LOOKUP_TTL: '0' })
   for (const path of [byTag, byDigest, '/v2/']) {
     for (const _ of [1, 2]) await get(router, path)
@@ -433,7 +440,7 @@ test('MANIFEST_MEMORY=0: no manifest is kept', async () => {
   await router.close()
 })
 
-test('a write that hosted denies leaves what is remembered of the name as it was', async () => {
+test('hosted denies a write: what is remembered about the name stays', async () => {
   const { router, name, byDigest } = await shared(manifest(), answer(401, { 'WWW-Authenticate': 'Basic realm="x"' }))
   await get(router, byDigest)
   asked(router)
@@ -442,7 +449,7 @@ test('a write that hosted denies leaves what is remembered of the name as it was
   assert.deepEqual(asked(router), [0, 1])
 })
 
-test('several who wait for a registry that failed lately: each gets all of a body that streams', {
+test('clients wait for the trial of a registry that failed lately: each gets all of a body that is streamed', {
   timeout: 60_000,
 }, async () => {
   const halves: http.ServerResponse[] = []
@@ -453,8 +460,8 @@ test('several who wait for a registry that failed lately: each gets all of a bod
   })
   const [a, b] = ['a', 'b'].map((text) => text.repeat(40_000)) as [string, string]
   const read = () => send(router.url, 'GET', byTag, { headers: accept })
-  const letHosted = () => until('hosted to be asked', () => hosted.waiting.length > 0).then(hosted.release)
-  for (let i = 0; i < 3; i++) await Promise.all([read(), letHosted()])
+  const releaseHosted = () => until('hosted to be asked', () => hosted.waiting.length > 0).then(hosted.release)
+  for (let i = 0; i < 3; i++) await Promise.all([read(), releaseHosted()])
   await until('the proxy to be skipped', () => router.router.log().some(({ message }) => /skipped/.test(`${message}`)))
   router.now.proxy = (_, response) => {
     response.writeHead(200, { 'Content-Type': type }).write(a)
@@ -464,7 +471,7 @@ test('several who wait for a registry that failed lately: each gets all of a bod
   await until('the trial', async () => {
     const replies = Array.from({ length: 4 }, read)
     await until('all four to wait', async () => (await inFlight(router.url)) === 4)
-    await letHosted()
+    await releaseHosted()
     const ending = setInterval(() => {
       for (const response of halves.splice(0)) response.end(b)
     }, 20)

@@ -1,4 +1,4 @@
-/** A push of what the proxy has: mounts across registries, HEAD of proxied blobs, manifests completed; one way (WAY=…). */
+/** Pushing what the proxy has: mounts, HEAD of its blobs, completed manifests. WAY selects the runtime. */
 import assert from 'node:assert/strict'
 import type { ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
@@ -60,7 +60,7 @@ const mount = (name: string, digest = layer, from: string | null = 'library/base
 const holds = async (name: string, digest = layer, url = hosted.url) =>
   (await send(url, 'HEAD', `/v2/${name}/blobs/${digest}`)).status === 200
 
-test('a blob that the proxy has and hosted lacks is mounted: the client uploads nothing', async () => {
+test('the proxy has a blob that hosted lacks: it is mounted, and the client uploads nothing', async () => {
   for (const name of ['team/app', 'kanarie/app']) {
     const reply = await mount(name)
     assert.equal(reply.status, 201)
@@ -73,14 +73,14 @@ test('a blob that the proxy has and hosted lacks is mounted: the client uploads 
   assert.match(metrics, /^registry_router_copied_bytes_total [1-9]/m)
 })
 
-test('what hosted can mount itself, it does: the proxy is not asked', async () => {
+test('hosted can mount the blob itself: the proxy is not asked', async () => {
   await push(hosted.url, 'own/base', '1', base)
   const asked = cache.lines().length
   assert.equal((await mount('own/app', layer, 'own/base')).status, 201)
   assert.equal(cache.lines().length, asked)
 })
 
-test('a push of an image on a base of 200 MiB: the client sends under 1 MiB, and hosted holds all of it', async () => {
+test('an image on a base of 200 MiB is pushed: the client sends under 1 MiB, and hosted has all of it', async () => {
   const bytes = 200 * mebibyte
   const big = await digestOfStream(noise(bytes, 1))
   assert.equal((await pushBlob(hub.url, 'library/large', big, noise(bytes, 1))).status, 201)
@@ -99,23 +99,26 @@ test('a push of an image on a base of 200 MiB: the client sends under 1 MiB, and
       { mediaType: layerType, digest: mine.digest, size: mine.content.length },
     ],
   })
-  const alone = await another()
-  const rest = alone.peakMemory() ?? 0
-  assert.equal((await mount('team/large', big, 'library/large', alone.url)).status, 201)
+  const ownRouter = await another()
+  const idleMiB = ownRouter.peakMemory() ?? 0
+  assert.equal((await mount('team/large', big, 'library/large', ownRouter.url)).status, 201)
   for (const { digest, content } of blobs) {
-    assert.equal((await pushBlob(alone.url, 'team/large', digest, Readable.from([content]))).status, 201)
+    assert.equal((await pushBlob(ownRouter.url, 'team/large', digest, Readable.from([content]))).status, 201)
   }
   const headers = { 'Content-Type': manifestType }
-  assert.equal((await send(alone.url, 'PUT', '/v2/team/large/manifests/1', { headers, body: manifest })).status, 201)
+  assert.equal(
+    (await send(ownRouter.url, 'PUT', '/v2/team/large/manifests/1', { headers, body: manifest })).status,
+    201,
+  )
   await cache.stop()
-  assert.equal(await pull(alone.url, 'team/large', digestOf(manifest)), digestOf(manifest))
+  assert.equal(await pull(ownRouter.url, 'team/large', digestOf(manifest)), digestOf(manifest))
   await cache.start()
-  const grown = (alone.peakMemory() ?? 0) - rest
-  assert.ok(grown < 150, `${grown} MiB more than at rest`)
-  await alone.stop()
+  const grownMiB = (ownRouter.peakMemory() ?? 0) - idleMiB
+  assert.ok(grownMiB < 150, `${grownMiB} MiB more than at rest`)
+  await ownRouter.stop()
 })
 
-/** What a mount must not ask the proxy for, or not copy: the client gets hosted's session, and goes on as usual. */
+/** Mounts that must not be copied from the proxy: the client gets hosted's upload session, and uploads as usual. */
 const declined: [why: string, from: string | null, environment: Record<string, string>][] = [
   ['from is in HOSTED_NAMES', 'kanarie/base', {}],
   ['from is not in PROXY_NAMES', 'library/base', { PROXY_NAMES: 'mirror/**' }],
@@ -123,29 +126,29 @@ const declined: [why: string, from: string | null, environment: Record<string, s
   ['the blob is larger than COPY_LIMIT', 'library/base', { COPY_LIMIT: '0.00000001' }],
   ['the proxy lacks it', 'library/nothing', {}],
   ['there is no from', null, {}],
-  ['from is no name', '../base', {}],
-  ['from is no name', 'library%2F..%2Fbase', {}],
+  ['from is not a valid name', '../base', {}],
+  ['from is not a valid name', 'library%2F..%2Fbase', {}],
 ]
 for (const [i, [why, from, environment]] of declined.entries()) {
-  test(`${why} (${from}): the client gets a session of hosted's, and uploads`, async () => {
+  test(`${why} (from=${from}): the client gets an upload session of hosted, and uploads`, async () => {
     const needsAnother = Object.keys(environment).length > 0
-    const some = needsAnother ? await another(environment) : router
+    const ownRouter = needsAnother ? await another(environment) : router
     const name = `declined/${i}`
     const asked = cache.lines().length
-    const opened = await mount(name, layer, from, some.url)
+    const opened = await mount(name, layer, from, ownRouter.url)
     assert.equal(opened.status, 202)
     assert.ok(!(await holds(name)))
     if (!/larger|lacks/.test(why)) assert.equal(cache.lines().length, asked, 'the proxy was asked')
     const body = base.blobs[1]?.content as Buffer
-    assert.equal((await send(some.url, 'PUT', withDigest(pathOf(opened), layer), { body })).status, 201)
+    assert.equal((await send(ownRouter.url, 'PUT', withDigest(pathOf(opened), layer), { body })).status, 201)
     assert.ok(await holds(name))
-    if (needsAnother) await some.stop()
+    if (needsAnother) await ownRouter.stop()
   })
 }
 
 const content = Buffer.from('x'.repeat(100_000))
 const digest = digestOf(content)
-/** Gives a blob in two halves, the second when it is let, or never. */
+/** Sends the first half of a blob. The test sends the second half to a response in `waiting`, or never does. */
 const halves = () => {
   const waiting: ServerResponse[] = []
   const script: Script = (_, response) => {
@@ -164,14 +167,14 @@ const upload = async (url: string, opened: Reply) => {
   assert.equal((await send(url, 'PUT', withDigest(pathOf(opened), digest), { body: content })).status, 201)
 }
 
-test('a copy that takes long goes on without its client, which gets a fresh session; the next HEAD finds the blob', async () => {
+test('a slow copy goes on after the client got an upload session instead: the blob is there later', async () => {
   const slow = halves()
   const router = await halfReal(slow.script, { WRITE_TIMEOUT: '2' })
   assert.equal((await router.mount('slow/app')).status, 202)
   assert.ok(!(await holds('slow/app', digest)))
   for (const response of slow.waiting) response.end(content.subarray(50_000))
   await until('the copy', () => holds('slow/app', digest))
-  // Hosted holds it a little before the router hears so.
+  // Hosted has the blob shortly before the router gets its answer.
   await until('the copy to be counted', async () => {
     const metrics = (await send(router.url, 'GET', '/metrics')).body.toString()
     return /^registry_router_copies_total\{outcome="late"\} 1$/m.test(metrics)
@@ -179,7 +182,7 @@ test('a copy that takes long goes on without its client, which gets a fresh sess
   await router.close()
 })
 
-test('while a blob is copied, another mount of it is not: its client gets a session at once', async () => {
+test('a second mount of a blob that is just being copied: its client gets an upload session at once', async () => {
   const slow = halves()
   const router = await halfReal(slow.script)
   const first = router.mount('twice/app')
@@ -191,7 +194,7 @@ test('while a blob is copied, another mount of it is not: its client gets a sess
   await router.close()
 })
 
-test('a router that is told to stop ends a copy first that goes on without its client', async () => {
+test('SIGTERM: the router first completes a copy that goes on without its client', async () => {
   const slow = halves()
   const router = await halfReal(slow.script, { WRITE_TIMEOUT: '2' })
   assert.equal((await router.mount('stopped/app')).status, 202)
@@ -203,7 +206,7 @@ test('a router that is told to stop ends a copy first that goes on without its c
   await router.close(true)
 })
 
-test('a proxy that declines after the client has gone on: the session of the copy is ended', async () => {
+test('the proxy says 404 after the client got its own upload session: the session of the copy is cancelled', async () => {
   const late: ServerResponse[] = []
   const router = await between(
     (_, response) => late.push(response),
@@ -227,7 +230,7 @@ const troubles: [what: string, script: Script][] = [
   ],
   ['stands still in the middle', halves().script],
 ]
-test('a copy that fails stores nothing: the client gets a fresh session and uploads', async (t) => {
+test('a copy that fails stores nothing: the client gets a new upload session, and uploads', async (t) => {
   const router = await halfReal(answer(404), { IDLE_TIMEOUT: '0.5' })
   for (const [i, [what, script]] of troubles.entries()) {
     await t.test(`a proxy that ${what}`, async () => {
@@ -243,7 +246,7 @@ test('a copy that fails stores nothing: the client gets a fresh session and uplo
   await router.close()
 })
 
-test('a mount that hosted refuses is asked for as a session; a 401 is for the client, which has another login', async () => {
+test('hosted refuses a mount: the router asks for an upload session instead; a 401 goes to the client, which may have another login', async () => {
   const challenge = 'Basic realm="team"'
   let refusal = 0
   const router = await between(answer(404), (request, ...rest) => {
@@ -260,7 +263,7 @@ test('a mount that hosted refuses is asked for as a session; a 401 is for the cl
   await router.close()
 })
 
-test('bytes of another digest never reach hosted whole, whether or not it checks them', async () => {
+test('bytes with a wrong digest never reach hosted completely, even if hosted would not check them', async () => {
   const router = await between(
     answer(200, { 'Content-Length': content.length }, 'y'.repeat(content.length)),
     (request, response, recorded) => {
@@ -274,7 +277,7 @@ test('bytes of another digest never reach hosted whole, whether or not it checks
   await router.close()
 })
 
-test('a hosted that is killed during a copy: a plain error, nothing half-stored, and the push succeeds when repeated', async () => {
+test('hosted is killed during a copy: the client gets 502, nothing partial is stored, and a second push succeeds', async () => {
   const slow = halves()
   const router = await halfReal(slow.script)
   const first = router.mount('killed/app')
@@ -290,7 +293,7 @@ test('a hosted that is killed during a copy: a plain error, nothing half-stored,
   await router.close()
 })
 
-test('a client that leaves does not end a copy that is doing well', async () => {
+test('a client that leaves does not stop a copy that makes progress', async () => {
   const slow = halves()
   const router = await halfReal(slow.script, { WRITE_TIMEOUT: '2' })
   const request = open(router.url, 'POST', `/v2/left/app/blobs/uploads/?mount=${digest}&from=library/base`)
@@ -304,7 +307,7 @@ test('a client that leaves does not end a copy that is doing well', async () => 
   await router.close()
 })
 
-test("the client's login goes to hosted with a copy, and never to the proxy", async () => {
+test("the client's login goes to hosted with a copy, never to the proxy", async () => {
   const router = await between(
     answer(200, { 'Content-Length': content.length }, content.toString()),
     (request, response, recorded) => {
@@ -328,7 +331,7 @@ test("the client's login goes to hosted with a copy, and never to the proxy", as
   await router.close()
 })
 
-test('User-Agent is the client and then this router; pings, copies and what no client is named in, this router alone', async () => {
+test("User-Agent: the client's, then this router's; only this router's for pings, copies and clients that send none", async () => {
   const own = `combined-registry/${packageManifest.version}`
   const docker = 'docker/28.2 go/1.24 (linux)'
   const router = await between(
@@ -359,13 +362,13 @@ const head = (url: string, name: string, blob = layer) => send(url, 'HEAD', `/v2
 const read = (url: string, name: string, reference = '1') =>
   send(url, 'GET', `/v2/${name}/manifests/${reference}`, { headers: { Accept: accept } })
 
-/** Has whatever it is asked for. */
+/** A registry that has everything it is asked for. */
 const hasAll: Script = (request, ...rest) =>
   (request.url?.includes('/blobs/')
     ? answer(200, { 'Content-Length': 5 })
     : answer(200, { 'Content-Length': 2 }, '{}'))(request, ...rest)
 
-test('a layer with urls that hosted wants all the same is uploaded at the second push: HEAD no longer says it is there', async () => {
+test('hosted refuses a manifest because of a layer with urls: HEAD then says 404, so that a second push uploads the layer', async () => {
   const digest = digestOf('hello')
   const refusal = answer(400, {}, '{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN"}]}')
   const router = await between(hasAll, (request, ...rest) => {
@@ -379,7 +382,7 @@ test('a layer with urls that hosted wants all the same is uploaded at the second
   await router.close()
 })
 
-test('a write that hosted does not take is no push: HEAD of a public blob is as before', async () => {
+test('hosted refuses a write: it does not count as a push, and HEAD of a public blob stays as before', async () => {
   const router = await between(hasAll, answer(404))
   for (const [refusal, wanted] of [
     [404, 200],
@@ -399,67 +402,67 @@ test('a write that hosted does not take is no push: HEAD of a public blob is as 
 })
 
 test('HEAD of a blob that hosted lacks: where the proxy lately served a manifest of the name, its 200 counts', async () => {
-  const some = await another()
-  assert.equal((await head(some.url, 'library/base')).status, 404)
-  assert.equal((await read(some.url, 'library/base')).status, 200)
-  const { status, headers } = await head(some.url, 'library/base')
+  const ownRouter = await another()
+  assert.equal((await head(ownRouter.url, 'library/base')).status, 404)
+  assert.equal((await read(ownRouter.url, 'library/base')).status, 200)
+  const { status, headers } = await head(ownRouter.url, 'library/base')
   assert.deepEqual([status, headers['content-length']], [200, `${base.blobs[1]?.content.length}`])
-  assert.equal((await head(some.url, 'library/base', digestOf('nothing'))).status, 404)
-  assert.equal((await head(some.url, 'library/both')).status, 404, 'another name')
-  await some.stop()
+  assert.equal((await head(ownRouter.url, 'library/base', digestOf('nothing'))).status, 404)
+  assert.equal((await head(ownRouter.url, 'library/both')).status, 404, 'another name')
+  await ownRouter.stop()
 })
 
-test('a chained cache that takes longer over its layers than LOOKUP_TTL finds all of them', async () => {
-  const some = await another({ LOOKUP_TTL: '2' })
+test('a downstream cache that needs longer than LOOKUP_TTL for its layers: HEAD finds all of them', async () => {
+  const ownRouter = await another({ LOOKUP_TTL: '2' })
   await push(hub.url, 'library/long', '1', base)
-  assert.equal(await pull(some.url, 'library/long', '1'), base.digest)
-  // Each within LOOKUP_TTL of the one before, all together longer.
+  assert.equal(await pull(ownRouter.url, 'library/long', '1'), base.digest)
+  // Each HEAD is within LOOKUP_TTL of the one before; all together take longer.
   for (let i = 0; i < 12; i++) {
-    assert.equal(await holds('library/long', layer, some.url), true, `layer ${i}`)
+    assert.equal(await holds('library/long', layer, ownRouter.url), true, `layer ${i}`)
     await new Promise((resolve) => setTimeout(resolve, 250))
   }
-  await some.stop()
+  await ownRouter.stop()
 })
 
-test('after a write in a name, HEAD of its blobs is about hosted alone', async () => {
-  const some = await another()
-  await read(some.url, 'library/both')
-  await send(some.url, 'POST', '/v2/library/both/blobs/uploads/')
-  assert.equal((await head(some.url, 'library/both')).status, 404)
-  await read(some.url, 'library/both')
-  assert.equal((await head(some.url, 'library/both')).status, 404)
-  await some.stop()
+test('after a write in a name, HEAD of its blobs asks hosted only', async () => {
+  const ownRouter = await another()
+  await read(ownRouter.url, 'library/both')
+  await send(ownRouter.url, 'POST', '/v2/library/both/blobs/uploads/')
+  assert.equal((await head(ownRouter.url, 'library/both')).status, 404)
+  await read(ownRouter.url, 'library/both')
+  assert.equal((await head(ownRouter.url, 'library/both')).status, 404)
+  await ownRouter.stop()
 })
 
 test('LOOKUP_TTL=0: HEAD of a blob asks hosted alone', async () => {
-  const some = await another({ LOOKUP_TTL: '0' })
-  await read(some.url, 'library/base')
-  assert.equal((await head(some.url, 'library/base')).status, 404)
-  await some.stop()
+  const ownRouter = await another({ LOOKUP_TTL: '0' })
+  await read(ownRouter.url, 'library/base')
+  assert.equal((await head(ownRouter.url, 'library/base')).status, 404)
+  await ownRouter.stop()
 })
 
-test('pulled, then pushed under the same name: hosted holds all of the image, whatever HEAD said', async () => {
-  const some = await another()
-  assert.equal(await pull(some.url, 'library/base', '1'), base.digest)
+test('pulled, then pushed under the same name: hosted has the whole image, even if HEAD found its layers at the proxy', async () => {
+  const ownRouter = await another()
+  assert.equal(await pull(ownRouter.url, 'library/base', '1'), base.digest)
   const mine = makeImage({ 'base.txt': 'base', 'mine.txt': 'mine' })
-  await push(some.url, 'library/base', '2', mine)
+  await push(ownRouter.url, 'library/base', '2', mine)
   await cache.stop()
   assert.equal(await pull(hosted.url, 'library/base', '2'), mine.digest)
   await cache.start()
-  await some.stop()
+  await ownRouter.stop()
 })
 
 test('pulled, then pushed under the same name, but its layers may not be copied: a second push uploads them', async () => {
-  const some = await another({ COPY_LIMIT: '0' })
+  const ownRouter = await another({ COPY_LIMIT: '0' })
   await push(hub.url, 'library/again', '1', base)
-  assert.equal(await pull(some.url, 'library/again', '1'), base.digest)
-  await assert.rejects(push(some.url, 'library/again', '2', base), /MANIFEST_BLOB_UNKNOWN/)
-  await push(some.url, 'library/again', '2', base)
+  assert.equal(await pull(ownRouter.url, 'library/again', '1'), base.digest)
+  await assert.rejects(push(ownRouter.url, 'library/again', '2', base), /MANIFEST_BLOB_UNKNOWN/)
+  await push(ownRouter.url, 'library/again', '2', base)
   assert.equal(await pull(hosted.url, 'library/again', '2'), base.digest)
-  await some.stop()
+  await ownRouter.stop()
 })
 
-test('a manifest that hosted refuses for a blob nobody has: its refusal passes as it came', async () => {
+test('hosted refuses a manifest because of a blob that nobody has: the client gets this refusal unchanged', async () => {
   const lost = makeImage({ 'lost.txt': 'lost' })
   const put = (url: string) =>
     send(url, 'PUT', '/v2/team/lost/manifests/1', { headers: { 'Content-Type': lost.mediaType }, body: lost.manifest })
@@ -468,7 +471,7 @@ test('a manifest that hosted refuses for a blob nobody has: its refusal passes a
   assert.equal(through.body.toString(), direct.body.toString())
 })
 
-test('an index that hosted refuses for manifests it lacks: the proxy has them, and they are copied with their layers', async () => {
+test('hosted refuses an index because of missing manifests: they are copied from the proxy with their layers', async () => {
   const name = 'library/many'
   const images = { amd64: makeImage({ 'many.txt': 'amd64' }), arm64: makeImage({ 'many.txt': 'arm64' }, 'arm64') }
   for (const image of Object.values(images)) await push(hub.url, name, image.digest, image)
@@ -485,7 +488,7 @@ test('an index that hosted refuses for manifests it lacks: the proxy has them, a
   assert.deepEqual([refused.status, refused.json().errors[0].code], [400, 'MANIFEST_BLOB_UNKNOWN'])
 })
 
-test('a name in HOSTED_NAMES has no manifest completed from the proxy', async () => {
+test('a name in HOSTED_NAMES: a refused manifest is not completed from the proxy', async () => {
   const asked = cache.lines().length
   const headers = { 'Content-Type': base.mediaType }
   const reply = await send(router.url, 'PUT', '/v2/kanarie/refused/manifests/1', { headers, body: base.manifest })
@@ -502,7 +505,7 @@ const refused = (body: string | Buffer = lacksBlob): Script => {
     request.resume().on('end', () => response.writeHead(400, { 'Content-Length': body.length }).end(body))
   }
 }
-/** A hosted registry that refuses a manifest for a layer it lacks, and does `second` when it comes again. */
+/** A hosted registry that refuses the first manifest because of a missing layer, and runs `second` for later ones. */
 function lacks(second: Script, read: Script = answer(404)): Script {
   let puts = 0
   return (request, response, recorded) => {
@@ -515,7 +518,7 @@ function lacks(second: Script, read: Script = answer(404)): Script {
 }
 const hasLayer = answer(200, { 'Content-Length': content.length }, content.toString('latin1'))
 
-test('a manifest that is refused as invalid may be so for a layer that is missing: it is completed all the same', async () => {
+test('hosted refuses a manifest as MANIFEST_INVALID: a layer may be missing, so the router completes it all the same', async () => {
   const invalid = '{"errors":[{"code":"MANIFEST_INVALID"}]}'
   let puts = 0
   const hosted = lacks(answer(201))
@@ -534,7 +537,7 @@ test('a manifest that is refused as invalid may be so for a layer that is missin
   await router.close()
 })
 
-test('a read begun while a manifest is completed is not shared with one begun after the push', async () => {
+test('a read that began while a manifest is completed is not shared with a read that began after the push', async () => {
   const [puts, gets]: [ServerResponse[], ServerResponse[]] = [[], []]
   const router = await between(
     (request, ...rest) => (request.url?.includes('/blobs/') ? hasLayer : answer(404))(request, ...rest),
@@ -560,14 +563,14 @@ test('a layer that cannot be copied for a manifest leaves no upload session behi
   for (const environment of [{}, { COPY_LIMIT: '0' }] as Record<string, string>[]) {
     const router = await between(answer(404), lacks(answer(201)), environment)
     assert.equal((await put(router.url, manifestOf([{ digest }]))).status, 400)
-    const of = (wanted: string) => router.hosted.requests.filter(({ method }) => method === wanted).length
-    await until('every session to be ended', () => of('DELETE') === of('POST'))
-    assert.equal(of('POST'), 'COPY_LIMIT' in environment ? 0 : 1)
+    const requestCount = (wanted: string) => router.hosted.requests.filter(({ method }) => method === wanted).length
+    await until('every session to be ended', () => requestCount('DELETE') === requestCount('POST'))
+    assert.equal(requestCount('POST'), 'COPY_LIMIT' in environment ? 0 : 1)
     await router.close()
   }
 })
 
-/** A proxy that holds back every blob until `give` is called, and then gives it: one list of URLs and one of answers. */
+/** A proxy that answers no request for a blob until `giveAll` is called, and every request from then on. */
 const holdsBack = (blobs: Buffer[]) => {
   const asked: string[] = []
   const waiting: (() => void)[] = []
@@ -591,10 +594,10 @@ const pushLayer = (url: string, name: string, blob: Buffer) => {
 }
 const nineLayers = Array.from({ length: 9 }, (_, i) => Buffer.from(`layer ${i}`))
 
-test('pushes at the same time that lack the same layer, or more layers than are copied at a time, wait their turn', async () => {
+test('pushes at the same time with the same missing layer, or with more layers than are copied at a time: the copies wait', async () => {
   const proxy = holdsBack(nineLayers)
   const router = await halfReal(proxy.script)
-  // In whichever order they arrive: if both pushes of the first layer come last, the second one asks only after the first.
+  // The pushes arrive in any order. If both of the first layer come last, the second asks only after the first.
   const pushed = [...nineLayers, nineLayers[0] as Buffer].map((blob, i) => pushLayer(router.url, `at-once/${i}`, blob))
   await until('as many copies as there may be', () => proxy.asked.length === 8)
   proxy.giveAll()
@@ -603,7 +606,7 @@ test('pushes at the same time that lack the same layer, or more layers than are 
   await router.close()
 })
 
-test('two pushes that lack the same layer, while all places for copies are taken: the second copies after the first', async () => {
+test('two pushes with the same missing layer, while all places for copies are taken: the second copies after the first', async () => {
   const proxy = holdsBack(nineLayers)
   const router = await halfReal(proxy.script)
   const eight = nineLayers.slice(1).map((blob, i) => pushLayer(router.url, `turns/${i}`, blob))
@@ -616,14 +619,14 @@ test('two pushes that lack the same layer, while all places for copies are taken
   await router.close()
 })
 
-test('of a layer that a manifest names often, hosted is asked once', async () => {
+test('a manifest names the same layer many times: hosted is asked once', async () => {
   const router = await between(hasLayer, lacks(answer(201)))
   await put(router.url, manifestOf(Array.from({ length: 50 }, () => ({ digest }))))
   assert.equal(router.hosted.requests.filter(({ method }) => method === 'HEAD').length, 1)
   await router.close()
 })
 
-test('a layer with urls need not be in a registry, and is not copied', async () => {
+test('a layer with urls may be missing in a registry, and is not copied', async () => {
   const router = await between(hasLayer, lacks(answer(201)))
   const foreign = { digest: digestOf('foreign'), urls: ['https://foreign.example/layer'] }
   assert.equal((await put(router.url, manifestOf([foreign, { digest }]))).status, 201)
@@ -634,7 +637,7 @@ test('a layer with urls need not be in a registry, and is not copied', async () 
   await router.close()
 })
 
-test('a completed manifest that hosted does not answer: 504 within WRITE_TIMEOUT', async () => {
+test('hosted does not answer a completed manifest: 504 within WRITE_TIMEOUT', async () => {
   const router = await between(
     hasLayer,
     lacks((request) => request.resume()),
@@ -644,7 +647,7 @@ test('a completed manifest that hosted does not answer: 504 within WRITE_TIMEOUT
   await router.close()
 })
 
-test("hosted's refusal of a manifest passes as it came, whatever is in the manifest or in the refusal", async () => {
+test("the client gets hosted's refusal of a manifest unchanged, whatever the manifest or the refusal contains", async () => {
   const latin = Buffer.from('r\xe9fus\xe9: BLOB_UNKNOWN', 'latin1')
   const worded = Buffer.from(lacksBlob)
   const router = await between(answer(404), answer(404))

@@ -1,4 +1,4 @@
-/** Which registry may be asked for a name: HOSTED_NAMES, PROXY_NAMES, LOOKUP_ORDER and `?ns=`, row by row, one way (WAY=…). */
+/** Which registry is asked: HOSTED_NAMES, PROXY_NAMES, LOOKUP_ORDER and `?ns=`. WAY selects the runtime. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { type Between, between, closeAll } from './parts/between.ts'
@@ -11,7 +11,7 @@ const digest = digestOf('x')
 const absent = answer(404, { 'Content-Type': 'application/json' }, '{"errors":[{"code":"MANIFEST_UNKNOWN"}]}')
 const found = answer(200, { 'Content-Length': 2 }, 'ok')
 
-/** Who was asked since the last look, in order; a registry asked twice counts once. */
+/** The registries that were asked since the last call: proxy first, each once. */
 function asked({ proxy, hosted }: Between): string {
   const who = [
     ['proxy', proxy.requests.splice(0).length],
@@ -61,7 +61,7 @@ test('a name in HOSTED_NAMES never reaches the proxy, in any request; a 404 says
   await router.close()
 })
 
-test('a name outside PROXY_NAMES is asked for at hosted alone; a 404 says so', async () => {
+test('a name outside PROXY_NAMES is read from hosted only; a 404 says why', async () => {
   const router = await between(found, absent, { PROXY_NAMES: 'library/*, mirror/**' })
   for (const [method, path] of reads) {
     await send(router.url, method, `/v2/team/app/${path}`)
@@ -78,7 +78,7 @@ test('a name outside PROXY_NAMES is asked for at hosted alone; a 404 says so', a
   await router.close()
 })
 
-test("a hosted name's outage is 502, and the proxy is not asked for it", async () => {
+test('hosted fails for a name in HOSTED_NAMES: 502, and the proxy is not asked', async () => {
   const router = await between(found, answer(503), { HOSTED_NAMES: 'kanarie/**' })
   for (const path of ['manifests/1.0', `manifests/${digest}`, `blobs/${digest}`]) {
     assert.equal((await send(router.url, 'GET', `/v2/kanarie/app/${path}`)).status, 502)
@@ -87,7 +87,7 @@ test("a hosted name's outage is 502, and the proxy is not asked for it", async (
   await router.close()
 })
 
-test("TAGS: hosted's alone are listed, or they are looked up like a manifest; a name in HOSTED_NAMES is hosted's in both", async () => {
+test("TAGS: hosted's tags only, or a lookup like a manifest's; for a name in HOSTED_NAMES always hosted's", async () => {
   const list = (url: string, name: string) => send(url, 'GET', `/v2/${name}/tags/list?n=2`)
   const plain = await between(found, absent)
   assert.deepEqual([(await list(plain.url, 'library/app')).status, asked(plain)], [404, 'hosted'])
@@ -102,7 +102,7 @@ test("TAGS: hosted's alone are listed, or they are looked up like a manifest; a 
   await router.close()
 })
 
-test('hosted-first asks hosted, and the proxy for what hosted lacks', async () => {
+test('hosted-first asks hosted, then the proxy if hosted lacks the manifest', async () => {
   const router = await between(found, absent, { LOOKUP_ORDER: 'hosted-first' })
   await send(router.url, 'GET', '/v2/team/app/manifests/1.0')
   assert.equal(asked(router), 'proxy hosted')
@@ -112,9 +112,9 @@ test('hosted-first asks hosted, and the proxy for what hosted lacks', async () =
   await router.close()
 })
 
-const why = (reply: Reply) => reply.json().errors[0].message
+const messageOf = (reply: Reply) => reply.json().errors[0].message
 
-test('?ns= of a public registry: the proxy alone is asked, whatever is read; nothing can be written', async () => {
+test('?ns= of a public registry: every read asks the proxy only, every write is 405', async () => {
   const router = await between(found, found, { HOSTED_NAMES: 'kanarie/**', PROXY_NS: 'docker.io,ghcr.io' })
   const ns = async (method: string, path: string, value = 'docker.io') => {
     const reply = await send(router.url, method, `/v2/${path}${path.includes('?') ? '&' : '?'}ns=${value}`)
@@ -132,15 +132,15 @@ test('?ns= of a public registry: the proxy alone is asked, whatever is read; not
     assert.deepEqual([status, headers.allow, who], [405, 'GET, HEAD', ''], `${method} ${path}`)
   }
   const [unlisted, nobody] = await ns('GET', 'library/app/manifests/1.0', 'quay.io')
-  assert.deepEqual([unlisted.status, why(unlisted), nobody], [404, 'PROXY_NS does not list this registry', ''])
+  assert.deepEqual([unlisted.status, messageOf(unlisted), nobody], [404, 'PROXY_NS does not list this registry', ''])
   const [claimed, neither] = await ns('GET', 'kanarie/app/manifests/1.0')
-  assert.deepEqual([claimed.status, why(claimed), neither], [404, 'HOSTED_NAMES claims this name', ''])
+  assert.deepEqual([claimed.status, messageOf(claimed), neither], [404, 'HOSTED_NAMES claims this name', ''])
   assert.equal((await ns('GET', ''))[1], 'proxy hosted', '/v2/ is about this router')
   assert.equal((await ns('GET', '_catalog'))[1], 'hosted', 'and so is the catalog')
   await router.close()
 })
 
-test('?ns= is compared, never dialled: an address in it reaches nobody', async () => {
+test('?ns= is only compared: the router never connects to an address in it', async () => {
   const router = await between(found, found)
   for (const value of [
     router.hosted.host,
@@ -157,7 +157,7 @@ test('?ns= is compared, never dialled: an address in it reaches nobody', async (
   await router.close()
 })
 
-test("?ns= of this router's own name, with or without its port or its scheme's, or empty: the usual lookup", async () => {
+test("?ns= is empty or this router's own name, with its own port, port 80 or none: the usual lookup", async () => {
   const router = await between(absent, found, { AGGREGATE_HOSTNAME: 'registry.example:5000' })
   for (const port of [':5000', '%3A5000', ':80', '', undefined]) {
     const value = port === undefined ? '' : `registry.example${port}`
@@ -167,7 +167,7 @@ test("?ns= of this router's own name, with or without its port or its scheme's, 
   await router.close()
 })
 
-test('what the proxy lacks is a 404 and what it denies too; its outage is 502; hosted is asked for none of it', async () => {
+test('?ns=: 404 if the proxy lacks or denies the image, 502 if the proxy fails; hosted is never asked', async () => {
   const router = await between(absent, found)
   for (const [script, status] of [
     [absent, 404],
@@ -181,22 +181,22 @@ test('what the proxy lacks is a 404 and what it denies too; its outage is 502; h
   await router.close()
 })
 
-/** How many of this kind a start brings. */
-async function warnings(kind: RegExp, environment: Record<string, string>): Promise<number> {
+/** The number of warnings at the start whose message matches. */
+async function warnings(pattern: RegExp, environment: Record<string, string>): Promise<number> {
   const router = await between(found, found, environment)
-  const lines = router.router.log().filter(({ level, message }) => level === 'warn' && kind.test(`${message}`))
+  const lines = router.router.log().filter(({ level, message }) => level === 'warn' && pattern.test(`${message}`))
   await router.close()
   return lines.length
 }
 
-test('proxy-first without HOSTED_NAMES and PROXY_NAMES starts with one warning that says what could be shadowed', async () => {
+test('proxy-first without HOSTED_NAMES and PROXY_NAMES: one warning at the start says what could be shadowed', async () => {
   assert.equal(await warnings(/shadow/, {}), 1)
   assert.equal(await warnings(/shadow/, { HOSTED_NAMES: 'kanarie/**' }), 0)
   assert.equal(await warnings(/shadow/, { PROXY_NAMES: 'library/*' }), 0)
   assert.equal(await warnings(/shadow/, { LOOKUP_ORDER: 'hosted-first' }), 0)
 })
 
-test("a registry whose address is the router's own name starts with a warning: it would ask itself without end", async () => {
+test("a registry's address is the router's own name: a warning at the start, because the router would ask itself forever", async () => {
   assert.equal(await warnings(/router's own$/, {}), 0)
   const name = { AGGREGATE_HOSTNAME: 'registry.example', HOSTED_HOSTNAME: 'http://registry.example:80' }
   assert.equal(await warnings(/router's own$/, name), 1)

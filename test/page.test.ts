@@ -1,4 +1,4 @@
-/** The page at `/`, as a browser gets it, one way (WAY=…); on Node in a real Chromium too, as a person sees it. */
+/** The page at `/` as a browser gets it; on Node also in a real Chromium. WAY selects the runtime. */
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { mkdirSync, writeFileSync } from 'node:fs'
@@ -39,7 +39,7 @@ after(async () => {
   for (const registry of [hub, cache, hosted]) await registry?.stop()
 })
 
-const real = (environment: Record<string, string> = {}) =>
+const startReal = (environment: Record<string, string> = {}) =>
   startRouter(way, { HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: cache.host, ...environment })
 const Accept = 'text/html,application/xhtml+xml,*/*;q=0.8'
 const open = async (url: string, image = '', headers = {}) => {
@@ -56,14 +56,14 @@ const open = async (url: string, image = '', headers = {}) => {
 const basic = (login: string) => ({ Authorization: `Basic ${Buffer.from(login).toString('base64')}` })
 const ok = answer(200, { 'Content-Length': 2 }, '{}')
 const absent = answer(404, {}, '{"errors":[{"code":"MANIFEST_UNKNOWN"}]}')
-/** Well at /v2/, and that otherwise. */
+/** Answers 200 at /v2/, and runs `other` everywhere else. */
 const onlyPings =
   (other: Script): Script =>
   (request, ...rest) =>
     (request.url === '/v2/' ? ok : other)(request, ...rest)
 
-test('a browser gets a page that loads nothing and runs nothing; all else gets what / answered before', async () => {
-  const { url, stop, odd } = await real()
+test('a browser gets a page that loads nothing and runs nothing; other clients get a 404 in JSON', async () => {
+  const { url, stop, odd } = await startReal()
   const { status, headers, html } = await open(url)
   assert.deepEqual([status, headers['content-type']], [200, 'text/html; charset=UTF-8'])
   const [, style = ''] = /<style>(.*)<\/style>/s.exec(html) ?? []
@@ -91,8 +91,8 @@ test('a browser gets a page that loads nothing and runs nothing; all else gets w
   await stop()
 })
 
-test('what was asked and sent: the figures of /metrics', async () => {
-  const { url, stop } = await real()
+test('what was asked and sent: the page has the figures of /metrics', async () => {
+  const { url, stop } = await startReal()
   await push(url, 'team/app', '1.0', ownImage)
   await pull(url, 'team/app', '1.0')
   await pull(url, 'acme/app', 'latest')
@@ -112,34 +112,34 @@ test('what was asked and sent: the figures of /metrics', async () => {
   }
   const pulled = ['proxy', 'hosted'].map((name) => figure('transfer_bytes_total', name, 'pull'))
   assert.ok(pulled.every((bytes) => bytes > 0))
-  const told = (bytes = 0) => (bytes < 2048 ? `${bytes} B` : `${Math.round(bytes / 1024)} KiB`)
-  const pushed = told(figure('transfer_bytes', 'push'))
-  assert.match(text, new RegExp(`pulled ${told(pulled[0])} ${told(pulled[1])} pushed 0 B ${pushed}`))
+  const formatBytes = (bytes = 0) => (bytes < 2048 ? `${bytes} B` : `${Math.round(bytes / 1024)} KiB`)
+  const pushed = formatBytes(figure('transfer_bytes', 'push'))
+  assert.match(text, new RegExp(`pulled ${formatBytes(pulled[0])} ${formatBytes(pulled[1])} pushed 0 B ${pushed}`))
   assert.match(text, /first byte on average \d+ ms \d+ ms/)
   await stop()
 })
 
-test('a registry is up, down, limited or skipped, in words, and what that means for clients', async () => {
+test('the page says in words if a registry is up, down, limited or skipped, and what this means for clients', async () => {
   const router = await between(ok, onlyPings(absent), { LOOKUP_TTL: '0' })
-  const proxyIs = async () => (await open(router.url)).text
+  const pageText = async () => (await open(router.url)).text
   const ask = () => send(router.url, 'GET', '/v2/team/app/manifests/1.0')
-  assert.match(await proxyIs(), /proxy is up It is the pull-through cache. Its answer to \/v2\/: 200, after \d+ ms/)
+  assert.match(await pageText(), /proxy is up It is the pull-through cache. Its answer to \/v2\/: 200, after \d+ ms/)
   router.now.proxy = onlyPings(answer(429))
   await ask()
-  assert.match(await proxyIs(), /proxy is up, limited .*: limited \(429\)\. .* hosted is up /)
+  assert.match(await pageText(), /proxy is up, limited .*: limited \(429\)\. .* hosted is up /)
   router.now.proxy = answer(503)
   for (let i = 0; i < 4; i++) await ask()
-  const down = await proxyIs()
+  const down = await pageText()
   assert.match(down, /proxy is down, skipped .*: 503, after .*: failed \(503\)\. It failed three times in a row/)
   assert.match(down, /Public images cannot be pulled, private ones can\..* But \/v2\/ is 503 here \(V2_REQUIRES=both\)/)
   assert.match(down, /502 GET team\/app:1\.0 .*proxy: failed \(skipped: it failed lately\)\. hosted: absent \(404\)/)
   router.now.proxy = ok
   await until('the trial', async () => (await ask()).status === 200)
-  assert.match(await proxyIs(), /proxy is up It/)
+  assert.match(await pageText(), /proxy is up It/)
   await router.close()
 })
 
-test('many who look at once cost each registry one question a second', async () => {
+test('many page views at once cost each registry one request a second', async () => {
   const router = await between(ok, ok)
   const started = performance.now()
   await Promise.all(Array.from({ length: 20 }, () => open(router.url)))
@@ -150,7 +150,7 @@ test('many who look at once cost each registry one question a second', async () 
   await router.close()
 })
 
-test('what failed lately: the last 20, newest first, nothing that is usual in a push, and no markup of a client', async () => {
+test("what failed lately: the last 20 requests, newest first, without what is usual in a push; a client's markup is escaped", async () => {
   const router = await between(onlyPings(absent), onlyPings(absent))
   const evil = '<script>alert(1)</script>"&'
   const ask = (path: string, method = 'GET') => send(router.url, method, `/v2/${path}`)
@@ -188,8 +188,8 @@ test('what failed lately: the last 20, newest first, nothing that is usual in a 
   await router.close()
 })
 
-test('the form explains an image in words: who wins, what it shadows, why, and what a client gets where nobody does', async () => {
-  const { url, stop } = await real()
+test('the form explains an image in words: which registry wins, what it shadows and why, or what a client gets if none wins', async () => {
+  const { url, stop } = await startReal()
   const { text } = await open(url, ' acme/app ')
   assert.match(text, /acme\/app : a client gets it from proxy\. It shadows hosted's image of the same name, because/)
   assert.match(text, /because LOOKUP_ORDER=proxy-first; HOSTED_NAMES=acme\/app makes it hosted's alone/)
@@ -209,8 +209,8 @@ test('the form explains an image in words: who wins, what it shadows, why, and w
   await router.close()
 })
 
-test('with HTPASSWD_FILE it needs the login of one who may push, and a browser is told so', async () => {
-  const { url, stop } = await real({ HTPASSWD_FILE: users, ANONYMOUS_PULL: 'true', PUSH_USERS: 'ann' })
+test('with HTPASSWD_FILE the page needs the login of a user who may push, and a browser gets a Basic challenge', async () => {
+  const { url, stop } = await startReal({ HTPASSWD_FILE: users, ANONYMOUS_PULL: 'true', PUSH_USERS: 'ann' })
   const { status, headers } = await open(url)
   assert.deepEqual([status, headers['www-authenticate']], [401, 'Basic realm="registry.example"'])
   assert.equal((await open(url, '', basic('bob:canary-of-bob'))).status, 403)
@@ -220,7 +220,7 @@ test('with HTPASSWD_FILE it needs the login of one who may push, and a browser i
   await stop()
 })
 
-test("where the login is hosted's: its challenge comes; while it is down, no stranger reads what others ask for", async () => {
+test('hosted checks the logins: the page passes its challenge on; while hosted is down, it hides what other clients requested', async () => {
   let down = false
   const challenge = answer(401, { 'WWW-Authenticate': 'Basic realm="team"' })
   const router = await between(
@@ -248,7 +248,7 @@ test("where the login is hosted's: its challenge comes; while it is down, no str
   await router.close()
 })
 
-/** The least contrast of a text to what is behind it (WCAG 2.2, "Contrast (Minimum)": 4.5), and how bright that is. */
+/** The text with the lowest contrast, and the brightness behind it. WCAG 2.2, "Contrast (Minimum)", wants 4.5. */
 const contrast = `(() => {
   document.documentElement.style.background = 'Canvas'
   for (const one of document.querySelectorAll('details')) one.open = true
@@ -274,7 +274,7 @@ if (way === 'node') {
     skip,
   }, async () => {
     const { goto, read, type, look, logIn, screenshot, prompts, complaints } = browser as NonNullable<typeof browser>
-    const { url, stop } = await real()
+    const { url, stop } = await startReal()
     await send(url, 'GET', '/v2/team/app/manifests/2.0')
     await look(900, 'light')
     await goto(url)
@@ -313,7 +313,7 @@ if (way === 'node') {
     assert.deepEqual([complaints, prompts], [[], []])
     await stop()
 
-    const closed = await real({ HTPASSWD_FILE: users })
+    const closed = await startReal({ HTPASSWD_FILE: users })
     await goto(closed.url)
     assert.match(await read('document.body.innerText'), /UNAUTHORIZED/)
     await logIn('ann', 'canary-of-ann')

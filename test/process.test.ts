@@ -1,4 +1,4 @@
-/** The program as a process, run one way (WAY=…): how it starts, what it is told, how many it serves, how it ends. */
+/** The program as a process: how it starts, serves, drains and ends. WAY selects the runtime. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { readdirSync, symlinkSync, writeFileSync } from 'node:fs'
@@ -20,7 +20,7 @@ import { answer, type Script, scripted } from './parts/scripted.ts'
 const mebibyte = 1024 * 1024
 
 let hosted: Registry
-/** Has nothing. */
+/** A registry without images. */
 let lacking: Registry
 let router: Router
 
@@ -50,33 +50,37 @@ test('400 requests wait upstream at the same time', async () => {
   await close()
 })
 
-test('a layer in chunks of 8 KiB, as clients and what is in front of it send them, is no slower for its size', async () => {
+test('an upload in HTTP chunks of 8 KiB, as clients and reverse proxies send them, is not much slower than in large chunks', async () => {
   const { router, hosted, close } = await between(answer(404), answer(202))
   const bytes = 64 * mebibyte
   const [, port] = router.host.split(':')
-  /** Seconds it takes in chunks of so many bytes. */
-  const upload = async (size: number) => {
-    const chunk = Buffer.concat([Buffer.from(`${size.toString(16)}\r\n`), Buffer.alloc(size), Buffer.from('\r\n')])
-    const many = Buffer.concat(Array.from({ length: mebibyte / size }, () => chunk))
+  /** Uploads in HTTP chunks of `chunkBytes`; returns the seconds it took. */
+  const uploadSeconds = async (chunkBytes: number) => {
+    const chunk = Buffer.concat([
+      Buffer.from(`${chunkBytes.toString(16)}\r\n`),
+      Buffer.alloc(chunkBytes),
+      Buffer.from('\r\n'),
+    ])
+    const batch = Buffer.concat(Array.from({ length: mebibyte / chunkBytes }, () => chunk))
     const socket = connect(Number(port), '127.0.0.1')
     const started = performance.now()
     const answered = once(socket, 'data')
     socket.write('PATCH /v2/a/blobs/uploads/1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n')
-    for (let sent = 0; sent < bytes; sent += mebibyte) if (!socket.write(many)) await once(socket, 'drain')
+    for (let sent = 0; sent < bytes; sent += mebibyte) if (!socket.write(batch)) await once(socket, 'drain')
     socket.write('0\r\n\r\n')
     assert.match(`${await answered}`, /^HTTP\/1.1 202 /)
     socket.destroy()
     assert.equal(hosted.requests.at(-1)?.bytes, bytes)
     return (performance.now() - started) / 1000
   }
-  await upload(mebibyte)
-  const [large, small] = [await upload(mebibyte), await upload(8192)]
-  // Deno.serve() reads ahead without end, and moves all of that for each chunk: 20 s in place of 0.2.
-  assert.ok(small < 10 * large + 1, `${small} s in place of ${large}`)
+  await uploadSeconds(mebibyte)
+  const [largeSeconds, smallSeconds] = [await uploadSeconds(mebibyte), await uploadSeconds(8192)]
+  // Deno.serve() reads ahead without a limit, and moves all these bytes for each chunk: 20 s instead of 0.2 s.
+  assert.ok(smallSeconds < 10 * largeSeconds + 1, `${smallSeconds} s in place of ${largeSeconds}`)
   await close()
 })
 
-test('out of files to open, it ends what it has begun, and serves on once there are some again', async () => {
+test('no file descriptors are left: requests in flight complete, and new ones are served once some are free', async () => {
   const { url, router, hosted, now, close } = await between(answer(404), answer(200))
   let release = () => {}
   now.hosted = (_, response) => {
@@ -84,15 +88,15 @@ test('out of files to open, it ends what it has begun, and serves on once there 
   }
   const begun = send(url, 'GET', '/v2/_catalog')
   await until('hosted to be asked', () => hosted.requests.length === 1)
-  const open = () => readdirSync(`/proc/${router.pid}/fd`).length
-  const most = open() + 20
-  await run(['prlimit', `--pid=${router.pid}`, `--nofile=${most}`])
+  const openFiles = () => readdirSync(`/proc/${router.pid}/fd`).length
+  const maxFiles = openFiles() + 20
+  await run(['prlimit', `--pid=${router.pid}`, `--nofile=${maxFiles}`])
   const idle = Array.from({ length: 100 }, () => connect(Number(router.host.split(':')[1]), '127.0.0.1'))
-  for (const one of idle) one.on('error', () => {})
-  await until('its files to be open', () => open() >= most - 1)
+  for (const socket of idle) socket.on('error', () => {})
+  await until('its files to be open', () => openFiles() >= maxFiles - 1)
   release()
   assert.equal((await begun).body.toString(), 'late')
-  for (const one of idle) one.destroy()
+  for (const socket of idle) socket.destroy()
   const onNewConnection = () =>
     fetch(`${url}/livez`, { signal: AbortSignal.timeout(1000) }).then(
       ({ ok }) => ok,
@@ -103,7 +107,7 @@ test('out of files to open, it ends what it has begun, and serves on once there 
 })
 
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-  test(`${signal} in the middle of a pull and a push: both end whole, nothing new is taken, exit code 0`, async () => {
+  test(`${signal} during a pull and a push: both complete, nothing new is accepted, exit code 0`, async () => {
     const bytes = 32 * mebibyte
     const digest = await client.digestOfStream(noise(bytes, 5))
     await client.pushBlob(hosted.url, 'team/drain', digest, noise(bytes, 5))
@@ -147,14 +151,14 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   })
 }
 
-test('told to stop, it does not end before a client has got what was sent to it: a container would take it along', async () => {
+test('SIGTERM: the process waits until its client has received everything; in a container, bytes in the kernel would be lost', async () => {
   const bytes = 2 * mebibyte
   const digest = await client.digestOfStream(noise(bytes, 9))
   await client.pushBlob(hosted.url, 'team/slow', digest, noise(bytes, 9))
   const stopped = await another()
   const pulling = client.open(stopped.url, 'GET', `/v2/team/slow/blobs/${digest}`)
   pulling.end()
-  // Not read yet: the kernel holds all of it, and for the router it is sent.
+  // The client does not read yet: the kernel holds all of the bytes, and the router counts them as sent.
   const reply = await client.answerOf(pulling)
   await stopped.child.line(/"message":"request".*"complete":true/)
   const ended = stopped.stop('SIGTERM')
@@ -165,18 +169,18 @@ test('told to stop, it does not end before a client has got what was sent to it:
   assert.equal(await ended, 0)
 })
 
-test('told to stop just as the last byte of a layer is sent, it lets a client slower than it have all of it', async () => {
+test('SIGTERM just as the last byte is sent: a slow client still receives all of it', async () => {
   const bytes = 32 * mebibyte
   const digest = await client.digestOfStream(noise(bytes, 10))
   await client.pushBlob(hosted.url, 'team/slower', digest, noise(bytes, 10))
   const stopped = await another()
   const reply = await client.answerOf(client.open(stopped.url, 'GET', `/v2/team/slower/blobs/${digest}`).end())
-  const told = stopped.child.line(/"message":"request".*"complete":true/).then(() => stopped.stop('SIGTERM'))
-  assert.equal(await client.digestOfStream(Readable.from(client.sipped(reply, 2))), digest)
-  assert.equal(await told, 0)
+  const stopping = stopped.child.line(/"message":"request".*"complete":true/).then(() => stopped.stop('SIGTERM'))
+  assert.equal(await client.digestOfStream(Readable.from(client.throttled(reply, 2))), digest)
+  assert.equal(await stopping, 0)
 })
 
-test('a rolling restart of two replicas under load loses nothing that a client who tries again would not get', async () => {
+test('a rolling restart of two replicas under load: a client that tries again loses nothing', async () => {
   const bytes = 4 * mebibyte
   const stored = { name: 'team/rolling', digest: await client.digestOfStream(noise(bytes, 6)) }
   await client.pushBlob(hosted.url, stored.name, stored.digest, noise(bytes, 6))
@@ -205,7 +209,7 @@ test('a rolling restart of two replicas under load loses nothing that a client w
   assert.deepEqual([load.lost, load.wrong], [[], []])
 })
 
-test('told to stop, it answers what it takes: also what comes on a connection as the last answer goes', async () => {
+test('SIGTERM: a request that arrives just as the last answer ends is either answered or never accepted', async () => {
   const asked: (() => void)[] = []
   const late: Script = ({ url }, response) => {
     if (!url?.includes('/blobs/')) return setTimeout(() => response.end('second'), 500)
@@ -227,13 +231,13 @@ test('told to stop, it answers what it takes: also what comes on a connection as
   asked[0]?.()
   assert.equal(await router.child.ended, 0)
   await until('the end', () => socket.closed)
-  // Deno closes such a connection before it takes more.
+  // Deno closes the connection before it accepts another request.
   assert.equal(/second/.test(got), hosted.requests.length === 2, got)
   if (hosted.requests.length === 2) assert.match(got, /^connection: close\r$/im)
   await close(true)
 })
 
-test('what is in flight longer than DRAIN_TIMEOUT is given up, exit code 1', async () => {
+test('requests in flight longer than DRAIN_TIMEOUT are given up, exit code 1', async () => {
   const { url, router, hosted, close } = await between(answer(404), () => {}, { DRAIN_TIMEOUT: '0.2' })
   const request = client.open(url, 'GET', '/v2/_catalog')
   request.on('error', () => {})
@@ -243,11 +247,11 @@ test('what is in flight longer than DRAIN_TIMEOUT is given up, exit code 1', asy
   await close(true)
 })
 
-for (const [whom, sign] of [
-  ['the process alone, as a supervisor does', 1],
-  ['its whole group, as a terminal does', -1],
+for (const [target, sign] of [
+  ['the process only, as a supervisor does', 1],
+  ['its whole process group, as a terminal does', -1],
 ] as const) {
-  test(`started as the README says, it drains at a signal to ${whom}`, async () => {
+  test(`started as the README says, it drains at a signal to ${target}`, async () => {
     const command = { ...ways, node: ['npm', 'start'], deno: ['deno', 'task', 'start'] }[way]
     let release = () => {}
     const late = await scripted((_, response) => {
@@ -255,7 +259,7 @@ for (const [whom, sign] of [
     })
     const hosts = { AGGREGATE_HOSTNAME: 'a', HOSTED_HOSTNAME: late.host, PROXY_HOSTNAME: lacking.host }
     const env = { ...hosts, HOST: '127.0.0.1', PORT: '0', PATH: `node_modules/.bin:${process.env.PATH}` }
-    // A group of its own, which has its number.
+    // setsid makes a new process group. Its id is the process id.
     const child = start(['setsid', ...command], { cwd: root, env })
     const [, port, pid] = await child.line(/"message":"listening".*"port":(\d+),"pid":(\d+)/)
     adopt(Number(pid))
@@ -270,7 +274,7 @@ for (const [whom, sign] of [
   })
 }
 
-test('a second signal, a second or more after the first, ends it at once, exit code 1', async () => {
+test('a second signal, a second or more after the first, ends the process at once, exit code 1', async () => {
   const { url, router, hosted, close } = await between(answer(404), () => {})
   const request = client.open(url, 'GET', '/v2/_catalog')
   request.on('error', () => {})
@@ -288,7 +292,7 @@ test('a second signal, a second or more after the first, ends it at once, exit c
   await close(true)
 })
 
-test('DRAIN_TIMEOUT resets a client that is slow to take its layer: in a container it would hear of no other end', {
+test('DRAIN_TIMEOUT resets a client that reads slowly: in a container the client would not learn of the end otherwise', {
   timeout: 30_000,
 }, async () => {
   const bytes = 64 * mebibyte
@@ -298,21 +302,21 @@ test('DRAIN_TIMEOUT resets a client that is slow to take its layer: in a contain
   pulling.end()
   const reply = await client.answerOf(pulling)
   assert.equal(await router.stop(), 1)
-  // What it was still to get is not the kernel's to send any more.
+  // Afterwards the kernel has no more bytes to send to the client.
   await delivered(Number(new URL(router.url).port))
   reply.destroy()
   await close(true)
 })
 
-/** Runs the program with an environment of its own and gives its exit code and what it printed. */
-async function started(environment: Record<string, string>, ...args: string[]): Promise<[number | null, string[]]> {
+/** Runs the program with these environment variables; returns its exit code and the lines it printed. */
+async function runProgram(environment: Record<string, string>, ...args: string[]): Promise<[number | null, string[]]> {
   const child: Child = start([...ways[way], ...args], { cwd: root, env: environment })
   return [await child.ended, child.lines]
 }
 
-test('wrong configuration: exit code 1, one line a fault, nothing started', async () => {
+test('a wrong configuration: exit code 1, one line for each fault, nothing is started', async () => {
   const environment = { AGGREGATE_HOSTNAME: '', HOSTED_HOSTNAME: 'http://a/b', PROXY_HOSTNAME: 'proxy', PORT: 'x' }
-  const [exit, lines] = await started(environment)
+  const [exit, lines] = await runProgram(environment)
   assert.equal(exit, 1)
   assert.deepEqual(
     lines.map((line) => line.split(' ').slice(0, 2).join(' ')),
@@ -320,10 +324,10 @@ test('wrong configuration: exit code 1, one line a fault, nothing started', asyn
   )
 })
 
-test('a port that is taken: exit code 1 and one line', async () => {
+test('a port in use: exit code 1 and one line', async () => {
   const [, port = ''] = router.host.split(':')
   const hosts = { AGGREGATE_HOSTNAME: 'a', HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: lacking.host }
-  const [exit, lines] = await started({ ...hosts, HOST: '127.0.0.1', PORT: port })
+  const [exit, lines] = await runProgram({ ...hosts, HOST: '127.0.0.1', PORT: port })
   assert.equal(exit, 1)
   assert.deepEqual(
     [lines.length, lines[0]?.startsWith(`combined-registry: cannot listen on 127.0.0.1:${port}: `)],
@@ -331,7 +335,7 @@ test('a port that is taken: exit code 1 and one line', async () => {
   )
 })
 
-test('HTTP_PROXY and its like are not looked at: nothing goes to addresses that the configuration does not have', async () => {
+test('HTTP_PROXY and similar variables are ignored: nothing goes to an address outside the configuration', async () => {
   const stranger = await scripted(answer(503))
   const names = ['HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY'].flatMap((name) => [name, name.toLowerCase()])
   const proxies = Object.fromEntries(names.map((name) => [name, `http://${stranger.host}`]))
@@ -340,13 +344,13 @@ test('HTTP_PROXY and its like are not looked at: nothing goes to addresses that 
   assert.equal((await send(url, 'GET', '/v2/a/manifests/1', { headers })).status, 200)
   const hosts = { AGGREGATE_HOSTNAME: 'a', HOSTED_HOSTNAME: 'b', PROXY_HOSTNAME: 'c', HOST: '127.0.0.1' }
   const [, PORT = ''] = router.host.split(':')
-  assert.equal((await started({ ...hosts, ...proxies, PORT }, '--healthcheck'))[0], 0)
+  assert.equal((await runProgram({ ...hosts, ...proxies, PORT }, '--healthcheck'))[0], 0)
   assert.deepEqual(stranger.requests, [])
   await close()
   await stranger.close()
 })
 
-test('no setting comes from an .env file, which may be there for compose', async () => {
+test('no setting comes from an .env file, which may exist for compose', async () => {
   const cwd = temporaryFolder()
   for (const entry of readdirSync(root)) if (entry !== '.env') symlinkSync(join(root, entry), join(cwd, entry))
   writeFileSync(join(cwd, '.env'), 'PORT=none\n')
@@ -372,15 +376,15 @@ if (way === 'binary') {
 }
 
 test('--help, --version and --healthcheck', async () => {
-  const [exit, help] = await started({}, '--help')
+  const [exit, help] = await runProgram({}, '--help')
   assert.equal(exit, 0)
   assert.match(help.join('\n'), /HOSTED_HOSTNAME +required/)
-  assert.match((await started({}, '--version'))[1].join(), /^\d+\.\d+\.\d+$/)
+  assert.match((await runProgram({}, '--version'))[1].join(), /^\d+\.\d+\.\d+$/)
   const [, port = ''] = router.host.split(':')
   const environment = { AGGREGATE_HOSTNAME: 'a', HOSTED_HOSTNAME: 'b', PROXY_HOSTNAME: 'c', HOST: '127.0.0.1' }
-  assert.equal((await started({ ...environment, PORT: port }, '--healthcheck'))[0], 0)
-  assert.equal((await started({ ...environment, PORT: '9' }, '--healthcheck'))[0], 1)
+  assert.equal((await runProgram({ ...environment, PORT: port }, '--healthcheck'))[0], 0)
+  assert.equal((await runProgram({ ...environment, PORT: '9' }, '--healthcheck'))[0], 1)
   const broken = { HTPASSWD_FILE: '/nowhere', PUSH_USERS: ',' }
-  assert.equal((await started({ ...environment, ...broken, PORT: port }, '--healthcheck'))[0], 0)
-  assert.equal((await started({}, '--nonsense'))[0], 1)
+  assert.equal((await runProgram({ ...environment, ...broken, PORT: port }, '--healthcheck'))[0], 0)
+  assert.equal((await runProgram({}, '--nonsense'))[0], 1)
 })

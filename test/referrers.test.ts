@@ -1,10 +1,10 @@
-/** Signatures, SBOMs and the like: both registries' lists as one, and the tags that stand in for them; one way (WAY=…). */
+/** Signatures, SBOMs and other referrers, from the API and from tags. WAY selects the runtime. */
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { between, closeAll } from './parts/between.ts'
 import { temporaryFolder } from './parts/children.ts'
 import { accept, digestOf, makeImage, makeReferrer, push, type Reply, send } from './parts/client.ts'
-import { type Referring, referring } from './parts/referrers.ts'
+import { type ReferrersRegistry, referrersRegistries } from './parts/referrers.ts'
 import { findRegistry, type Launch, type Registry } from './parts/registries.ts'
 import { startRouter, way } from './parts/router.ts'
 import { answer, type Script } from './parts/scripted.ts'
@@ -16,7 +16,7 @@ const tag = image.digest.replace(':', '-')
 const indexType = 'application/vnd.oci.image.index.v1+json'
 const signature = 'application/vnd.dev.sigstore.bundle.v0.3+json'
 const sbom = 'application/spdx+json'
-/** As cosign and ORAS attach: a manifest with a subject. */
+/** Manifests with a subject, as cosign and ORAS push them. */
 const attached = {
   publicSignature: makeReferrer(image, signature, 'public signature'),
   publicSbom: makeReferrer(image, sbom, 'public sbom'),
@@ -26,7 +26,7 @@ const attached = {
 type Attached = keyof typeof attached
 
 const launch: Launch = await findRegistry(console.error)
-const kinds = await referring(launch, console.error)
+const kinds = await referrersRegistries(launch, console.error)
 let hub: Registry
 let cache: Registry
 let plain: Registry
@@ -34,7 +34,7 @@ let plain: Registry
 const attach = async (url: string, ...which: Attached[]) => {
   for (const one of which) await push(url, name, attached[one].digest, attached[one])
 }
-/** As clients do where a registry has no API: an index under the referrers tag. */
+/** Pushes an index under the referrers tag, as clients do if a registry has no referrers API. */
 const attachByTag = async (url: string, ...which: Attached[]) => {
   await attach(url, ...which)
   const manifests = which.map((one) => {
@@ -45,7 +45,7 @@ const attachByTag = async (url: string, ...which: Attached[]) => {
   const reply = await send(url, 'PUT', `/v2/${name}/manifests/${tag}`, { headers: { 'Content-Type': indexType }, body })
   assert.equal(reply.status, 201)
 }
-const list = ({ status, headers, json }: Reply) => {
+const namesIn = ({ status, headers, json }: Reply) => {
   assert.deepEqual([status, headers['content-type']], [200, indexType])
   const { schemaVersion, mediaType, manifests } = json()
   assert.deepEqual([schemaVersion, mediaType], [2, indexType])
@@ -61,39 +61,39 @@ before(async () => {
   for (const { url } of [hub, plain]) await push(url, name, '1', image)
   await attachByTag(hub.url, 'publicSignature', 'publicSbom')
 })
-/** What a failed test leaves open. */
-const open = new Set<() => Promise<void>>()
+/** Closes what a failed test leaves open. */
+const unclosed = new Set<() => Promise<void>>()
 after(async () => {
   await closeAll()
-  for (const close of open) await close()
+  for (const close of unclosed) await close()
   for (const registry of [hub, plain, cache]) await registry?.stop()
 })
 
 for (const [kind, begin] of Object.entries(kinds)) {
-  /** A router whose hosted has the API. */
-  const withApi = async (proxy: Pick<Referring, 'host'>, environment: Record<string, string> = {}) => {
+  /** A router whose hosted registry has the referrers API. */
+  const withApi = async (proxy: Pick<ReferrersRegistry, 'host'>, environment: Record<string, string> = {}) => {
     const hosted = await begin()
     await push(hosted.url, name, '1', image)
     const router = await startRouter(way, { HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: proxy.host, ...environment })
     const close = async () => {
-      open.delete(close)
+      unclosed.delete(close)
       await router.stop()
       await hosted.stop()
     }
-    open.add(close)
+    unclosed.add(close)
     return { hosted, router, url: router.url, close }
   }
 
-  test(`${kind}: hosted's referrers and those under the cache's referrers tag are one list`, async () => {
+  test(`${kind}: hosted's referrers and those under the cache's referrers tag are merged into one list`, async () => {
     const { hosted, url, close } = await withApi(cache)
     await attach(hosted.url, 'ownSignature', 'ownSbom')
     const all = await send(url, 'GET', path)
-    assert.deepEqual(list(all), ['ownSbom', 'ownSignature', 'publicSbom', 'publicSignature'])
+    assert.deepEqual(namesIn(all), ['ownSbom', 'ownSignature', 'publicSbom', 'publicSignature'])
     assert.equal(all.headers['oci-filters-applied'], undefined)
     const order = all.json().manifests.map(({ digest }: { digest: string }) => nameOf(digest)?.slice(0, 3))
     assert.deepEqual(order, ['pub', 'pub', 'own', 'own'], "hosted's last, since cosign looks at the last one alone")
     const some = await send(url, 'GET', `${path}?artifactType=${encodeURIComponent(sbom)}`)
-    assert.deepEqual(list(some), ['ownSbom', 'publicSbom'])
+    assert.deepEqual(namesIn(some), ['ownSbom', 'publicSbom'])
     assert.equal(some.headers['oci-filters-applied'], 'artifactType')
     for (const { digest } of all.json().manifests) {
       const got = await send(url, 'GET', `/v2/${name}/manifests/${digest}`, { headers: { Accept: accept } })
@@ -102,18 +102,23 @@ for (const [kind, begin] of Object.entries(kinds)) {
     await close()
   })
 
-  test(`${kind} as the proxy: its pages are followed, and what both have is listed once`, async () => {
+  test(`${kind} as the proxy: its pages are followed, and what both registries have is listed once`, async () => {
     const proxy = await begin()
     await push(proxy.url, name, '1', image)
     await attach(proxy.url, 'publicSignature', 'publicSbom', 'ownSbom')
     const { hosted, url, close } = await withApi(proxy)
     await attach(hosted.url, 'ownSignature', 'ownSbom')
-    assert.deepEqual(list(await send(url, 'GET', path)), ['ownSbom', 'ownSignature', 'publicSbom', 'publicSignature'])
+    assert.deepEqual(namesIn(await send(url, 'GET', path)), [
+      'ownSbom',
+      'ownSignature',
+      'publicSbom',
+      'publicSignature',
+    ])
     await close()
     await proxy.stop()
   })
 
-  test(`${kind}: an image that the proxy lacks has hosted's referrers; one that nobody has, none`, async () => {
+  test(`${kind}: an image that the proxy lacks has hosted's referrers; an image that nobody has gets an empty list`, async () => {
     const { hosted, url, close } = await withApi(cache)
     const mine = makeImage({ 'mine.txt': 'mine' })
     await push(hosted.url, 'team/mine', '1', mine)
@@ -125,14 +130,14 @@ for (const [kind, begin] of Object.entries(kinds)) {
     await close()
   })
 
-  test(`${kind}: a name in HOSTED_NAMES has hosted's referrers alone, and the proxy is not asked`, async () => {
+  test(`${kind}: a name in HOSTED_NAMES has hosted's referrers only, and the proxy is not asked`, async () => {
     const { hosted, url, close } = await withApi({ host: '127.0.0.1:1' }, { HOSTED_NAMES: 'library/**' })
     await attach(hosted.url, 'ownSbom')
-    assert.deepEqual(list(await send(url, 'GET', path)), ['ownSbom'])
+    assert.deepEqual(namesIn(await send(url, 'GET', path)), ['ownSbom'])
     await close()
   })
 
-  test(`${kind}: a proxy that cannot be asked makes the list 502, with the reason, never shorter`, async () => {
+  test(`${kind}: the proxy cannot be asked: the list is a 502 with the reason, never a shorter list`, async () => {
     const { hosted, url, close } = await withApi({ host: '127.0.0.1:1' })
     await attach(hosted.url, 'ownSbom')
     const { status, json } = await send(url, 'GET', path)
@@ -149,17 +154,17 @@ for (const [kind, begin] of Object.entries(kinds)) {
   })
 }
 
-test("hosted has no API: its 404 passes, so that clients go on to keep referrers under hosted's tag, where they are found", async () => {
+test("hosted has no referrers API: its 404 reaches the client, which then finds referrers under hosted's tag", async () => {
   const router = await startRouter(way, { HOSTED_HOSTNAME: plain.host, PROXY_HOSTNAME: cache.host })
   const { status, json } = await send(router.url, 'GET', path)
   assert.equal(status, 404)
-  // ORAS takes these for "no such repository", and would not go on.
+  // ORAS reads these codes as "no such repository", and would stop.
   assert.ok(!['NAME_UNKNOWN', 'MANIFEST_UNKNOWN'].includes(json().errors[0].code))
   const byTag = (reference: string) =>
     send(router.url, 'GET', `/v2/${name}/manifests/${reference}`, { headers: { Accept: accept } })
-  assert.deepEqual(list(await byTag(tag)), ['publicSbom', 'publicSignature'], "the proxy's, where hosted has none")
+  assert.deepEqual(namesIn(await byTag(tag)), ['publicSbom', 'publicSignature'], "the proxy's, where hosted has none")
   await attachByTag(router.url, 'ownSignature')
-  assert.deepEqual(list(await byTag(tag)), ['ownSignature'])
+  assert.deepEqual(namesIn(await byTag(tag)), ['ownSignature'])
   const cosign = makeImage({ 'payload.json': '{}' })
   await push(router.url, name, `${tag}.sig`, cosign)
   assert.equal(digestOf((await byTag(`${tag}.sig`)).body), cosign.digest)
@@ -171,7 +176,7 @@ const listing = (body: string, headers = {}) => answer(200, { 'Content-Type': in
 const empty = listing(index())
 const loop = listing(index({ digest: image.digest }), { Link: `<${path}?page=1>; rel="next"` })
 const unasked = answer(500)
-/** A list whose first page names a second, to which it says this. */
+/** A list whose first page links to a second page. `gone` answers the second page. */
 const lastPageGone =
   (gone: Script): Script =>
   (request, ...rest) =>
@@ -180,25 +185,25 @@ const lastPageGone =
       ...rest,
     )
 
-/** proxy, hosted, what the client gets: status, code. */
+/** What goes wrong, the scripts of proxy and hosted, and the status code and error code that the client gets. */
 const troubles: [what: string, proxy: Script, hosted: Script, status: number, code: string][] = [
   ['the proxy fails', answer(503), empty, 502, 'UNAVAILABLE'],
   ['the proxy limits the rate', answer(429, { 'Retry-After': '7' }), empty, 429, 'TOOMANYREQUESTS'],
-  ...[404, 400, 403, 405].map((none): (typeof troubles)[number] => [
-    `the proxy has no API (${none}), and its tag cannot be read`,
+  ...[404, 400, 403, 405].map((statusCode): (typeof troubles)[number] => [
+    `the proxy has no API (${statusCode}), and its tag cannot be read`,
     (request, response, recorded) => {
-      const script = request.url?.includes('/referrers/') ? answer(none) : answer(503)
+      const script = request.url?.includes('/referrers/') ? answer(statusCode) : answer(503)
       script(request, response, recorded)
     },
     empty,
     502,
     'UNAVAILABLE',
   ]),
-  ['the proxy says what is no list', listing('{}'), empty, 502, 'UNAVAILABLE'],
-  ['the proxy leads elsewhere for all', answer(307, { Location: 'https://sso.example/' }), empty, 502, 'UNAVAILABLE'],
-  ['hosted lists what is no descriptor', empty, listing('{"manifests":[null]}'), 502, 'UNAVAILABLE'],
+  ['the proxy sends something that is not a list', listing('{}'), empty, 502, 'UNAVAILABLE'],
+  ['the proxy redirects everything', answer(307, { Location: 'https://sso.example/' }), empty, 502, 'UNAVAILABLE'],
+  ['hosted lists something that is not a descriptor', empty, listing('{"manifests":[null]}'), 502, 'UNAVAILABLE'],
   [
-    'hosted names a next page to which no query leads',
+    'hosted links to a next page at another path',
     empty,
     listing(index(), { Link: `<${path}/2>; rel="next"` }),
     502,
@@ -222,7 +227,7 @@ const troubles: [what: string, proxy: Script, hosted: Script, status: number, co
     'UNAVAILABLE',
   ]),
   ['hosted says 404 to the second page', empty, lastPageGone(answer(404)), 502, 'UNAVAILABLE'],
-  ['the proxy lists page after page without end', loop, empty, 502, 'UNAVAILABLE'],
+  ['the proxy links to next pages without end', loop, empty, 502, 'UNAVAILABLE'],
   [
     'the proxy lists more than 8 MiB in all',
     (request, response, recorded) => {
@@ -239,16 +244,16 @@ const troubles: [what: string, proxy: Script, hosted: Script, status: number, co
   ['hosted limits the rate', empty, answer(429), 429, 'TOOMANYREQUESTS'],
   ['hosted wants a login', unasked, answer(401, { 'WWW-Authenticate': 'Basic realm="team"' }), 401, 'UNAUTHORIZED'],
   ['hosted refuses', unasked, answer(403), 403, 'DENIED'],
-  ['hosted lists page after page without end', empty, loop, 502, 'UNAVAILABLE'],
+  ['hosted links to next pages without end', empty, loop, 502, 'UNAVAILABLE'],
   [
-    'so it does, with more than rel in each Link',
+    'hosted links to next pages without end, with more than rel in each Link',
     empty,
     listing(index(), { Link: `<${path}?page=1>; title="a, b"; rel="last next"` }),
     502,
     'UNAVAILABLE',
   ],
 ]
-test('a list that cannot be whole is an error, never a shorter one', async (t) => {
+test('a list that cannot be complete is an error, never a shorter list', async (t) => {
   const router = await between(unasked, unasked)
   for (const [what, proxy, hosted, status, code] of troubles) {
     await t.test(`${what}: ${status} ${code}`, async () => {
@@ -261,7 +266,7 @@ test('a list that cannot be whole is an error, never a shorter one', async (t) =
   await router.close()
 })
 
-test('what both list stands where hosted lists it: last; and no artifactType is no filter', async () => {
+test('a referrer that both list appears once, where hosted lists it: last; an empty artifactType is no filter', async () => {
   const [a, b] = [{ digest: digestOf('a') }, { digest: digestOf('b') }]
   const router = await between(listing(index(a, b)), listing(index(a)))
   for (const query of ['', '?artifactType=']) {
@@ -271,7 +276,7 @@ test('what both list stands where hosted lists it: last; and no artifactType is 
   await router.close()
 })
 
-test('a list that is nested without end comes whole, where the runtime can write that, or is an error', async () => {
+test('a very deeply nested list comes whole if the runtime can write it, otherwise it is an error', async () => {
   const data = '['.repeat(1e5) + ']'.repeat(1e5)
   const router = await between(empty, listing(index({ digest: image.digest }).replace(/}(?=]}$)/, `,"data":${data}}`)))
   const { status, body } = await send(router.url, 'GET', path)
@@ -279,7 +284,7 @@ test('a list that is nested without end comes whole, where the runtime can write
   await router.close()
 })
 
-test('a list that is too long, which anyone who pushes can make, does not have its registry skipped', async () => {
+test('a list that is too long does not open the breaker, because anyone who pushes can make one', async () => {
   const router = await between(empty, listing(' '.repeat(5 * 1024 * 1024)))
   for (let i = 0; i < 4; i++) assert.equal((await send(router.url, 'GET', path)).status, 502)
   router.now.hosted = empty
@@ -287,17 +292,17 @@ test('a list that is too long, which anyone who pushes can make, does not have i
   await router.close()
 })
 
-test('a list of very many small referrers is a list', async () => {
+test('a list of very many small referrers is accepted', async () => {
   const many = Array.from({ length: 140_000 }, (_, i) => `{"digest":"${i}"}`)
   const router = await between(listing(`{"manifests":[${many}]}`), empty)
   assert.equal((await send(router.url, 'GET', path)).json().manifests.length, many.length)
   await router.close()
 })
 
-test('what the proxy denies, lacks or leads elsewhere for is no referrer: public registries deny what does not exist', async () => {
+test('the proxy denies, lacks or redirects the list: it has no referrers, since public registries deny what does not exist', async () => {
   const router = await between(unasked, listing(index({ digest: image.digest })))
   for (const status of [401, 403, 404, 302]) {
-    // Redirected, the list is read by its tag.
+    // After a redirect the router reads the referrers tag instead.
     const asked = answer(status, { Location: 'https://accounts.example/' })
     router.now.proxy = (request, ...rest) =>
       (request.url?.includes('/manifests/') ? answer(404) : asked)(request, ...rest)
@@ -306,7 +311,7 @@ test('what the proxy denies, lacks or leads elsewhere for is no referrer: public
   await router.close()
 })
 
-test("a page's Link leads nowhere but to the same list of the same registry", async () => {
+test("a page's Link is followed only to the same list of the same registry", async () => {
   const pages: Script = (request, response, recorded) => {
     const more = { Link: `<http://127.0.0.1:1/v2/other/referrers/${image.digest}?page=2>; rel="next"` }
     const script = request.url?.includes('page=2') ? empty : listing(index({ digest: image.digest }), more)

@@ -1,4 +1,4 @@
-/** `npm test`: format, lint, types, the unit tests on three runtimes, the rest on four ways to run. */
+/** `npm test`: format, lint and types, then the unit tests on three runtimes and the other tests on the four ways. */
 import { browsers } from './parts/browser.ts'
 import { run, start } from './parts/children.ts'
 import { composeCommand } from './parts/docker.ts'
@@ -15,8 +15,8 @@ interface Count {
 
 const bin = (name: string) => `node_modules/.bin/${name}`
 const nodeTest = 'timeout 900 node --import tsx --test-reporter=spec'.split(' ')
-// A test that fails may leave something running, which must not hold the rest up. Where --test reads what processes of its own
-// say, their last tests would be lost by this (nodejs/node#64833).
+// A failed test may leave something running: --test-force-exit ends the process anyway. It is not used with --test,
+// which reads the results of child processes: the last ones would be lost (nodejs/node#64833).
 const oneFile = [...nodeTest, '--test-force-exit']
 const units = [
   './routing.test.ts',
@@ -27,7 +27,7 @@ const units = [
   './test/deploy.test.ts',
 ]
 
-/** What a runner calls its counts, whichever it is. */
+/** The lines in which Node, Bun and Deno print their test counts. */
 const counts: Record<keyof Count, RegExp> = {
   passed: /^(?:ℹ pass (\d+)| *(\d+) pass$|.*\| (\d+) passed)/,
   failed: /^(?:ℹ fail (\d+)| *(\d+) fail$|.*\| (\d+) failed)/,
@@ -35,15 +35,15 @@ const counts: Record<keyof Count, RegExp> = {
 }
 
 type Print = (line: string) => void
-type Suite = [name: string, go: (print: Print) => Promise<Count>]
+type Suite = [name: string, perform: (print: Print) => Promise<Count>]
 
-/** A command that is one check. */
+/** A command that counts as one test: exit code 0 is a pass. */
 const check = (command: string[]) => async (print: Print) => {
   const code = await start(command, { cwd: root, onLine: print }).ended
   return { passed: code === 0 ? 1 : 0, failed: code === 0 ? 0 : 1, skipped: 0 }
 }
 
-/** A command that runs tests and says how many. */
+/** A command that runs tests and prints the counts. */
 const suite =
   (command: string[], env: Record<string, string> = {}) =>
   async (print: Print) => {
@@ -60,37 +60,38 @@ const suite =
       },
     })
     const code = await child.ended
-    // A runner that dies, or runs nothing, has not passed.
+    // A runner that crashes or runs no test has failed.
     if ((code !== 0 || count.passed === 0) && count.failed === 0) count.failed = 1
     return count
   }
 
-/** A file of tests, on one way to run the router. */
+/** One test file on one way to run the router. */
 const tests = (file: string, WAY: string, env: Record<string, string> = {}): Suite => {
-  const name = `${file.replace('e2e', 'end to end')}, ${WAY}${env === forgetful ? ', no memory' : env === packaged ? ' package' : ''}`
+  const name = `${file.replace('e2e', 'end to end')}, ${WAY}${env === withoutMemory ? ', no memory' : env === packaged ? ' package' : ''}`
   return [name, suite([...oneFile, `./test/${file}.test.ts`], { WAY, ...env })]
 }
-/** Memory must not change an answer, so what is tested with it is tested without; once, for no runtime has a part in it. */
-const forgetful = { LOOKUP_TTL: '0', MANIFEST_MEMORY: '0', BIG_MIB: '16' }
+/** Memory must not change a response, so two files also run without it. One way is enough: all share that code. */
+const withoutMemory = { LOOKUP_TTL: '0', MANIFEST_MEMORY: '0', BIG_MIB: '16' }
 
-/** What the rest needs, one after the other. */
-const first: Suite[] = [
+/** These run first, in order: the other suites need their output. */
+const prerequisites: Suite[] = [
   ['format and lint', check([bin('biome'), 'ci', '.'])],
   ['types', check([bin('tsc')])],
   ['binary builds', check(['npm', 'run', '--silent', 'build:binary'])],
   ['npm package builds', check(['npm', 'run', '--silent', 'build:package'])],
 ]
-/** What is about how it starts and what it carries runs by `npm start` on Node; the rest as the npm package, which starts sooner. */
+/** On Node most files run the npm package, which starts faster than the sources. */
 const packaged = { NODE_RUNS: 'package' }
+/** These files test `npm start` itself, so they run the sources. */
 const fromSource = new Set(['e2e', 'kills'])
-/** Several at a time, the longest first. */
+/** The longest first, because several run at a time. */
 const files = 'e2e tls mount referrers memory access page names explain broken process hostile login scale kills'.split(
   ' ',
 )
 const suites: Suite[] = [
   ...Object.keys(ways).map((way) => tests('faults', way)),
-  tests('faults', 'binary', forgetful),
-  tests('e2e', 'binary', forgetful),
+  tests('faults', 'binary', withoutMemory),
+  tests('e2e', 'binary', withoutMemory),
   ...Object.keys(ways).flatMap((way) =>
     files.map((file) => tests(file, way, way === 'node' && !fromSource.has(file) ? packaged : {})),
   ),
@@ -103,13 +104,13 @@ const suites: Suite[] = [
 ]
 const atOnce = 4
 
-// Before anything else, so that a machine that lacks a part says so at once.
+// First, so that a missing program is reported at once.
 const print: Print = (line) => console.log(line)
 await findRegistry(print)
 if (!(await program(['skopeo'], 'skopeo', print))) print('SKOPEO IS MISSING: its tests are skipped')
 if (!(await program(['nginx'], 'nginx', print))) print('NGINX IS MISSING: its tests are skipped')
 if (!(await program(browsers, 'chromium', print))) print('CHROMIUM IS MISSING: its test is skipped')
-// The parts that a machine may lack: another language, an engine. What else is wrong with them, they say themselves.
+// Go and Docker are optional. On any other failure of Go the suite is added, and reports the failure itself.
 if (await goTools(print).catch(() => true)) {
   suites.unshift(['conformance', check(['node', '--import', 'tsx', 'test/conformance.ts'])])
 }
@@ -119,16 +120,16 @@ if (await composeCommand(print)) {
 await run(['node', '--version'], { onLine: (line) => print(`node ${line}`) })
 
 const results: [string, Count][] = []
-/** The end of what each suite that failed said, where runners say why: once more at the end, where it is looked for. */
+/** The last lines of each failed suite, with the reasons. They are printed again at the end. */
 const failures: string[] = []
 const lastLines = 80
-/** Runs one after the other of a list; what one prints stays together. */
-async function perform(list: Suite[]): Promise<void> {
+/** Takes suites from the list and runs them one after the other. Prints each suite's output when it ends. */
+async function performAll(list: Suite[]): Promise<void> {
   for (let next = list.shift(); next; next = list.shift()) {
-    const [name, go] = next
+    const [name, perform] = next
     const lines: string[] = []
     const started = performance.now()
-    const count = await go((line) => lines.push(line)).catch((error: Error): Count => {
+    const count = await perform((line) => lines.push(line)).catch((error: Error): Count => {
       lines.push(error.message)
       return { passed: 0, failed: 1, skipped: 0 }
     })
@@ -138,8 +139,8 @@ async function perform(list: Suite[]): Promise<void> {
     results.push([name, count])
   }
 }
-await perform(first)
-await Promise.all(Array.from({ length: atOnce }, () => perform(suites)))
+await performAll(prerequisites)
+await Promise.all(Array.from({ length: atOnce }, () => performAll(suites)))
 
 for (const line of failures) print(line)
 print(`\n${'suite'.padEnd(32)}passed  failed  skipped`)

@@ -1,6 +1,6 @@
 /**
- * Three replicas behind a round robin share nothing and agree: real registries, run one way (WAY=…). Every request comes
- * on a connection of its own, so that the next one lands on the next replica.
+ * Three replicas behind a round-robin balancer share nothing and agree. Each request has a connection of its own, so
+ * that the next one reaches the next replica. The registries are real; WAY selects the runtime.
  */
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
@@ -14,7 +14,7 @@ import { program } from './parts/packages.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
 import { type Router, startRouter, way } from './parts/router.ts'
 
-const lookupTtl = 1
+const lookupTtlSeconds = 1
 const mebibyte = 1024 * 1024
 
 const skopeo = await program(['skopeo'], 'skopeo', console.error)
@@ -50,7 +50,11 @@ after(async () => {
 })
 
 function launchReplica(): Promise<Router> {
-  return startRouter(way, { HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: cache.host, LOOKUP_TTL: `${lookupTtl}` })
+  return startRouter(way, {
+    HOSTED_HOSTNAME: hosted.host,
+    PROXY_HOSTNAME: cache.host,
+    LOOKUP_TTL: `${lookupTtlSeconds}`,
+  })
 }
 
 const send: typeof client.send = (base, method, target, { headers, body } = {}) =>
@@ -59,8 +63,8 @@ const send: typeof client.send = (base, method, target, { headers, body } = {}) 
 const manifest = (url: string, name: string, reference: string, method = 'GET') =>
   send(url, method, `/v2/${name}/manifests/${reference}`, { headers: { Accept: accept } })
 
-/** What one replica says of a manifest, whichever way it is asked for. */
-async function said(url: string, name: string, references: string[]): Promise<string[]> {
+/** A replica's answers to GET and HEAD for these references: status code and digest. */
+async function answersOf(url: string, name: string, references: string[]): Promise<string[]> {
   const replies: string[] = []
   for (const reference of references) {
     for (const method of ['GET', 'HEAD']) {
@@ -95,23 +99,23 @@ test('an upload whose POST, PATCH, PATCH and PUT land on different replicas is s
   assert.deepEqual(taken().sort(), [1, 1, 2])
 })
 
-test('what all were asked for and lacked is there through all as soon as it is pushed through one', async () => {
+test('all replicas said 404: once the image is pushed through one of them, all have it', async () => {
   for (const [i, { url }] of replicas.entries()) {
     const name = `team/appears${i}`
     const image = makeImage({ 'appears.txt': name })
     const references = ['v1', image.digest]
-    // Twice, so that what is remembered of the first is used.
+    // Twice, so that the second round would use what is remembered of the first.
     for (const { url } of [...replicas, ...replicas]) {
-      assert.deepEqual(await said(url, name, references), ['404', '404', '404', '404'])
+      assert.deepEqual(await answersOf(url, name, references), ['404', '404', '404', '404'])
     }
     await push(url, name, 'v1', image)
     for (const { url } of [...replicas, balancer]) {
-      assert.deepEqual(await said(url, name, references), Array(4).fill(`200 ${image.digest}`))
+      assert.deepEqual(await answersOf(url, name, references), Array(4).fill(`200 ${image.digest}`))
     }
   }
 })
 
-test('a tag moved through one replica is the new one through all at once', async () => {
+test('a tag moved through one replica has the new image through all of them at once', async () => {
   let image = makeImage({ 'moves.txt': 'first' })
   await push(balancer.url, 'team/moves', 'v1', image)
   for (const [i, { url }] of replicas.entries()) {
@@ -119,12 +123,12 @@ test('a tag moved through one replica is the new one through all at once', async
     image = makeImage({ 'moves.txt': `moved through ${i}` })
     await push(url, 'team/moves', 'v1', image)
     for (const { url } of [...replicas, balancer]) {
-      assert.deepEqual(await said(url, 'team/moves', ['v1']), Array(2).fill(`200 ${image.digest}`))
+      assert.deepEqual(await answersOf(url, 'team/moves', ['v1']), Array(2).fill(`200 ${image.digest}`))
     }
   }
 })
 
-test('a delete is seen at once where it went through, by tag at once through all, and by digest within LOOKUP_TTL', async () => {
+test('a delete is visible at once where it was sent; by tag at once everywhere; by digest everywhere within LOOKUP_TTL', async () => {
   for (const [i, { url }] of replicas.entries()) {
     const name = `team/goes${i}`
     const image = makeImage({ 'goes.txt': name })
@@ -138,13 +142,13 @@ test('a delete is seen at once where it went through, by tag at once through all
     }
     assert.equal((await send(url, 'DELETE', path)).status, 202)
     const deleted = performance.now()
-    assert.deepEqual(await said(url, name, [image.digest]), ['404', '404'])
-    for (const { url } of replicas) assert.deepEqual(await said(url, name, ['v1']), ['404', '404'])
+    assert.deepEqual(await answersOf(url, name, [image.digest]), ['404', '404'])
+    for (const { url } of replicas) assert.deepEqual(await answersOf(url, name, ['v1']), ['404', '404'])
     for (const { url } of replicas) {
       await until('404 through all', async () => (await manifest(url, name, image.digest)).status === 404)
     }
     const seconds = (performance.now() - deleted) / 1000
-    assert.ok(seconds < lookupTtl + 3, `seen after ${seconds} s`)
+    assert.ok(seconds < lookupTtlSeconds + 3, `seen after ${seconds} s`)
   }
 })
 
@@ -166,7 +170,7 @@ test(
         if (carried > mebibyte) restarted ??= restart(port)
       }
       const insecure = ['--insecure-policy', '--src-tls-verify=false', '--dest-tls-verify=false']
-      // As a person or a kubelet does: what broke is tried again.
+      // Try again what broke, as a person or a kubelet does.
       await until('skopeo to succeed', () =>
         run(['skopeo', 'copy', ...insecure, from, to]).then(
           () => true,

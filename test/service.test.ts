@@ -1,4 +1,4 @@
-/** The verdict tables and the trust rules, in words: what the client gets, and what each upstream is sent. */
+/** The service with scripted registries: verdicts, trust, what the client gets, what each upstream is sent. */
 import assert from 'node:assert/strict'
 import { chmodSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -20,7 +20,7 @@ const blob = `/v2/team/app/blobs/${sha256}`
 
 interface Sent {
   to: string
-  /** On a connection of its own, because the first try broke. */
+  /** Sent on a new connection, because the first try broke. */
   fresh?: boolean
   method: string
   url: string
@@ -28,7 +28,7 @@ interface Sent {
 }
 type Say = (sent: Sent, init: RequestInit) => Response | Promise<Response>
 
-/** The service between two registries that say what the test has them say. */
+/** The service between two scripted registries. */
 function between(proxy: Say, hosted: Say, environment: Record<string, string> = {}) {
   const required = { AGGREGATE_HOSTNAME: 'registry.example', HOSTED_HOSTNAME: 'hosted:1', PROXY_HOSTNAME: 'proxy:2' }
   const config = readConfig({ ...required, ...environment }) as Config
@@ -47,7 +47,7 @@ function between(proxy: Say, hosted: Say, environment: Record<string, string> = 
   const ask = async (path: string, init: RequestInit = {}, connection: Connection = {}) => {
     const response = await service.handle(new Request(`http://registry.example${path}`, init), connection)
     const text = await response.text()
-    // A throw inside fetch would only look like a registry that is down.
+    // Checked here, because a throw inside fetch would only look like a registry that is down.
     for (const [to, say] of Object.entries({ proxy, hosted })) {
       assert.ok(say !== notAsked || !sent.some((one) => one.to === to), `${to} was asked`)
     }
@@ -63,12 +63,12 @@ function between(proxy: Say, hosted: Say, environment: Record<string, string> = 
   }
 }
 
-interface Told {
+interface OciError {
   code: string
   message: string
   detail?: { upstream: string; verdict: string; status: number; milliseconds: number }[]
 }
-function errorOf(text: string): Told | undefined {
+function errorOf(text: string): OciError | undefined {
   return text.startsWith('{"errors"') ? JSON.parse(text).errors[0] : undefined
 }
 
@@ -83,13 +83,13 @@ const status = (code: number, headers: Record<string, string> = {}): Say => {
 const refused: Say = () => Promise.reject(new TypeError('fetch failed', { cause: { code: 'ECONNREFUSED' } }))
 const silent: Say = (_, { signal }) =>
   new Promise((_, reject) => signal?.addEventListener('abort', () => reject(signal.reason)))
-/** Not to be asked: `ask` fails where it was. */
+/** A registry that must not be asked: `ask` fails if it was. */
 const notAsked: Say = () => Promise.reject(new Error('was asked'))
 
 const hub = { Location: 'https://storage.example/x' }
 
-/** What the proxy says to a GET by digest, and the verdict of it. */
-const ofProxy: [string, Say, string][] = [
+/** The proxy's answer to a GET by digest, and its verdict. */
+const proxyAnswers: [string, Say, string][] = [
   ['200', status(200), 'found'],
   ['206', status(206), 'found'],
   ['304', status(304), 'found'],
@@ -106,25 +106,25 @@ const ofProxy: [string, Say, string][] = [
   ['500 nesting UNAUTHORIZED', nested('UNAUTHORIZED'), 'denied'],
   ['429', oci(429, 'TOOMANYREQUESTS', { 'Retry-After': '7' }), 'limited'],
   ['500 nesting TOOMANYREQUESTS', nested('TOOMANYREQUESTS'), 'limited'],
-  // What CNCF distribution makes of an answer to its HEAD, and of one that is no JSON.
-  ['500 nesting one error alone', oci(500, 'UNKNOWN', {}, { code: 'TOOMANYREQUESTS', message: '' }), 'limited'],
-  ['500 nesting UNAUTHORIZED alone', oci(500, 'UNKNOWN', {}, { code: 'UNAUTHORIZED', message: '' }), 'denied'],
+  // How CNCF distribution nests an upstream's answer to HEAD, or an answer that is not JSON.
+  ['500 nesting a single error', oci(500, 'UNKNOWN', {}, { code: 'TOOMANYREQUESTS', message: '' }), 'limited'],
+  ['500 nesting a single UNAUTHORIZED', oci(500, 'UNKNOWN', {}, { code: 'UNAUTHORIZED', message: '' }), 'denied'],
   ['500 nesting the status 429', oci(500, 'UNKNOWN', {}, { ParseErr: {}, StatusCode: 429 }), 'limited'],
   ['500 nesting the status 403', oci(500, 'UNKNOWN', {}, { ParseErr: {}, StatusCode: 403 }), 'denied'],
   ['500 nesting the status 500', oci(500, 'UNKNOWN', {}, { ParseErr: {}, StatusCode: 500 }), 'failed'],
   ['500', status(500), 'failed'],
-  ['500 that is no JSON and long', () => new Response('x'.repeat(100_000), { status: 500 }), 'failed'],
+  ['500 with a long body that is not JSON', () => new Response('x'.repeat(100_000), { status: 500 }), 'failed'],
   ['502', status(502), 'failed'],
   ['503', status(503), 'failed'],
   ['408', status(408), 'failed'],
-  ['205, whose content no client would read', () => new Response(null, { status: 205 }), 'failed'],
+  ['205, whose body no client would read', () => new Response(null, { status: 205 }), 'failed'],
   ['connection refused', refused, 'failed'],
   ['no answer in time', silent, 'failed'],
   ['307 to itself', status(307, { Location: 'https://proxy:2/elsewhere' }), 'failed'],
   ['301 to this router', status(301, { Location: 'https://registry.example/v2/' }), 'failed'],
   ['301 without a Location', status(301), 'failed'],
 ]
-for (const [what, say, verdict] of ofProxy) {
+for (const [what, say, verdict] of proxyAnswers) {
   test(`${what} from the proxy is ${verdict}: hosted is ${verdict === 'found' ? 'not asked' : 'asked'}`, async () => {
     const hosted = verdict === 'found' ? notAsked : status(200)
     const { ask, asked, lines } = between(say, hosted, { PROXY_TIMEOUT: '0.05' })
@@ -134,7 +134,7 @@ for (const [what, say, verdict] of ofProxy) {
   })
 }
 
-test('a blob that a registry keeps on its own host, outside the API, is found: the client gets its whole address', async () => {
+test("a redirect of a blob to the registry's own host, outside /v2/, is found: the client gets the absolute URL", async () => {
   for (const [path, location, wanted] of [
     [blob, '/downloads/a%2Fb?sig=1%2B', 'http://proxy:2/downloads/a%2Fb?sig=1%2B'],
     [`${blob}?ns=docker.io`, 'http://proxy:2/downloads/x', 'http://proxy:2/downloads/x'],
@@ -152,7 +152,7 @@ const limited = oci(429, 'TOOMANYREQUESTS', { 'Retry-After': '7' })
 const login = oci(401, 'UNAUTHORIZED', { 'WWW-Authenticate': 'Bearer realm="https://auth.example"' })
 const failed = status(503)
 
-/** proxy, hosted, then what the client gets: status, code, Retry-After. */
+/** The answers of proxy and hosted, then what the client gets: status code, error code, Retry-After. */
 const combined: [string, Say, string, Say, number, string, string?][] = [
   ['absent', absent, 'absent', oci(404, 'NAME_UNKNOWN'), 404, 'NAME_UNKNOWN'],
   ['absent', absent, 'absent without a code', status(404), 404, 'MANIFEST_UNKNOWN'],
@@ -197,12 +197,12 @@ for (const [p, proxy, h, hosted, wanted, code, retryAfter] of combined) {
   })
 }
 
-test('a blob nobody has is BLOB_UNKNOWN', async () => {
+test('a blob that nobody has is BLOB_UNKNOWN', async () => {
   const { ask } = between(status(404), status(404))
   assert.equal((await ask(blob)).error?.code, 'BLOB_UNKNOWN')
 })
 
-test("a cache's 500 to a HEAD is asked once more with GET, only where hosted lacks it too", async () => {
+test('the cache answers a HEAD with 500: it is asked again with GET, but only if hosted lacks the manifest too', async () => {
   const proxy: Say = (sent, init) =>
     sent.method === 'HEAD' ? status(500)(sent, init) : nested('MANIFEST_UNKNOWN')(sent, init)
   const lacking = between(proxy, status(404))
@@ -213,13 +213,13 @@ test("a cache's 500 to a HEAD is asked once more with GET, only where hosted lac
   assert.deepEqual(having.asked(), ['HEAD proxy', 'HEAD hosted'])
 })
 
-test("a cache's 500 to a HEAD whose GET says 200 is found, without the body", async () => {
+test('the cache answers a HEAD with 500, then a GET with 200: found, without the body', async () => {
   const proxy: Say = (sent, init) => status(sent.method === 'HEAD' ? 500 : 200, { ETag: '"x"' })(sent, init)
   const { status: got, headers, text } = await between(proxy, status(404)).ask(byDigest, { method: 'HEAD' })
   assert.deepEqual([got, headers.get('ETag'), text], [200, '"x"', ''])
 })
 
-test('too many header fields are refused to whoever sends them, not to those who ask for the same', async () => {
+test('too large header fields are refused to the client that sends them, not to clients that wait for the same manifest', async () => {
   let release = () => {}
   const held = new Promise<void>((resolve) => {
     release = resolve
@@ -244,17 +244,17 @@ test("a cache's 500 to a HEAD of a blob for a mirror is asked once more with GET
   assert.deepEqual(asked(), ['HEAD proxy', 'GET proxy'])
 })
 
-test('only the proxy is believed when it nests a code: a 500 of hosted is a failure', async () => {
+test("only the proxy's nested error codes count: a 500 of hosted is a failure", async () => {
   const { ask } = between(status(404), nested('MANIFEST_UNKNOWN'))
   assert.equal((await ask(byDigest)).status, 502)
 })
 
-test('hosted-first, by tag: with hosted failed or limited the proxy is not asked', async () => {
+test('hosted-first, by tag: if hosted is failed or limited, the proxy is not asked', async () => {
   for (const [hosted, wanted] of [
     [failed, 502],
     [refused, 502],
     [limited, 429],
-    // As a server of https says to what comes in clear.
+    // What an https server answers to plain http.
     [status(400), 400],
   ] as const) {
     const { ask } = between(notAsked, hosted, { LOOKUP_ORDER: 'hosted-first' })
@@ -262,7 +262,7 @@ test('hosted-first, by tag: with hosted failed or limited the proxy is not asked
   }
 })
 
-test('hosted-first, by tag: the trial of a hosted that failed lately is waited for, and its 404 leads to the proxy', async () => {
+test('hosted-first, by tag: a lookup waits for the trial of a hosted that failed lately; if it says 404, the proxy is asked', async () => {
   const saying = { hosted: refused }
   const hosted: Say = (...args) => saying.hosted(...args)
   const { ask, asked, clock } = between(status(200), hosted, { LOOKUP_ORDER: 'hosted-first' })
@@ -273,7 +273,7 @@ test('hosted-first, by tag: the trial of a hosted that failed lately is waited f
   assert.deepEqual(asked(), ['GET hosted', 'GET hosted', 'GET hosted', 'GET hosted', 'GET proxy'])
 })
 
-test('hosted-first, by digest or with hosted absent or denied: the proxy is asked after all', async () => {
+test('hosted-first: the proxy is asked if hosted is absent or denied, or failed for a digest', async () => {
   for (const [hosted, path] of [
     [failed, byDigest],
     [failed, blob],
@@ -286,7 +286,7 @@ test('hosted-first, by digest or with hosted absent or denied: the proxy is aske
   }
 })
 
-test('a referrers tag is looked up in hosted first, and in the proxy only if hosted could be asked', async () => {
+test('a referrers tag is looked up in hosted first; the proxy is asked only if hosted gave an answer', async () => {
   const path = `/v2/team/app/manifests/sha256-${'a'.repeat(64)}`
   const { ask, asked } = between(status(200), absent)
   await ask(path)
@@ -294,7 +294,7 @@ test('a referrers tag is looked up in hosted first, and in the proxy only if hos
   assert.equal((await between(notAsked, failed).ask(path)).status, 502)
 })
 
-/** V2_REQUIRES, proxy, hosted, status */
+/** V2_REQUIRES, the status codes of proxy and hosted, and the client's status code. */
 const base: [string, number, number, number][] = [
   ['both', 200, 200, 200],
   ['both', 401, 200, 200],
@@ -326,7 +326,7 @@ test('/v2 redirects to /v2/', async () => {
   assert.deepEqual([status, headers.get('Location')], [301, '/v2/'])
 })
 
-test('a refusal reaches nobody and is an OCI error in JSON, 405 with Allow', async () => {
+test('a refused request reaches no registry, and gets an OCI error in JSON; a 405 has Allow', async () => {
   const { ask } = between(notAsked, notAsked)
   for (const [method, path, wanted, code] of [
     ['GET', '/v2/UPPER/tags/list', 400, 'NAME_INVALID'],
@@ -361,7 +361,7 @@ test("writes, tags, catalog and HEAD of a blob are hosted's alone, and its answe
   }
 })
 
-test('an answer that does not come is said in the log, with its cause', async () => {
+test('a registry does not answer: the log says so, with the cause', async () => {
   for (const [say, reason, cause] of [
     [refused, 'no answer', 'ECONNREFUSED'],
     [silent, 'no answer within 0.05 s', 'timeout'],
@@ -373,7 +373,7 @@ test('an answer that does not come is said in the log, with its cause', async ()
   }
 })
 
-test('a write that hosted does not answer in time is 504, one it refuses 502', async () => {
+test('a write is 504 if hosted does not answer in time, 502 if hosted refuses the connection', async () => {
   const environment = { WRITE_TIMEOUT: '0.05' }
   assert.equal((await between(notAsked, silent, environment).ask(byTag, { method: 'DELETE' })).status, 504)
   assert.equal((await between(notAsked, refused, environment).ask(byTag, { method: 'DELETE' })).status, 502)
@@ -410,7 +410,7 @@ test("the client's Authorization and Cookie go to hosted only", async () => {
   }
 })
 
-test('what a client claims about its way is dropped; who it is talking to is told from the configuration', async () => {
+test("X-Forwarded-Host and -Proto come from the configuration, never from the client; X-Forwarded-For gets the client's address", async () => {
   const { ask, sent } = between(status(404), status(200), { AGGREGATE_HOSTNAME: 'https://registry.example:8443' })
   await ask(byTag, { headers: client }, { address: '192.0.2.1' })
   for (const { headers } of sent) {
@@ -422,9 +422,9 @@ test('what a client claims about its way is dropped; who it is talking to is tol
   }
 })
 
-test('hop-by-hop fields stop here, those named by Connection included; end-to-end fields pass', async () => {
+test('hop-by-hop header fields stop here, also those that Connection names; end-to-end fields pass', async () => {
   const hop = { Connection: 'X-Inner', 'X-Inner': 'secret', 'Keep-Alive': 'timeout=1', Upgrade: 'h2c', Trailer: 'X' }
-  // What a registry says of its own host would be taken for this one's.
+  // These fields are about the registry's own host: a client would apply them to this router.
   const fields = { ...hop, 'Strict-Transport-Security': 'max-age=1', 'Alt-Svc': 'h2=":443"' }
   const { ask, sent } = between(status(404), status(200, { ...fields, ETag: '"x"', 'Docker-Content-Digest': sha256 }))
   const { headers: got } = await ask(byTag, { headers: client })
@@ -440,7 +440,7 @@ test('hop-by-hop fields stop here, those named by Connection included; end-to-en
   }
 })
 
-test('a read has fields that its answer may depend on, and no others: it may be for others too', async () => {
+test('a read is sent only with header fields that its answer may depend on, because other clients may share the answer', async () => {
   const more = {
     'X-Api-Key': 'canary',
     'Cache-Control': 'no-store',
@@ -464,7 +464,7 @@ test('a read has fields that its answer may depend on, and no others: it may be 
   )
 })
 
-test('fields that a registry might refuse are refused before: 431, nobody is asked, and others hear nothing of it', async () => {
+test('header fields too large for a registry: 431, no registry is asked, and other clients are not affected', async () => {
   const found = status(200)
   const { ask, sent } = between(found, found)
   const headers = { Accept: `text/plain, ${'x'.repeat(8000)}` }
@@ -484,7 +484,7 @@ test("the proxy's challenges and cookies never reach a client", async () => {
   }
 })
 
-test('of several challenges of hosted, Bearer comes first', async () => {
+test('hosted sends several challenges: Bearer comes first', async () => {
   const both = 'Basic realm="a, b", Bearer realm="https://auth",service="s",scope="repository:a:pull,push"'
   const wanted = 'Bearer realm="https://auth",service="s",scope="repository:a:pull,push", Basic realm="a, b"'
   const { ask } = between(status(404), status(401, { 'WWW-Authenticate': both }))
@@ -498,28 +498,31 @@ test('of several challenges of hosted, Bearer comes first', async () => {
 })
 
 const long = 120_000
-/** What a registry says, and a field of its answer that a reader who goes back and forth would take seconds for. */
+/** A status code, a header field, and values that a backtracking parser would need seconds for. */
 const slowFields: [status: number, field: string, ...values: string[]][] = [
   [200, 'Link', '<'.repeat(long), `<x>; rel=${' '.repeat(long)}x`, '<>"'.repeat(long / 3)],
   [401, 'WWW-Authenticate', 'a'.repeat(long), `Basic x="${'\\"'.repeat(long / 2)}`, 'a="'.repeat(long / 3)],
 ]
 for (const [code, field, ...values] of slowFields) {
-  test(`a long ${field} costs the time of its length: no registry holds up the clients of the other one`, async () => {
+  test(`a long ${field} is parsed in linear time: no registry holds up the clients of the other one`, async () => {
     for (const value of values) {
-      const took = async (headers: Record<string, string>) => {
+      const tookMs = async (headers: Record<string, string>) => {
         const say: Say = () => new Response('{"manifests":[]}', { status: code, headers })
         const { ask } = between(say, say)
         const started = performance.now()
         for (const path of ['/v2/', byTag, `/v2/team/app/referrers/${sha256}`]) await ask(path)
         return performance.now() - started
       }
-      const [plain, hostile] = [await took({ 'X-Field': value }), await took({ [field]: value })]
-      assert.ok(hostile < 500 + 20 * plain, `${value.slice(0, 20)}…: ${hostile} ms, ${plain} ms in another field`)
+      const [plainMs, hostileMs] = [await tookMs({ 'X-Field': value }), await tookMs({ [field]: value })]
+      assert.ok(
+        hostileMs < 500 + 20 * plainMs,
+        `${value.slice(0, 20)}…: ${hostileMs} ms, ${plainMs} ms in another field`,
+      )
     }
   })
 }
 
-/** status, Location of hosted, Location for the client */
+/** The status code, hosted's Location, and the client's Location. */
 const locations: [number, string, string][] = [
   [202, 'http://hosted:1/v2/a/blobs/uploads/1?_state=x%3D', '/v2/a/blobs/uploads/1?_state=x%3D'],
   [202, 'https://registry.example/v2/a/blobs/uploads/1?_state=x', '/v2/a/blobs/uploads/1?_state=x'],
@@ -540,7 +543,7 @@ for (const [code, given, wanted] of locations) {
   })
 }
 
-test('a path in PROXY_HOSTNAME stands before every name asked of the proxy, and in no Link to a client', async () => {
+test('a path in PROXY_HOSTNAME is put before every name asked of the proxy, and removed from every Link to a client', async () => {
   const settings = { PROXY_HOSTNAME: 'proxy:2/mirror/hub', TAGS: 'lookup' }
   for (const link of ['/v2/mirror/hub/team/app/tags/list?n=1', 'http://proxy:2/v2/mirror/hub/team/app/tags/list?n=1']) {
     const { ask, sent } = between(status(200, { Link: `<${link}>; rel="next"` }), status(200), settings)
@@ -560,22 +563,22 @@ test('a path in PROXY_HOSTNAME stands before every name asked of the proxy, and 
   }
 })
 
-test('TAGS=lookup: no page of tags is of one registry only because the other one fails', async () => {
-  const [list, further] = ['/v2/team/app/tags/list', '/v2/team/app/tags/list?n=2&last=b']
-  const begun = status(200, { Link: `<${further}>; rel="next"` })
+test('TAGS=lookup: a page of tags never comes from one registry only because the other one fails', async () => {
+  const [list, nextPage] = ['/v2/team/app/tags/list', '/v2/team/app/tags/list?n=2&last=b']
+  const firstPage = status(200, { Link: `<${nextPage}>; rel="next"` })
   for (const [code, wanted] of [
     [503, 502],
     [429, 429],
     [404, 200],
   ] as const) {
-    const of = (hosted: Say) => between(status(code), hosted, { TAGS: 'lookup' })
-    assert.equal((await of(status(200)).ask(further)).status, wanted)
-    assert.equal((await of(begun).ask(list)).status, wanted)
-    assert.equal((await of(status(200)).ask(list)).status, 200, 'a list of one page')
+    const router = (hosted: Say) => between(status(code), hosted, { TAGS: 'lookup' })
+    assert.equal((await router(status(200)).ask(nextPage)).status, wanted)
+    assert.equal((await router(firstPage).ask(list)).status, wanted)
+    assert.equal((await router(status(200)).ask(list)).status, 200, 'a list of one page')
   }
 })
 
-test('TAGS=lookup: a page is waited for where a registry that failed lately answers after all', async () => {
+test('TAGS=lookup: a later page waits for the trial of a registry that failed lately', async () => {
   let says = status(503)
   const { ask, clock } = between((...given) => says(...given), status(200), { TAGS: 'lookup' })
   for (let i = 0; i < 3; i++) await ask(`/v2/team/app/manifests/${i}`)
@@ -584,27 +587,27 @@ test('TAGS=lookup: a page is waited for where a registry that failed lately answ
   assert.equal((await ask('/v2/team/app/tags/list?last=b')).status, 200)
 })
 
-test('the body of an error is not waited for without end, and is let go', async () => {
+test('reading the body of an error has a time limit, and then the body is cancelled', async () => {
   let cancels = 0
   const body = new ReadableStream<Uint8Array>({ cancel: () => void cancels++ })
   assert.equal(await readBytes({ body }, 100, 0.05), undefined)
   assert.equal(cancels, 1)
 })
 
-test('a Link whose path is of the route table goes out as that path', async () => {
+test('a Link to a path of the route table becomes this path', async () => {
   const link = '<http://hosted:1/v2/_catalog?last=a&n=1>; rel="next", <https://docs.example/x>; rel="help"'
   const { headers } = await between(notAsked, status(200, { Link: link })).ask('/v2/_catalog?n=1')
   assert.equal(headers.get('Link'), '</v2/_catalog?last=a&n=1>; rel="next", <https://docs.example/x>; rel="help"')
 })
 
-test('path and query go out byte for byte, to the configured address whatever the request names', async () => {
+test('path and query are sent byte for byte to the configured address, whatever Host the request has', async () => {
   const { ask, sent } = between(status(404), status(200))
   const path = '/v2/a/manifests/sha256%3A'
   await ask(`${path}${'a'.repeat(64)}?x=%2F..%2f&ns=docker.io&y`, { headers: { Host: 'evil.example' } })
   assert.equal(sent[0]?.url, `http://proxy:2${path}${'a'.repeat(64)}?x=%2F..%2f&ns=docker.io&y`)
 })
 
-test('the time that a registry takes for a manifest is to its last byte', async () => {
+test('the time of a registry for a manifest is measured to the last byte', async () => {
   const slow: Say = () => {
     const pull = (controller: ReadableStreamDefaultController<Uint8Array>) => {
       router.clock.ahead += 5000
@@ -619,7 +622,7 @@ test('the time that a registry takes for a manifest is to its last byte', async 
   assert.ok(asked[1].milliseconds >= 5000, JSON.stringify(asked))
 })
 
-test("the proxy's token is renewed shortly before its end; a refused login is tried anew a minute later", async () => {
+test("the proxy's token is renewed shortly before it expires; a refused login is tried again a minute later", async () => {
   const realm = { refuses: false }
   const proxy: Say = ({ url, headers }) => {
     if (url.includes('/token') && realm.refuses) return new Response('no', { status: 401 })
@@ -630,27 +633,27 @@ test("the proxy's token is renewed shortly before its end; a refused login is tr
   const login = { PROXY_USERNAME: 'router', PROXY_PASSWORD: 'canary', LOOKUP_TTL: '0' }
   const { ask, sent, clock, lines } = between(proxy, status(404), login)
   const tokens = () => sent.splice(0).filter(({ url }) => url.includes('/token')).length
-  const after = async (milliseconds: number) => {
-    clock.ahead += milliseconds
+  const statusAndTokens = async (ms: number) => {
+    clock.ahead += ms
     return [(await ask(byTag)).status, tokens()]
   }
-  assert.deepEqual(await after(0), [200, 1])
-  assert.deepEqual(await after(80_000), [200, 0])
-  assert.deepEqual(await after(15_000), [200, 1])
+  assert.deepEqual(await statusAndTokens(0), [200, 1])
+  assert.deepEqual(await statusAndTokens(80_000), [200, 0])
+  assert.deepEqual(await statusAndTokens(15_000), [200, 1])
   realm.refuses = true
-  // Once with the scope, once without.
-  assert.deepEqual(await after(95_000), [502, 2])
-  assert.deepEqual(await after(50_000), [502, 0])
-  assert.deepEqual(await after(15_000), [502, 2])
+  // One token request with the scope, one without.
+  assert.deepEqual(await statusAndTokens(95_000), [502, 2])
+  assert.deepEqual(await statusAndTokens(50_000), [502, 0])
+  assert.deepEqual(await statusAndTokens(15_000), [502, 2])
   realm.refuses = false
-  assert.deepEqual(await after(65_000), [200, 1])
+  assert.deepEqual(await statusAndTokens(65_000), [200, 1])
   assert.ok(!lines.join().includes('canary'))
 })
 
-/** Passwords of a file with one user, by a clock of the test's own. */
+/** A password checker for a file with one user, and a clock that the test sets. */
 function passwordsOf(password: string) {
   const folder = mkdtempSync(join(tmpdir(), 'combined-registry-test-'))
-  // The threads that check passwords keep no process alive.
+  // The threads that check passwords do not keep the process alive, so this timer does.
   const alive = setInterval(() => {}, 1000)
   after(() => {
     clearInterval(alive)
@@ -660,78 +663,78 @@ function passwordsOf(password: string) {
   const write = (password: string) => writeFileSync(file, `ann:${hashSync(password, 4)}\n`)
   write(password)
   const clock = { now: 1 }
-  let looked = () => {}
-  /** The file was found changed, and taken or not. */
-  const taken = new Promise<void>((resolve) => {
-    looked = resolve
+  let notice = () => {}
+  /** Resolves when the changed file was read, whether it was accepted or not. */
+  const noticed = new Promise<void>((resolve) => {
+    notice = resolve
   })
-  const log: Log = (_, message) => / anew/.test(message) && looked()
+  const log: Log = (_, message) => / anew/.test(message) && notice()
   const check = createPasswords(file, () => clock.now, log)
-  const by = (password: string, source = 'client') => check('ann', password, source)
-  return { check: by, clock, write, taken, file }
+  const checkAnn = (password: string, source = 'client') => check('ann', password, source)
+  return { check: checkAnn, clock, write, noticed, file }
 }
 
-test('a right login is remembered for an hour, a wrong one for a minute', async () => {
+test('a correct login is remembered for an hour, a wrong one for a minute', async () => {
   const { check, clock } = passwordsOf('canary')
-  let n = 0
-  /** What is remembered is there at once; what is to be checked waits for the rest after a check that seemed to take 0.1 s. */
+  let attempt = 0
+  /** A remembered result comes at once. A check waits (`later`), because the check before it seemed to take 0.1 s. */
   const remembered = async (password: string) => {
-    await check(`wrong-${n++}`)
-    const long = check(`wrong-${n++}`)
+    await check(`wrong-${attempt++}`)
+    const slowCheck = check(`wrong-${attempt++}`)
     clock.now += 100
-    await long
+    await slowCheck
     const later = new Promise((resolve) => setImmediate(resolve, 'later'))
     return Promise.race([check(password), later])
   }
   assert.deepEqual([await check('canary'), await check('other')], ['right', 'wrong'])
-  for (const [time, password, wanted] of [
+  for (const [timeMs, password, wanted] of [
     [50_000, 'canary', 'right'],
     [55_000, 'other', 'wrong'],
     [70_000, 'other', 'later'],
     [3_590_000, 'canary', 'right'],
     [3_610_000, 'canary', 'later'],
   ] as const) {
-    clock.now = time
-    assert.equal(await remembered(password), wanted, `${password} at ${time}`)
+    clock.now = timeMs
+    assert.equal(await remembered(password), wanted, `${password} at ${timeMs}`)
   }
 })
 
-test('a login that an address which failed lately waits for keeps no other address waiting', async () => {
+test('an address that failed lately has to wait; another address with the same login does not', async () => {
   const { check, clock } = passwordsOf('canary')
   assert.equal(await check('other'), 'wrong')
-  const long = check('another')
+  const slowCheck = check('another')
   clock.now += 400
-  assert.equal(await long, 'wrong')
-  // The clock stands still, so what is to rest rests for ever.
+  assert.equal(await slowCheck, 'wrong')
+  // The clock stands still, so what has to wait waits forever.
   const checks = [check('canary'), check('canary', 'elsewhere')]
   const late = new Promise((resolve) => setTimeout(resolve, 10_000, 'late').unref())
   assert.deepEqual(await Promise.race([Promise.all(checks), late]), ['right', 'right'])
 })
 
-test('a password that is gone from the file lets nobody in who comes after that, whatever is being checked', async () => {
-  const { check, clock, write, taken } = passwordsOf('canary')
+test('a password that is removed from the file lets nobody in who comes later, even while an earlier check is running', async () => {
+  const { check, clock, write, noticed } = passwordsOf('canary')
   assert.equal(await check('other'), 'wrong')
-  const long = check('another')
-  // It seems to take 0.4 s, so that the next one has to wait for 2 s.
+  const slowCheck = check('another')
+  // This check seems to take 0.4 s, so the next one has to wait 2 s.
   clock.now += 400
-  assert.equal(await long, 'wrong')
+  assert.equal(await slowCheck, 'wrong')
   const before = check('canary')
   write('canary-new')
-  await taken
+  await noticed
   clock.now += 2000
   assert.deepEqual([await check('canary'), await before], ['wrong', 'right'])
 })
 
-test('a user file that leads nowhere, or to itself, leaves the users as they were', async () => {
-  const { check, taken, file } = passwordsOf('canary')
+test('a user file that is missing or links to itself leaves the users unchanged', async () => {
+  const { check, noticed, file } = passwordsOf('canary')
   rmSync(file)
   symlinkSync(file, file)
-  await taken
+  await noticed
   assert.equal(await check('canary'), 'right')
 })
 
 const soon = { timeout: 20_000 }
-test('a user file that only its mode kept from being read is read once the mode lets it', soon, async () => {
+test('a user file that could not be read because of its mode is read once its mode allows it', soon, async () => {
   const file = join(mkdtempSync(join(tmpdir(), 'combined-registry-test-')), 'file')
   after(() => rmSync(dirname(file), { recursive: true }))
   writeFileSync(file, 'first')
@@ -754,23 +757,23 @@ test('a user file that only its mode kept from being read is read once the mode 
   clearInterval(alive)
 })
 
-test('an address for each guess is no way past: of IPv6 a host has a /64', async () => {
+test('a new IPv6 address for each guess does not help: all addresses of a /64 count as one', async () => {
   const { check, clock } = passwordsOf('canary')
   assert.equal(await check('other', '2001:db8:0:1::1'), 'wrong')
-  const long = check('another', '2001:db8::1:1:0:0:2')
+  const slowCheck = check('another', '2001:db8::1:1:0:0:2')
   clock.now += 400
-  assert.equal(await long, 'wrong')
-  // The clock stands still, so what is to rest rests for ever.
+  assert.equal(await slowCheck, 'wrong')
+  // The clock stands still, so what has to wait waits forever.
   const flood = Array.from({ length: 25 }, (_, i) => check(`wrong-${i}`, `2001:db8:0:1:${i}::1`))
   assert.equal(await Promise.race(flood), 'busy')
   assert.equal(await check('canary', '2001:db8:0:2::1'), 'right')
 })
 
-test('seconds may have fractions of a millisecond', async () => {
+test('times in seconds may have fractions of a millisecond', async () => {
   assert.equal((await between(status(200), notAsked, { LOOKUP_TTL: '2.0101' }).ask(byTag)).status, 200)
 })
 
-test("a ping is for all who ask: it has no range and no condition of the first one's", async () => {
+test("a ping is shared by all clients: it is sent without the first client's Range and If-None-Match", async () => {
   const hosted: Say = ({ headers }) => new Response('{}', { status: headers.has('Range') ? 206 : 200 })
   const { ask } = between(status(200), hosted)
   for (const headers of [{ Range: 'bytes=0-0', 'If-None-Match': '*' }, undefined]) {
@@ -778,7 +781,7 @@ test("a ping is for all who ask: it has no range and no condition of the first o
   }
 })
 
-test('an index may claim any media type: one that fits in no field is asked of nobody, and hosted stays well', async () => {
+test('an index lists a media type that no header field can carry: nobody is asked for it, and hosted stays up', async () => {
   const { ask, asked } = between(notAsked, oci(404, 'MANIFEST_BLOB_UNKNOWN'))
   const body = JSON.stringify({
     manifests: [1, 2, 3].map((i) => ({ digest: `sha256:${`${i}`.repeat(64)}`, mediaType: 'a\nb' })),
@@ -788,7 +791,7 @@ test('an index may claim any media type: one that fits in no field is asked of n
   assert.deepEqual(asked(), ['PUT hosted'])
 })
 
-test('of two registries that are well again at once, the one that is not needed is let go', async () => {
+test('two registries recover at once: the answer that is not needed is cancelled', async () => {
   const open = new Set<string>()
   let well = false
   const blobOf: Say = ({ to }) => {
@@ -809,7 +812,7 @@ test('of two registries that are well again at once, the one that is not needed 
   assert.equal(open.size, 0)
 })
 
-test('a connection that breaks before the answer: GET, HEAD and an empty POST are tried once more, afresh', async () => {
+test('a connection breaks before the answer: GET, HEAD and an empty POST are tried once more on a new connection', async () => {
   const path = { GET: byTag, HEAD: blob, POST: '/v2/a/blobs/uploads/', PUT: byTag, PATCH: byTag, DELETE: byTag }
   for (const [method, tries] of Object.entries({ GET: 2, HEAD: 2, POST: 2, PUT: 1, DELETE: 1 })) {
     const { ask, sent } = between(status(404), refused)
@@ -827,7 +830,7 @@ test('a connection that breaks before the answer: GET, HEAD and an empty POST ar
   assert.equal(bodied.sent.length, 1)
 })
 
-test('V2_REQUIRES=hosted: a ping does not even ask the proxy', async () => {
+test('V2_REQUIRES=hosted: a ping does not ask the proxy', async () => {
   assert.equal((await between(notAsked, status(200), { V2_REQUIRES: 'hosted' }).ask('/v2/')).status, 200)
 })
 
@@ -841,7 +844,7 @@ test('a client that leaves is no failure of the registry', async () => {
   assert.equal(lines.filter((line) => line.includes('"warn"')).length, 0)
 })
 
-test('/healthcheck gives the status of each at /v2/: 502 and 504 where it gave none', async () => {
+test('/healthcheck gives the status code of each registry at /v2/, or 502 or 504 if there was no answer', async () => {
   for (const [proxy, hosted, body, wanted] of [
     [status(200), status(200), { proxy: 200, hosted: 200 }, 200],
     [status(401), status(200), { proxy: 401, hosted: 200 }, 200],
@@ -855,14 +858,14 @@ test('/healthcheck gives the status of each at /v2/: 502 and 504 where it gave n
   }
 })
 
-test('/livez says 200, and 503 once draining, asking nobody', async () => {
+test('/livez is 200, and 503 while draining; it asks no registry', async () => {
   const { ask, service } = between(notAsked, notAsked)
   assert.equal((await ask('/livez')).status, 200)
   await service.drain(async () => {})
   assert.equal((await ask('/livez')).status, 503)
 })
 
-test('draining settles when the last answer is sent', async () => {
+test('draining ends when the last answer is sent', async () => {
   const { ask, service } = between(status(200), status(200))
   let sent = (_: boolean) => {}
   await ask(byTag, {}, { sent: new Promise((resolve) => (sent = resolve)) })
@@ -878,7 +881,7 @@ test('draining settles when the last answer is sent', async () => {
   await drained
 })
 
-test('/metrics counts by entity, status, upstream and verdict, and no label repeats what a client wrote', async () => {
+test('/metrics counts by entity, status, upstream and verdict, and no label contains what a client sent', async () => {
   const { ask } = between(status(404), status(200, { 'Content-Length': '3' }))
   await ask(byTag)
   await ask('/v2/canary/manifests/canary', { method: 'OPTIONS' })
@@ -891,7 +894,7 @@ test('/metrics counts by entity, status, upstream and verdict, and no label repe
   assert.match(text, /^registry_router_upstream_up\{upstream="proxy"\} 1$/m)
   assert.match(text, /^registry_router_build_info\{version="0",runtime="test"\} 1$/m)
   assert.match(text, /^registry_router_requests_in_flight 1$/m)
-  // Without a certificate there is no end of one: a 0 would be an alert.
+  // Without a certificate there is no such metric: an expiry of 0 would raise an alert.
   assert.doesNotMatch(text, /^registry_router_certificate_expiration/m)
   assert.ok(!/canary/i.test(text))
 })
@@ -908,7 +911,7 @@ test('bytes that a registry refused are not counted as pushed', async () => {
   assert.match((await pushed()) ?? '', / 2$/)
 })
 
-test('/metrics says which registry is skipped, whatever it says to pings', async () => {
+test('/metrics says which registry the breaker skips, whatever this registry answers to pings', async () => {
   const saying = { hosted: refused }
   const hosted: Say = (sent, init) => (sent.url.endsWith('/v2/') ? status(200) : saying.hosted)(sent, init)
   const { ask, clock } = between(status(404), hosted)
@@ -927,7 +930,7 @@ test('/metrics says which registry is skipped, whatever it says to pings', async
   await skipped(0)
 })
 
-test('the log has one line a request, with every verdict and no secret', async () => {
+test('the log has one line for each request, with every verdict and no secret', async () => {
   const { ask, lines } = between(status(404), status(200))
   await ask(`${byTag}?_state=canary`, { headers: client }, { address: '192.0.2.1' })
   assert.equal(lines.length, 1)
@@ -957,7 +960,7 @@ test('the log has one line a request, with every verdict and no secret', async (
   assert.ok(!lines.join().includes('canary'))
 })
 
-test('a request has an id, its own or a new one: the log, both registries and the answer have it; a trace is passed on', async () => {
+test('a request keeps its valid id or gets a new one: in the log, at both registries and in the answer; a trace is passed on', async () => {
   const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
   for (const given of ['abc-123', undefined, 'a b', 'x'.repeat(200), '<script>']) {
     const { ask, lines, sent } = between(status(404), status(404))
@@ -972,7 +975,7 @@ test('a request has an id, its own or a new one: the log, both registries and th
   }
 })
 
-test('no client can start a log line of its own, or pass for another field, in either format', async () => {
+test('no client can start a log line of its own or fake another field, in either format', async () => {
   for (const LOG_FORMAT of ['json', 'text'] as const) {
     const lines: string[] = []
     const log = createLog({ logFormat: LOG_FORMAT, logLevel: 'info' }, (line) => lines.push(line))
@@ -985,7 +988,7 @@ test('no client can start a log line of its own, or pass for another field, in e
   }
 })
 
-test('LOG_FORMAT=text writes one line a fact, whatever a client put into it', () => {
+test('LOG_FORMAT=text writes one line for each message, whatever a client sent', () => {
   const lines: string[] = []
   const log = createLog({ logFormat: 'text', logLevel: 'info' }, (line) => lines.push(line))
   log('info', 'request', { path: '/a\nb "c"', status: 200, by: undefined })

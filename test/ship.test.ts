@@ -1,4 +1,4 @@
-/** What `npm run build` makes can be shipped: binaries, their checksums, the npm package, the image's context. */
+/** Checks that what `npm run build` makes can be shipped: binaries, checksums, npm package, build context. */
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { cpSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
@@ -18,7 +18,7 @@ const { version } = manifest
 const dist = join(root, 'dist')
 const tarball = `combined-registry-${version}.tgz`
 const licences = 'THIRD-PARTY-LICENSES'
-/** ELF's numbers of the machines (`e_machine` in elf.h). */
+/** ELF machine numbers (`e_machine` in elf.h). */
 const machines = { x64: 0x3e, arm64: 0xb7 }
 const binary = (architecture: string) => join(dist, `combined-registry-linux-${architecture}`)
 
@@ -31,8 +31,8 @@ before(async () => {
 })
 after(() => registry?.close())
 
-/** It starts, is live, and says which version it is, in the metrics and to a registry. */
-async function serves(command: string[], cwd: string): Promise<void> {
+/** Starts the program: it must be live, and name its version in the metrics and to a registry. */
+async function assertServes(command: string[], cwd: string): Promise<void> {
   const users = join(folder, 'users')
   writeFileSync(users, `ann:${hashSync('canary', 4)}\n`)
   const env = {
@@ -67,17 +67,17 @@ test('SHA256SUMS has the checksum of every file of the release', () => {
   assert.deepEqual(sums, wanted)
 })
 
-test('the binaries are of their architectures; the one of this machine says its version and serves', async () => {
+test('each binary is for its architecture; the one for this machine prints its version and serves', async () => {
   for (const [architecture, machine] of Object.entries(machines)) {
     const head = readFileSync(binary(architecture)).subarray(0, 20)
     assert.deepEqual([head.toString('latin1', 1, 4), head.readUInt16LE(18)], ['ELF', machine], architecture)
   }
   if (process.platform !== 'linux') return console.error('NO LINUX: no binary of this release is run here')
   assert.equal(await run([binary(process.arch), '--version']), version)
-  await serves([binary(process.arch)], folder)
+  await assertServes([binary(process.arch)], folder)
 })
 
-test('the npm package is the program in one file, with the licences of what is in it, and depends on no other', async () => {
+test('the npm package is one program file with the licences of its contents, and needs no other package', async () => {
   const files = (await run(['tar', '-tzf', join(dist, tarball)])).split('\n')
   const wanted = ['LICENSE', 'README.md', licences, 'bcrypt.js', 'bin.js', 'package.json']
   assert.deepEqual(files.toSorted(), wanted.map((file) => `package/${file}`).toSorted())
@@ -88,18 +88,18 @@ test('the npm package is the program in one file, with the licences of what is i
   assert.ok(text.includes(`Bun ${manifest.devDependencies.bun} (MIT)`))
 })
 
-test('the npm package, installed, says its version and serves, in whatever folder it is started', async () => {
+test('the installed npm package prints its version and serves, from any folder', async () => {
   const prefix = join(folder, 'prefix')
   await run(['npm', 'install', '--silent', '--global', '--offline', '--prefix', prefix, join(dist, tarball)])
   const program = join(prefix, 'bin/combined-registry')
   assert.equal(await run([program, '--version'], { cwd: folder }), version)
-  await serves([program], folder)
+  await assertServes([program], folder)
 })
 
-test("the image's context is small, and all that the Dockerfile's build needs", async () => {
+test("the image's build context is small, and has all that the Dockerfile needs", async () => {
   const context = join(folder, 'context')
-  const taken = readFileSync(join(root, '.dockerignore'), 'utf8').match(/(?<=^!).+$/gm) ?? []
-  for (const entry of taken) cpSync(join(root, entry), join(context, entry), { recursive: true })
+  const included = readFileSync(join(root, '.dockerignore'), 'utf8').match(/(?<=^!).+$/gm) ?? []
+  for (const entry of included) cpSync(join(root, entry), join(context, entry), { recursive: true })
   const sizes = readdirSync(context, { recursive: true }).map((file) => statSync(join(context, `${file}`)).size)
   assert.ok(sizes.reduce((sum, size) => sum + size) < 512 * 1024)
   symlinkSync(join(root, 'node_modules'), join(context, 'node_modules'))

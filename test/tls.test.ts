@@ -1,4 +1,4 @@
-/** TLS on both sides: certificates served and taken anew, authorities that upstreams are checked against, one way (WAY=…). */
+/** TLS on both sides: served and renewed certificates, and checks of the upstreams. WAY selects the runtime. */
 import assert from 'node:assert/strict'
 import { createHash, X509Certificate } from 'node:crypto'
 import { once } from 'node:events'
@@ -47,7 +47,7 @@ let first: Certificate
 let second: Certificate
 let hosted: Registry
 let cache: Registry
-/** Both sides of a router that serves and asks with TLS. */
+/** Settings of a router: `serving` for TLS to its clients, `trusting` to check its upstreams. */
 let serving: Record<string, string>
 let trusting: Record<string, string>
 const unclosed: (() => Promise<unknown>)[] = []
@@ -69,14 +69,14 @@ before(async () => {
 })
 after(() => Promise.all(unclosed.map((close) => close())))
 
-/** A router, stopped at the end whatever becomes of the test. */
-async function started(env: Record<string, string>): Promise<Router> {
+/** A router that is stopped at the end, even if the test fails. */
+async function startOwn(env: Record<string, string>): Promise<Router> {
   const router = await startRouter(way, env)
   unclosed.push(() => router.stop('SIGKILL'))
   return router
 }
 
-/** A router with TLS on both sides, before a scripted hosted registry. */
+/** A router with TLS on both sides, in front of a scripted hosted registry. */
 async function behindTls(
   script: Script,
   env = {},
@@ -85,7 +85,7 @@ async function behindTls(
   const upstream = await scripted(script, certificate)
   unclosed.push(upstream.close)
   const hosts = { HOSTED_HOSTNAME: `https://${upstream.host}`, PROXY_HOSTNAME: cache.url, HOSTED_NAMES: 'a' }
-  return { router: await started({ ...hosts, ...serving, ...trusting, ...env }), upstream }
+  return { router: await startOwn({ ...hosts, ...serving, ...trusting, ...env }), upstream }
 }
 
 async function received(stream: Readable): Promise<{ digest: string; text: string }> {
@@ -107,8 +107,8 @@ async function ask(url: string, method: string, target: string, body?: Readable,
   return { status: reply.statusCode, headers: reply.headers, ...(await received(reply)) }
 }
 
-test('an image is pushed and pulled with TLS on both sides; from the cache too', async () => {
-  const router = await started({ HOSTED_HOSTNAME: hosted.url, PROXY_HOSTNAME: cache.url, ...serving, ...trusting })
+test('an image is pushed and pulled with TLS on both sides, and pulled from the cache', async () => {
+  const router = await startOwn({ HOSTED_HOSTNAME: hosted.url, PROXY_HOSTNAME: cache.url, ...serving, ...trusting })
   await push(router.url, 'team/app', 'v1', image)
   for (const name of ['team/app', 'public/app']) assert.equal(await pull(router.url, name, 'v1'), image.digest)
   const reply = await send(router.url, 'GET', '/livez', { headers: { 'X-Request-Id': 'mine' } })
@@ -117,8 +117,8 @@ test('an image is pushed and pulled with TLS on both sides; from the cache too',
   assert.equal(await router.stop(), 0)
 })
 
-test('skopeo pushes and pulls with the authority in its folder of certificates', needsSkopeo, async () => {
-  const router = await started({ HOSTED_HOSTNAME: hosted.url, PROXY_HOSTNAME: cache.url, ...serving, ...trusting })
+test('skopeo pushes and pulls with the authority in its certificate folder', needsSkopeo, async () => {
+  const router = await startOwn({ HOSTED_HOSTNAME: hosted.url, PROXY_HOSTNAME: cache.url, ...serving, ...trusting })
   const certificates = join(folder, 'certs.d')
   mkdirSync(certificates, { recursive: true })
   writeFileSync(join(certificates, 'ca.crt'), authority.cert)
@@ -132,26 +132,26 @@ test('skopeo pushes and pulls with the authority in its folder of certificates',
   await router.stop()
 })
 
-test('layers that come in parts, one after the other: none gets stuck', { timeout: 30_000 }, async () => {
+test('20 layers, each in two parts, one after the other: none gets stuck', { timeout: 30_000 }, async () => {
   const inParts: Script = (_, response) => {
     response.writeHead(200, { 'Content-Length': 5000 }).write(Buffer.alloc(3000))
     setTimeout(() => response.end(Buffer.alloc(2000)), 50)
   }
   const registry = await scripted(inParts)
   unclosed.push(registry.close)
-  const router = await started({ HOSTED_HOSTNAME: registry.host, PROXY_HOSTNAME: registry.host, ...serving })
+  const router = await startOwn({ HOSTED_HOSTNAME: registry.host, PROXY_HOSTNAME: registry.host, ...serving })
   for (let i = 0; i < 20; i++) assert.equal((await send(router.url, 'GET', blob)).body.length, 5000)
-  // Nor does the connection of one that is its last.
-  const client = connect({ ...placeOf(router), ...trusted })
+  // A request with `Connection: close` does not get stuck either.
+  const client = connect({ ...hostAndPort(router), ...trusted })
   client.write(`GET ${blob} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`)
   await once(client.resume(), 'close')
   assert.equal(await router.stop(), 0)
   assert.equal(router.log().filter(({ message, complete }) => message === 'request' && complete).length, 21)
 })
 
-test('a blob of 16 MiB arrives in hosted and comes back byte for byte, its length known or not', async () => {
+test('a blob of 16 MiB is pushed and pulled byte for byte, with and without Content-Length', async () => {
   const bytes = 16 * mebibyte
-  const router = await started({ HOSTED_HOSTNAME: hosted.url, PROXY_HOSTNAME: cache.url, ...serving, ...trusting })
+  const router = await startOwn({ HOSTED_HOSTNAME: hosted.url, PROXY_HOSTNAME: cache.url, ...serving, ...trusting })
   for (const sized of [true, false]) {
     const name = `big/${sized ? 'sized' : 'chunked'}`
     const digest = await digestOfStream(noise(bytes, 1))
@@ -169,25 +169,25 @@ test('a blob of 16 MiB arrives in hosted and comes back byte for byte, its lengt
   await router.stop()
 })
 
-/** A blob cut short; without a length where a range of it is asked for. */
+/** A blob that breaks off. It has no Content-Length if the request has a Range. */
 const breaks: Script = (_, response, { headers }) => {
   response.writeHead(200, headers.range ? {} : { 'Content-Length': mebibyte })
   response.write(Buffer.alloc(1000), () => setTimeout(() => response.destroy(), 50))
 }
 
-test(`hosted breaks in the middle of a blob: an error for the client, never a clean end`, async () => {
+test('hosted breaks in the middle of a blob: the client gets an error, never a clean end', async () => {
   const { router } = await behindTls(breaks)
   for (const headers of [{}, { range: 'bytes=0-' }])
     await assert.rejects(ask(router.url, 'GET', blob, undefined, headers))
   await router.stop()
 })
 
-test('to HTTP/1.0, half an answer without a length ends with its connection, and nothing goes wrong in the router', {
+test('HTTP/1.0: half an answer without Content-Length ends with its connection, and the router logs nothing unusual', {
   timeout: 30_000,
 }, async () => {
   const { router } = await behindTls(breaks)
   const head = `GET ${blob} HTTP/1.0\r\nRange: bytes=0-\r\n\r\n`
-  const socket = connect({ ...placeOf(router), ...trusted }, () => socket.write(head))
+  const socket = connect({ ...hostAndPort(router), ...trusted }, () => socket.write(head))
   const closed = new Promise((resolve) => socket.on('error', () => {}).once('close', resolve))
   socket.resume()
   await closed
@@ -196,7 +196,7 @@ test('to HTTP/1.0, half an answer without a length ends with its connection, and
   await router.stop()
 })
 
-test('what is in flight longer than DRAIN_TIMEOUT is given up, exit code 1', { timeout: 30_000 }, async () => {
+test('a request in flight longer than DRAIN_TIMEOUT is given up, exit code 1', { timeout: 30_000 }, async () => {
   const { router, upstream } = await behindTls(() => {}, { DRAIN_TIMEOUT: '0.2' })
   const given = assert.rejects(ask(router.url, 'GET', blob))
   await until('hosted to be asked', () => upstream.requests.length === 1)
@@ -205,7 +205,7 @@ test('what is in flight longer than DRAIN_TIMEOUT is given up, exit code 1', { t
   assert.equal(router.log().at(-1)?.message, 'drain timeout')
 })
 
-test(`a client that leaves in the middle of an upload: hosted sees a broken request`, async () => {
+test('a client leaves in the middle of an upload: hosted sees an incomplete request', async () => {
   const { router, upstream } = await behindTls((request) => request.resume())
   async function* half() {
     yield Buffer.alloc(1000)
@@ -220,7 +220,7 @@ test(`a client that leaves in the middle of an upload: hosted sees a broken requ
   await router.stop()
 })
 
-test(`hosted refuses an upload while it is still sent: the client gets that answer`, async () => {
+test('hosted refuses an upload while the client still sends: the client gets this answer', async () => {
   const early: Script = (request, response) => {
     request.once('data', () => response.writeHead(413).end('{"errors":[{"code":"DENIED"}]}')).resume()
   }
@@ -231,9 +231,9 @@ test(`hosted refuses an upload while it is still sent: the client gets that answ
   assert.equal(await router.stop(), 0)
 })
 
-test('a registry that takes connections and never ends their handshake keeps none of them', async () => {
+test('a registry accepts connections and never completes the TLS handshake: the router keeps none of them open', async () => {
   const sockets = new Set<Socket>()
-  const deaf = createServer((socket) => {
+  const silentServer = createServer((socket) => {
     sockets.add(
       socket
         .resume()
@@ -241,10 +241,10 @@ test('a registry that takes connections and never ends their handshake keeps non
         .on('error', () => {}),
     )
   }).listen(0, '127.0.0.1')
-  await once(deaf, 'listening')
-  const { port } = deaf.address() as AddressInfo
+  await once(silentServer, 'listening')
+  const { port } = silentServer.address() as AddressInfo
   const times = { HOSTED_TIMEOUT: '0.2', PROXY_TIMEOUT: '0.2', WRITE_TIMEOUT: '0.2' }
-  const router = await started({
+  const router = await startOwn({
     HOSTED_HOSTNAME: `https://127.0.0.1:${port}`,
     PROXY_HOSTNAME: cache.url,
     ...trusting,
@@ -254,20 +254,20 @@ test('a registry that takes connections and never ends their handshake keeps non
   for (const { status } of await Promise.all(deletes)) assert.ok([502, 504].includes(status), `${status}`)
   await until('the connections to be gone', () => sockets.size === 0)
   await router.stop()
-  deaf.close()
+  silentServer.close()
 })
 
 test('HTTP/2 is not offered', async () => {
   const { router } = await behindTls(answer(200))
   const offered = await new Promise((resolve, reject) => {
-    const socket = connect({ ...placeOf(router), ...trusted, ALPNProtocols: ['h2', 'http/1.1'] })
+    const socket = connect({ ...hostAndPort(router), ...trusted, ALPNProtocols: ['h2', 'http/1.1'] })
     socket.once('secureConnect', () => resolve(socket.destroy().alpnProtocol)).once('error', reject)
   })
   assert.ok(!offered || offered === 'http/1.1', `${offered}`)
   await router.stop()
 })
 
-test('IDLE_TIMEOUT ends a pull and an upload on which nothing moves', async () => {
+test('IDLE_TIMEOUT ends a stalled pull and a stalled upload', async () => {
   const stalls: Script = (request, response) => {
     if (request.method === 'GET') response.writeHead(200, { 'Content-Length': 100 }).write('half')
   }
@@ -280,15 +280,15 @@ test('IDLE_TIMEOUT ends a pull and an upload on which nothing moves', async () =
   await router.stop()
 })
 
-/** What must not pass for hosted, and what the log says of it on any of the runtimes. */
-const strangers: [what: string, names: string, own: boolean, env: Record<string, string>, cause: RegExp][] = [
+/** Certificates that must not be accepted as hosted's, and the cause in the log, as each runtime words it. */
+const strangers: [what: string, names: string, ownAuthority: boolean, env: Record<string, string>, cause: RegExp][] = [
   ['no CA_FILE', here, true, { CA_FILE: '' }, /verify the first certificate|self.signed|UnknownIssuer/i],
   ['another host', 'DNS:elsewhere.example', true, {}, /altname|not valid for name/i],
   ['another authority', here, false, {}, /verify the first certificate|UnknownIssuer/i],
 ]
-for (const [what, names, own, env, cause] of strangers) {
-  test(`a wrong certificate of hosted (${what}) is failed, whatever NODE_TLS_REJECT_UNAUTHORIZED says; the log says why`, async () => {
-    const other = own ? authority : await certify(folder, 'other-authority')
+for (const [what, names, ownAuthority, env, cause] of strangers) {
+  test(`a wrong certificate of hosted (${what}) is failed even with NODE_TLS_REJECT_UNAUTHORIZED=0; the log says why`, async () => {
+    const other = ownAuthority ? authority : await certify(folder, 'other-authority')
     const certificate = await certify(folder, 'stranger', names, other)
     const { router, upstream } = await behindTls(
       answer(200),
@@ -302,14 +302,14 @@ for (const [what, names, own, env, cause] of strangers) {
       assert.deepEqual([reply.status, code, detail[0].verdict], [502, 'UNAVAILABLE', 'failed'])
       assert.equal(detail[0].reason, i < 3 ? 'no answer' : 'skipped: it failed lately')
     }
-    const told = router.log().find(({ message }) => message === 'no usable answer')
-    assert.match(`${told?.cause}`, cause)
+    const warning = router.log().find(({ message }) => message === 'no usable answer')
+    assert.match(`${warning?.cause}`, cause)
     assert.equal(upstream.requests.length, 0)
     await router.stop()
   })
 }
 
-test('the realm of a token is asked with CA_FILE; without it gets no login, and the proxy counts as failed', async () => {
+test('the token realm is checked against CA_FILE; a realm with another certificate gets no login, and the proxy is failed', async () => {
   const realm = await scripted(answer(200, {}, '{"token":"granted"}'), first)
   const challenge = { 'WWW-Authenticate': `Bearer realm="https://${realm.host}/token",service="x"` }
   const proxy = await scripted((request, response, recorded) => {
@@ -320,28 +320,28 @@ test('the realm of a token is asked with CA_FILE; without it gets no login, and 
   unclosed.push(realm.close, proxy.close)
   const login = { PROXY_USERNAME: 'router', PROXY_PASSWORD: 'canary' }
   const hosts = { HOSTED_HOSTNAME: hosted.url, PROXY_HOSTNAME: `https://${proxy.host}` }
-  const router = await started({ ...hosts, ...serving, ...trusting, ...login })
+  const router = await startOwn({ ...hosts, ...serving, ...trusting, ...login })
   assert.equal((await send(router.url, 'GET', '/v2/public/app/manifests/v1')).status, 200)
   assert.equal(realm.requests.length, 1)
   await router.stop()
   const stranger = await scripted(answer(200, {}, '{"token":"granted"}'), await certify(folder, 'alone'))
   unclosed.push(stranger.close)
   challenge['WWW-Authenticate'] = `Bearer realm="https://${stranger.host}/token",service="x"`
-  const wary = await started({ ...hosts, ...serving, ...trusting, ...login })
+  const wary = await startOwn({ ...hosts, ...serving, ...trusting, ...login })
   assert.equal((await send(wary.url, 'GET', '/v2/public/app/manifests/v1')).status, 502)
   assert.equal(stranger.requests.length, 0)
   await wary.stop()
 })
 
-function placeOf({ host }: Router): { host: string; port: number } {
+function hostAndPort({ host }: Router): { host: string; port: number } {
   const [name = '', port] = host.split(':')
   return { host: name, port: Number(port) }
 }
 
-/** The certificate a new connection gets. */
+/** The common name of the certificate that a new connection gets. */
 function certificateAt(router: Router): Promise<string> {
   return new Promise((resolve, reject) => {
-    const socket = connect({ ...placeOf(router), ...trusted })
+    const socket = connect({ ...hostAndPort(router), ...trusted })
     socket.once('secureConnect', () => {
       const { subject } = socket.getPeerCertificate() as PeerCertificate
       socket.destroy()
@@ -351,15 +351,15 @@ function certificateAt(router: Router): Promise<string> {
   })
 }
 
-/** Seconds since 1970. */
+/** The end of the certificate's validity, in seconds since 1970. */
 const expiryOf = ({ cert }: Certificate) => Date.parse(new X509Certificate(cert).validTo) / 1000
 async function expiryAt({ url }: Router): Promise<number> {
   const { body } = await send(url, 'GET', '/metrics')
   return Number(/^registry_router_certificate_expiration_timestamp_seconds (.*)$/m.exec(`${body}`)?.[1])
 }
 
-test(`new certificates are taken without a restart, behind swapped symlinks too; what is in flight ends whole`, async () => {
-  // As Kubernetes mounts a secret: the files are links into `..data`, which is a link to a folder, and is replaced.
+test('new certificates take effect without a restart, also behind swapped symlinks; transfers in flight complete', async () => {
+  // As Kubernetes mounts a secret: the files are links into `..data`, a link to a folder. The link is replaced.
   const mount = join(folder, 'mount')
   const put = (name: string, { cert, key }: { cert: string; key: string }) => {
     mkdirSync(join(mount, name), { recursive: true })
@@ -387,7 +387,7 @@ test(`new certificates are taken without a restart, behind swapped symlinks too;
   assert.equal(await certificateAt(router), 'first')
   assert.equal(await expiryAt(router), expiryOf(first))
 
-  // cert-manager writes the one, then the other.
+  // cert-manager writes the certificate first, then the key.
   put('2', { cert: second.cert, key: first.key })
   await router.child.line(
     /"message":"the new certificate cannot be used, the old one stays","cause":"[A-Z_ a-z]* do not fit each other"/,
@@ -414,7 +414,7 @@ test(`new certificates are taken without a restart, behind swapped symlinks too;
   assert.equal(await router.stop(), 0)
 })
 
-test('a certificate renewed while this drains opens its port to nobody again', async () => {
+test('a certificate renewed during draining does not open the port again', async () => {
   const pair = { TLS_CERT_FILE: join(folder, 'draining.crt'), TLS_KEY_FILE: join(folder, 'draining.key') }
   const put = ({ cert, key }: Certificate) => {
     writeFileSync(pair.TLS_CERT_FILE, cert)
@@ -442,7 +442,7 @@ test('a certificate renewed while this drains opens its port to nobody again', a
   assert.equal(await stopped, 0)
 })
 
-test('with a certificate a bare AGGREGATE_HOSTNAME is https; a scheme that is given stays', async () => {
+test('with a certificate, AGGREGATE_HOSTNAME without a scheme is https; a scheme that is given stays', async () => {
   for (const [name, scheme] of [
     ['registry.example', 'https'],
     ['http://registry.example', 'http'],
@@ -455,7 +455,7 @@ test('with a certificate a bare AGGREGATE_HOSTNAME is https; a scheme that is gi
   }
 })
 
-test('the address for a login is https with a certificate, whatever AGGREGATE_HOSTNAME says', async () => {
+test('with a certificate, the address for a login is https, whatever AGGREGATE_HOSTNAME says', async () => {
   const users = join(folder, 'users')
   writeFileSync(users, `ann:${hashSync('canary', 4)}\n`)
   const env = { AGGREGATE_HOSTNAME: 'http://registry.example', HTPASSWD_FILE: users, ANONYMOUS_PULL: 'true' }
@@ -465,7 +465,7 @@ test('the address for a login is https with a certificate, whatever AGGREGATE_HO
   await router.stop()
 })
 
-test('--healthcheck asks over TLS, also while the files hold the next certificate', async () => {
+test('--healthcheck uses TLS, also while the files hold the next certificate', async () => {
   const files = { TLS_CERT_FILE: join(folder, 'live.pem'), TLS_KEY_FILE: join(folder, 'live.key') }
   writeFileSync(files.TLS_CERT_FILE, first.cert)
   writeFileSync(files.TLS_KEY_FILE, first.key)
@@ -480,7 +480,7 @@ test('--healthcheck asks over TLS, also while the files hold the next certificat
   await assert.rejects(healthcheck())
 })
 
-test('files that cannot be used stop the start with one line a fault, and nothing of the key in it', async () => {
+test('files that cannot be used stop the start with one line for each fault, and nothing of the key', async () => {
   const wrong: [Record<string, string>, RegExp[]][] = [
     [{ TLS_CERT_FILE: first.certFile }, [/TLS_CERT_FILE and TLS_KEY_FILE need each other$/]],
     [{ TLS_KEY_FILE: first.keyFile }, [/TLS_CERT_FILE and TLS_KEY_FILE need each other$/]],

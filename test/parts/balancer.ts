@@ -1,4 +1,4 @@
-/** A round robin over replicas, a connection at a time, that tries the next where one refuses: a balancer in small. */
+/** A small TCP load balancer: round robin by connection. If a replica refuses, the next is tried. */
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 
 export interface Balancer {
@@ -7,36 +7,37 @@ export interface Balancer {
 }
 
 /**
- * `onBytes` is told which replica a connection leads to, how much it has carried so far, both ways, and how much of that
- * the client sent just now.
+ * Starts a balancer on a free port. `ports` gives the replicas' ports and is called for each connection.
+ * `onBytes` is called for each chunk: the replica's port, the connection's bytes so far in both directions, and this
+ * chunk's bytes if the client sent it (0 if the replica did).
  */
 export async function balance(
   ports: () => number[],
-  onBytes: (port: number, carried: number, sent: number) => void = () => {},
+  onBytes: (port: number, connectionBytes: number, clientBytes: number) => void = () => {},
 ): Promise<Balancer> {
-  let turn = 0
+  let connections = 0
   const open = new Set<Socket>()
   const server = createServer((client) => {
     open.add(client)
     client.on('error', () => {}).on('close', () => open.delete(client))
-    const choices = ports()
-    const start = turn++
+    const replicaPorts = ports()
+    const first = connections++
     const dial = (tried: number) => {
-      if (tried === choices.length) return client.destroy()
-      const port = choices[(start + tried) % choices.length] as number
+      if (tried === replicaPorts.length) return client.destroy()
+      const port = replicaPorts[(first + tried) % replicaPorts.length] as number
       const upstream = connect(port, '127.0.0.1')
-      const next = () => dial(tried + 1)
-      upstream.once('error', next)
+      const dialNext = () => dial(tried + 1)
+      upstream.once('error', dialNext)
       upstream.once('connect', () => {
-        upstream.off('error', next).on('error', () => client.destroy())
+        upstream.off('error', dialNext).on('error', () => client.destroy())
         client.on('close', () => upstream.destroy())
-        // Not `end`, which half a transfer would look whole by: a chunked or sized body has its own.
+        // Destroyed, not ended: a clean end could make a half transfer look complete.
         upstream.on('close', () => client.destroy())
-        let carried = 0
+        let connectionBytes = 0
         for (const side of [client, upstream]) {
           side.on('data', (chunk) => {
-            carried += chunk.length
-            onBytes(port, carried, side === client ? chunk.length : 0)
+            connectionBytes += chunk.length
+            onBytes(port, connectionBytes, side === client ? chunk.length : 0)
           })
         }
         client.pipe(upstream, { end: false })

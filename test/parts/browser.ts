@@ -1,33 +1,34 @@
-/** A real Chromium, driven as a person would: over the pipe it offers (Chrome DevTools Protocol), without a library. */
+/** Drives a real Chromium through its pipe (Chrome DevTools Protocol), without a library. */
 import { spawn } from 'node:child_process'
 import { adopt, temporaryFolder, until } from './children.ts'
 import { program } from './packages.ts'
 
-// biome-ignore lint/suspicious/noExplicitAny: the protocol's own types are a package of 3 MB.
+// biome-ignore lint/suspicious/noExplicitAny: the package of the protocol's types has 3 MB.
 type Any = any
 
 export interface Browser {
-  /** Opens an address and waits until it is there. */
+  /** Opens a URL and waits until the page has loaded. */
   goto: (url: string) => Promise<void>
-  /** The value of an expression in the page. */
+  /** Evaluates a JavaScript expression in the page; throws if the expression does. */
   read: (expression: string) => Promise<Any>
-  /** Types into what has the focus; `\r` is the Enter key, which is waited for until another page is there. */
+  /** Types into the focused element. A final `\r` presses Enter and waits until the next page has loaded. */
   type: (text: string) => Promise<void>
-  /** The window: its width in pixels, and which scheme the person prefers. */
-  look: (width: number, scheme: 'light' | 'dark') => Promise<void>
-  /** From now on answers login prompts so; how many there were is in `prompts`. */
+  /** Sets the width of the window in pixels and the preferred colour scheme. */
+  look: (widthPixels: number, scheme: 'light' | 'dark') => Promise<void>
+  /** Uses these credentials for login prompts from now on. */
   logIn: (username: string, password: string) => Promise<void>
+  /** Each login prompt so far: scheme and realm. */
   prompts: string[]
-  /** What the page asked for that was refused, or complained of: nothing, hopefully. */
+  /** The entries of the browser log, such as failed requests and blocked content. */
   complaints: string[]
-  /** What the window shows, as PNG. */
+  /** A PNG of the window. */
   screenshot: () => Promise<Buffer>
   close: () => Promise<unknown>
 }
 
 export const browsers = ['chromium', 'chromium-browser', 'google-chrome']
 
-/** Undefined where there is none, and none can be installed. */
+/** Starts Chromium. Gives undefined if it is missing and cannot be installed. */
 export async function findBrowser(say: (line: string) => void): Promise<Browser | undefined> {
   const chromium = await program(browsers, 'chromium', say)
   if (!chromium) return undefined
@@ -43,19 +44,19 @@ export async function findBrowser(say: (line: string) => void): Promise<Browser 
   })
   adopt(child.pid as number)
   const ended = new Promise((resolve) => child.once('exit', resolve))
-  const [toIt, fromIt] = [child.stdio[3] as NodeJS.WritableStream, child.stdio[4] as NodeJS.ReadableStream]
-  const waiting = new Map<number, { resolve: (result: Any) => void; reject: (error: Error) => void }>()
+  const [toChromium, fromChromium] = [child.stdio[3] as NodeJS.WritableStream, child.stdio[4] as NodeJS.ReadableStream]
+  const pendingCalls = new Map<number, { resolve: (result: Any) => void; reject: (error: Error) => void }>()
   const prompts: string[] = []
   const complaints: string[] = []
   let login: object = { response: 'CancelAuth' }
   let loads = 0
   let session: string | undefined
-  let calls = 0
+  let lastCallId = 0
 
   const call = (method: string, params: object = {}): Promise<Any> =>
     new Promise((resolve, reject) => {
-      waiting.set(++calls, { resolve, reject })
-      toIt.write(`${JSON.stringify({ id: calls, method, params, sessionId: session })}\0`)
+      pendingCalls.set(++lastCallId, { resolve, reject })
+      toChromium.write(`${JSON.stringify({ id: lastCallId, method, params, sessionId: session })}\0`)
     })
   const events: Record<string, (params: Any) => void> = {
     'Page.loadEventFired': () => loads++,
@@ -66,19 +67,18 @@ export async function findBrowser(say: (line: string) => void): Promise<Browser 
       call('Fetch.continueWithAuth', { requestId, authChallengeResponse: login })
     },
   }
-  let text = ''
-  fromIt.setEncoding('utf8')
-  fromIt.on('data', (chunk: string) => {
-    const messages = (text + chunk).split('\0')
-    text = messages.pop() as string
+  let incomplete = ''
+  fromChromium.setEncoding('utf8')
+  fromChromium.on('data', (chunk: string) => {
+    const messages = (incomplete + chunk).split('\0')
+    incomplete = messages.pop() as string
     for (const { id, method, params, result, error } of messages.map((message) => JSON.parse(message))) {
-      if (id && error) waiting.get(id)?.reject(new Error(error.message))
-      else if (id) waiting.get(id)?.resolve(result)
+      if (id && error) pendingCalls.get(id)?.reject(new Error(error.message))
+      else if (id) pendingCalls.get(id)?.resolve(result)
       else events[method]?.(params)
     }
   })
-  /** Does it, and waits until another page is there. */
-  const anotherPage = async (act: () => Promise<unknown>) => {
+  const waitForPageAfter = async (act: () => Promise<unknown>) => {
     const before = loads
     await act()
     await until('the page', () => loads > before)
@@ -90,7 +90,7 @@ export async function findBrowser(say: (line: string) => void): Promise<Browser 
   await call('Fetch.enable', { handleAuthRequests: true })
   const key = { key: 'Enter', code: 'Enter', windowsVirtualKeyCode: 13, text: '\r' }
   return {
-    goto: (url) => anotherPage(() => call('Page.navigate', { url })),
+    goto: (url) => waitForPageAfter(() => call('Page.navigate', { url })),
     read: async (expression) => {
       const { result, exceptionDetails } = await call('Runtime.evaluate', { expression, returnByValue: true })
       if (exceptionDetails) throw new Error(JSON.stringify(exceptionDetails))
@@ -99,13 +99,13 @@ export async function findBrowser(say: (line: string) => void): Promise<Browser 
     type: async (text) => {
       await call('Input.insertText', { text: text.replace('\r', '') })
       if (text.endsWith('\r')) {
-        await anotherPage(async () => {
+        await waitForPageAfter(async () => {
           for (const type of ['keyDown', 'keyUp']) await call('Input.dispatchKeyEvent', { type, ...key })
         })
       }
     },
-    look: async (width, scheme) => {
-      const metrics = { width, height: 900, deviceScaleFactor: 1, mobile: width < 600 }
+    look: async (widthPixels, scheme) => {
+      const metrics = { width: widthPixels, height: 900, deviceScaleFactor: 1, mobile: widthPixels < 600 }
       await call('Emulation.setDeviceMetricsOverride', metrics)
       await call('Emulation.setEmulatedMedia', { features: [{ name: 'prefers-color-scheme', value: scheme }] })
     },

@@ -1,15 +1,16 @@
-/** A password and a private name that the tests use throughout, and a look for them wherever they do not belong. */
+/** Detects the test password and the private repository name in places where they must not appear. */
 
-/** As it is, and as the three ways it may lie in base64. */
+/** `canary` as text, and its three possible base64 encodings (they depend on its offset). */
 const secret = /canary|Y2FuYXJ5|NhbmFye|jYW5hcn/
-/** HOSTED_NAMES claims it wherever it is asked for. */
+/** Every test that uses this name has it in HOSTED_NAMES, so it must never reach the proxy. */
 const privateName = /kanarie\/app/
 
-/** Throws, so that the test file fails, where the password is in the text. */
+/** Throws if the text holds the test password. */
 export function noSecret(where: string, text: string): void {
   if (secret.test(text)) throw new Error(`a password in ${where}: ${text}`)
 }
 
+/** Throws if the text holds the private repository name. */
 export function noPrivateName(where: string, text: string): void {
   if (privateName.test(text)) throw new Error(`a private name in ${where}: ${text}`)
 }

@@ -1,4 +1,4 @@
-/** Child processes and folders that end with this process, however it ends. */
+/** Child processes and temporary folders that are removed when this process ends, even if it is killed. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -7,20 +7,20 @@ import { createInterface } from 'node:readline'
 
 export interface Child {
   pid: number
-  /** Every line it printed, on either output. */
+  /** Every line of stdout and stderr so far. */
   lines: string[]
-  /** Settles with the first line that matches; rejects if it ends before one does. */
+  /** The first line that matches, past or future; rejects after 30 s, or if the program ends without such a line. */
   line: (pattern: RegExp) => Promise<RegExpMatchArray>
-  /** Its exit code; null where a signal ended it. */
+  /** Its exit code; null if a signal ended it. Rejects if it cannot be started. */
   ended: Promise<number | null>
   exited: () => boolean
-  /** Signals it and waits for its end. */
+  /** Sends the signal (SIGTERM if none is given) and waits until it has ended. Gives the exit code. */
   stop: (signal?: NodeJS.Signals) => Promise<number | null>
 }
 
 /**
- * Reads what is to go from a pipe and removes it when the pipe closes, so that nothing is left behind even where this
- * process is killed. It is a process group of its own: a Ctrl-C does not reach it.
+ * Cleans up when its stdin closes, which also happens if this process is killed. Each line of its input names
+ * a process, a folder or a command. It runs in its own process group, so Ctrl-C does not end it.
  */
 const reaper = spawn(
   'awk',
@@ -38,27 +38,26 @@ const reaper = spawn(
   { stdio: ['pipe', 'ignore', 'ignore'], detached: true },
 )
 reaper.unref()
-/** Milliseconds that a test waits for something. */
-const patience = 30_000
-const tell = (line: string) => reaper.stdin.write(`${line}\n`)
+const waitMs = 30_000
+const tellReaper = (line: string) => reaper.stdin.write(`${line}\n`)
 ;(reaper.stdin as unknown as { unref: () => void }).unref()
 
-/** A new folder, removed with everything in it when this process ends. */
+/** Makes a new folder. It is removed with its content when this process ends. */
 export function temporaryFolder(): string {
   const folder = mkdtempSync(join(tmpdir(), 'combined-registry-'))
-  tell(folder)
+  tellReaper(folder)
   process.once('exit', () => rmSync(folder, { recursive: true, force: true }))
   return folder
 }
 
-/** Ends this process's grandchild too, where a child is only the launcher of it. */
+/** Kills a grandchild too when this process ends: for a child that only launches the real program. */
 export function adopt(pid: number): void {
-  tell(`+${pid}`)
+  tellReaper(`+${pid}`)
 }
 
-/** A shell command to run when this process ends. */
+/** Runs a shell command when this process ends. */
 export function atEnd(command: string): void {
-  tell(`!${command}`)
+  tellReaper(`!${command}`)
 }
 
 export interface Options {
@@ -67,7 +66,7 @@ export interface Options {
   onLine?: (line: string) => void
 }
 
-/** Starts a program; `env` is added to this process's own. */
+/** Starts a program. `env` is added to this process's environment; `onLine` gets each line of stdout and stderr. */
 export function start(command: string[], { env, cwd, onLine }: Options = {}): Child {
   const [program, ...args] = command as [string, ...string[]]
   const child: ChildProcess = spawn(program, args, {
@@ -75,20 +74,20 @@ export function start(command: string[], { env, cwd, onLine }: Options = {}): Ch
     env: { ...process.env, ...env },
     cwd,
   })
-  if (child.pid) tell(`+${child.pid}`)
+  if (child.pid) tellReaper(`+${child.pid}`)
   const lines: string[] = []
   const waiting = new Set<(line: string) => void>()
   for (const stream of [child.stdout, child.stderr]) {
     createInterface({ input: stream as NodeJS.ReadableStream }).on('line', (line) => {
       lines.push(line)
       onLine?.(line)
-      for (const look of waiting) look(line)
+      for (const inspect of waiting) inspect(line)
     })
   }
   const ended = new Promise<number | null>((resolve, reject) => {
     child.once('error', reject)
     child.once('close', (code) => {
-      tell(`-${child.pid}`)
+      tellReaper(`-${child.pid}`)
       resolve(code)
     })
   })
@@ -101,21 +100,21 @@ export function start(command: string[], { env, cwd, onLine }: Options = {}): Ch
     line: (pattern) =>
       new Promise((resolve, reject) => {
         const fail = (why: string) => reject(new Error(`${command.join(' ')} ${why} ${pattern}:\n${lines.join('\n')}`))
-        const late = setTimeout(fail, patience, 'had 30 s for')
-        const look = (line: string) => {
+        const timer = setTimeout(fail, waitMs, 'had 30 s for')
+        const inspect = (line: string) => {
           const found = line.match(pattern)
           if (!found) return
-          waiting.delete(look)
-          clearTimeout(late)
+          waiting.delete(inspect)
+          clearTimeout(timer)
           resolve(found)
         }
-        waiting.add(look)
-        for (const line of lines) look(line)
-        const gone = () => {
-          clearTimeout(late)
+        waiting.add(inspect)
+        for (const line of lines) inspect(line)
+        const onEnd = () => {
+          clearTimeout(timer)
           fail('ended without')
         }
-        ended.then(gone, gone)
+        ended.then(onEnd, onEnd)
       }),
     stop: async (signal = 'SIGTERM') => {
       child.kill(signal)
@@ -124,7 +123,7 @@ export function start(command: string[], { env, cwd, onLine }: Options = {}): Ch
   }
 }
 
-/** Runs a program to its end; rejects with all it printed where that is not a success. */
+/** Runs a program to its end and gives its output. Rejects with the output if the exit code is not 0. */
 export async function run(command: string[], options: Options = {}): Promise<string> {
   const child = start(command, options)
   const code = await child.ended
@@ -132,18 +131,18 @@ export async function run(command: string[], options: Options = {}): Promise<str
   return child.lines.join('\n')
 }
 
-/** Waits until `look` gives something true, which it is asked every few milliseconds; rejects after 30 s. */
-export async function until<T>(what: string, look: () => T | Promise<T>): Promise<NonNullable<T>> {
-  const deadline = Date.now() + patience
+/** Calls `check` every 20 ms until it gives a truthy value, and gives that value. Rejects after 30 s, naming `what`. */
+export async function until<T>(what: string, check: () => T | Promise<T>): Promise<NonNullable<T>> {
+  const deadline = Date.now() + waitMs
   for (;;) {
-    const seen = await look()
-    if (seen) return seen
+    const value = await check()
+    if (value) return value
     if (Date.now() > deadline) throw new Error(`waited 30 s for ${what}`)
     await new Promise((resolve) => setTimeout(resolve, 20))
   }
 }
 
-/** Whether a program of this name can be run. */
+/** Whether the PATH has a program of this name. */
 export async function onPath(program: string): Promise<boolean> {
   const child = start(['sh', '-c', `command -v ${program}`])
   return (await child.ended) === 0

@@ -1,4 +1,4 @@
-/** A registry client of few lines: requests as they are written, images made on the spot, whole pulls and pushes. */
+/** A small registry client for tests: raw requests, generated images, whole pulls and pushes. */
 import { createCipheriv, createHash } from 'node:crypto'
 import http from 'node:http'
 import https from 'node:https'
@@ -11,23 +11,23 @@ export interface Reply {
   status: number
   headers: http.IncomingHttpHeaders
   body: Buffer
-  // biome-ignore lint/suspicious/noExplicitAny: tests look into whatever came.
+  // biome-ignore lint/suspicious/noExplicitAny: the tests read arbitrary JSON.
   json: () => any
 }
 
-export interface Sending {
+export interface RequestOptions {
   headers?: http.OutgoingHttpHeaders
-  /** A stream goes out chunked unless a Content-Length is given. */
+  /** A stream is sent chunked, unless `headers` has a Content-Length. */
   body?: Buffer | string | Readable
 }
 
-/** How many requests were opened so far. */
+/** The number of requests sent so far. */
 export const opened = { count: 0 }
 
-/** The authority that signs for the servers asked, where that is none of the usual ones. */
+/** The certificate authority (PEM) to trust for https, in place of the default ones. */
 export const trusted: { ca?: string } = {}
 
-/** Opens a request whose target goes out as it is written: no URL is parsed, nothing is escaped. */
+/** Opens a request. The target is sent exactly as written: it is not parsed, normalised or escaped. */
 export function open(base: string, method: string, target: string, headers: http.OutgoingHttpHeaders = {}) {
   opened.count++
   const { protocol, hostname, port } = new URL(base)
@@ -35,12 +35,12 @@ export function open(base: string, method: string, target: string, headers: http
   return protocol === 'https:' ? https.request({ ...options, ...trusted }) : http.request(options)
 }
 
-/** Sends a request and reads the whole answer. */
+/** Sends a request and reads the whole response. Throws if an error response holds the test password. */
 export async function send(
   base: string,
   method: string,
   target: string,
-  { headers, body }: Sending = {},
+  { headers, body }: RequestOptions = {},
 ): Promise<Reply> {
   const request = open(base, method, target, headers)
   const answered = answerOf(request)
@@ -59,7 +59,7 @@ export async function send(
   }
 }
 
-/** The head of the answer, its body not yet read. */
+/** Waits for the status and the header fields of the response; the body is still to be read. */
 export function answerOf(request: http.ClientRequest): Promise<http.IncomingMessage> {
   return new Promise((resolve, reject) => {
     request.once('response', resolve)
@@ -67,7 +67,7 @@ export function answerOf(request: http.ClientRequest): Promise<http.IncomingMess
   })
 }
 
-/** Reads a body of any size and gives its digest; rejects where it ends before its time. */
+/** Reads a body of any size and gives its digest, without keeping it in memory. Rejects if the body is cut short. */
 export async function download(
   base: string,
   target: string,
@@ -88,21 +88,21 @@ export function digestOf(content: Buffer | string): string {
   return `sha256:${createHash('sha256').update(content).digest('hex')}`
 }
 
-/** A stream of so many bytes that no compression shortens, the same for the same seed. */
+/** A stream of incompressible bytes, always the same for the same seed. */
 export function noise(bytes: number, seed: number): Readable {
   const zeros = Buffer.alloc(1024 * 1024)
   const cipher = createCipheriv('aes-128-ctr', Buffer.alloc(16, seed), Buffer.alloc(16))
-  let left = bytes
+  let remaining = bytes
   return new Readable({
     read() {
-      const size = Math.min(left, zeros.length)
-      left -= size
+      const size = Math.min(remaining, zeros.length)
+      remaining -= size
       this.push(size === 0 ? null : cipher.update(zeros.subarray(0, size)))
     },
   })
 }
 
-/** The same stream, with a silence after its first chunk. */
+/** The same stream, but every chunk after the first waits for `silence`. */
 export async function* heldAfterFirst(stream: Readable, silence: Promise<void>): AsyncGenerator<Buffer> {
   for await (const chunk of stream) {
     yield chunk
@@ -110,11 +110,11 @@ export async function* heldAfterFirst(stream: Readable, silence: Promise<void>):
   }
 }
 
-/** The same stream, its reader taking so many milliseconds for each chunk. */
-export async function* sipped(stream: Readable, milliseconds: number): AsyncGenerator<Buffer> {
+/** The same stream, read slowly: with a pause after each chunk. */
+export async function* throttled(stream: Readable, pauseMs: number): AsyncGenerator<Buffer> {
   for await (const chunk of stream) {
     yield chunk
-    await new Promise((resolve) => setTimeout(resolve, milliseconds))
+    await new Promise((resolve) => setTimeout(resolve, pauseMs))
   }
 }
 
@@ -141,10 +141,10 @@ const types = {
   config: 'application/vnd.oci.image.config.v1+json',
   layer: 'application/vnd.oci.image.layer.v1.tar+gzip',
 }
-/** What clients of today accept. */
+/** The Accept header field of a current client. */
 export const accept = [types.index, types.manifest, 'application/vnd.docker.distribution.manifest.v2+json'].join(', ')
 
-/** An image any client can unpack: a layer a file. Not squeezed, since the big ones are noise. */
+/** An image any client can unpack, with one layer for each file. Not compressed: big files are noise anyway. */
 export function makeImage(files: Record<string, string | Buffer>, architecture = 'amd64'): Image {
   const tars = Object.entries(files).map(([name, content]) => tar(name, Buffer.from(content as string)))
   const layers = tars.map((content) => blob(gzipSync(content, { level: 0 })))
@@ -162,7 +162,7 @@ export function makeImage(files: Record<string, string | Buffer>, architecture =
   return { manifest, digest: digestOf(manifest), mediaType: types.manifest, blobs: [config, ...layers] }
 }
 
-/** An index of images, one an architecture. */
+/** An image index. The keys of `images` are the architectures. */
 export function makeIndex(images: Record<string, Image>): Image {
   const manifest = JSON.stringify({
     schemaVersion: 2,
@@ -175,8 +175,8 @@ export function makeIndex(images: Record<string, Image>): Image {
   return { manifest, digest: digestOf(manifest), mediaType: types.index, blobs: [] }
 }
 
-/** An artifact about an image, as cosign and ORAS attach them (OCI image-spec 1.1, "Guidelines for Artifact Usage"). */
-export function makeReferrer(about: Image, artifactType: string, content: string): Image {
+/** A referrer of an image, as cosign and ORAS attach it (OCI image-spec 1.1, "Guidelines for Artifact Usage"). */
+export function makeReferrer(subject: Image, artifactType: string, content: string): Image {
   const empty = blob(Buffer.from('{}'))
   const payload = blob(Buffer.from(content))
   const manifest = JSON.stringify({
@@ -185,12 +185,12 @@ export function makeReferrer(about: Image, artifactType: string, content: string
     artifactType,
     config: descriptor('application/vnd.oci.empty.v1+json', empty),
     layers: [descriptor(artifactType, payload)],
-    subject: descriptor(about.mediaType, blob(Buffer.from(about.manifest))),
+    subject: descriptor(subject.mediaType, blob(Buffer.from(subject.manifest))),
   })
   return { manifest, digest: digestOf(manifest), mediaType: types.manifest, blobs: [empty, payload] }
 }
 
-/** Pushes as docker does: a session, the blob in one chunked PATCH, an empty PUT, then the manifest. */
+/** Pushes an image as docker does: HEAD of each blob, upload of the missing ones, manifest. Throws on failure. */
 export async function push(base: string, name: string, reference: string, image: Image): Promise<Reply> {
   for (const { digest, content } of image.blobs) {
     if ((await send(base, 'HEAD', `/v2/${name}/blobs/${digest}`)).status === 200) continue
@@ -200,6 +200,7 @@ export async function push(base: string, name: string, reference: string, image:
   return expect(201, send(base, 'PUT', `/v2/${name}/manifests/${reference}`, { headers, body: image.manifest }))
 }
 
+/** Pushes a blob: opens an upload session, sends one chunked PATCH and an empty PUT. Gives the response to the PUT. */
 export async function pushBlob(base: string, name: string, digest: string, body: Readable): Promise<Reply> {
   const session = await expect(202, send(base, 'POST', `/v2/${name}/blobs/uploads/`))
   const headers = { 'Content-Type': 'application/octet-stream' }
@@ -207,7 +208,7 @@ export async function pushBlob(base: string, name: string, digest: string, body:
   return send(base, 'PUT', withDigest(pathOf(sent), digest))
 }
 
-/** Where an upload goes on. A client asks the host it came from, so only the path counts. */
+/** The path of the upload session in Location. The host is dropped: the tests send to the server they asked. */
 export function pathOf({ headers: { location = '' } }: Reply): string {
   return location.replace(/^https?:\/\/[^/]+/, '')
 }
@@ -216,14 +217,17 @@ export function withDigest(path: string, digest: string): string {
   return `${path}${path.includes('?') ? '&' : '?'}digest=${digest}`
 }
 
-/** Pulls an image whole, or one architecture of it, and checks every digest. Gives its manifest's digest. */
-export async function pull(base: string, name: string, reference: string, architectures = Infinity): Promise<string> {
+/**
+ * Pulls an image with all its blobs and gives the manifest's digest. Throws if a digest or a size is wrong.
+ * Of an index it pulls at most `maxPlatforms` manifests.
+ */
+export async function pull(base: string, name: string, reference: string, maxPlatforms = Infinity): Promise<string> {
   const { body } = await expect(
     200,
     send(base, 'GET', `/v2/${name}/manifests/${reference}`, { headers: { Accept: accept } }),
   )
   const { config, layers = [], manifests = [] } = JSON.parse(body.toString())
-  for (const { digest } of manifests.slice(0, architectures)) await pull(base, name, digest)
+  for (const { digest } of manifests.slice(0, maxPlatforms)) await pull(base, name, digest)
   for (const { digest, size } of config ? [config, ...layers] : []) {
     const got = await download(base, `/v2/${name}/blobs/${digest}`)
     if (got.digest !== digest || got.bytes !== size)
@@ -249,7 +253,7 @@ function descriptor(mediaType: string, { digest, content }: Blob) {
   return { mediaType, digest, size: content.length }
 }
 
-/** A tar archive of one file (POSIX ustar: a header of 512 bytes, the content, zeros). */
+/** A tar archive of one file (POSIX ustar: a header of 512 bytes, the content, zero padding). */
 export function tar(name: string, content: Buffer): Buffer {
   const size = content.length
   const octal = (value: number, width: number) => `${value.toString(8).padStart(width - 1, '0')}\0`

@@ -1,47 +1,48 @@
-/** Real clients, each with its actions as shell commands, for `test/clients.ts`. */
+/** The real clients that `test/clients.ts` runs, each with its actions as shell commands. */
 
-/** Who asks for a login: hosted, with passwords or with tokens, or the router. */
+/** Who requires a login: hosted by password (`htpasswd`), hosted by token (`tokens`), or the router itself (`here`). */
 export type Login = 'htpasswd' | 'tokens' | 'here'
 
-/** All but the first three are shell commands. They find what they need in the environment. */
+/** A client. Its `string` properties are shell commands. `command()` in `test/clients.ts` sets their variables. */
 export interface Client {
-  /** The Debian package of its program, or what Go builds. */
+  /** How to get it: a program from a Debian package, or a Go package to build. */
   from: { program: string; debian: string } | { go: string }
-  /** On all four ways to run the router, not on one alone. */
+  /** Tested on all four ways to run the router, not only on the first. */
   everyWay?: true
-  /** What it pulls, where its kind of artifact is no image, or it cannot pull what is private. */
+  /** The repositories to pull from, public first, if it cannot pull the default ones. */
   names?: string[]
-  /** Says its version, unless that is pinned. */
+  /** Prints its version; not needed for a pinned Go package. */
   version?: string
   /** Pulls $IMAGE. */
   pull: string
-  /** Pulls $IMAGE for all or for another architecture. */
+  /** Pulls $IMAGE for all architectures or for another one. */
   platforms?: string
-  /** Pushes what it has or makes, as $NAME:1.0.0. */
+  /** Pushes an image as $NAME:1.0.0. */
   push?: string
-  /** Pushes an image on top of $BASE, whose big layer the cache alone holds, as $NAME:2.0.0. */
+  /** Pushes an image based on $BASE as $NAME:2.0.0. Only the cache has the big layer of $BASE. */
   mount?: string
+  /** Lists the tags of $NAME. */
   list?: string
-  /** Deletes $NAME:1.0.0, which is $IMAGE too. */
+  /** Deletes $NAME:1.0.0. Here $IMAGE is the same image by digest. */
   delete?: string
   login?: string
   logout?: string
-  /** Where these ask for a login, it cannot pull a public image without one. */
-  stranger?: Login[]
-  /** It asks for signatures too, and so cannot pull where a registry that may have them cannot be asked. */
+  /** If one of these requires a login, the client cannot pull even a public image anonymously. */
+  noAnonymousPull?: Login[]
+  /** It also looks for signatures, so it cannot pull if one of the registries that may have them is down. */
   signatures?: true
-  /** Forgets all that it pulled. */
+  /** Deletes all that it pulled. */
   forget?: string
 }
 
 const debian = (name: string, packaged = name) => ({ program: name, debian: packaged })
 const containerfile = 'cp $LAYER layer.tar; printf "FROM $ROUTER/$BASE\\nADD layer.tar /\\n" > Dockerfile'
 const ctr = 'CONTAINERD_SNAPSHOTTER=native ctr images'
-const as = '--hosts-dir $HOSTS $(cat ~/login)'
+const ctrLogin = '--hosts-dir $HOSTS $(cat ~/login)'
 const ctrForget = 'touch ~/login; ctr images ls -q | xargs -r ctr images rm --sync'
 const quiet = '-q --tls-verify=false'
 const cosign = '--allow-http-registry'
-/** Nothing is asked of the public log of signatures. */
+/** Without the public transparency log of signatures. */
 const ownKeys = `${cosign} --private-infrastructure`
 
 export const clients: Record<string, Client> = {
@@ -52,8 +53,8 @@ export const clients: Record<string, Client> = {
     platforms: 'docker pull --platform linux/arm64 $ROUTER/$IMAGE',
     push: 'docker import $LAYER $ROUTER/$NAME:1.0.0 && docker push $ROUTER/$NAME:1.0.0',
     mount: `${containerfile}; docker build -t $ROUTER/$NAME:2.0.0 . && docker push $ROUTER/$NAME:2.0.0`,
-    // It asks /v2/ first, and without a login has no answer to a Basic challenge.
-    stranger: ['htpasswd'],
+    // It asks /v2/ first, and without a login it gives up at a Basic challenge.
+    noAnonymousPull: ['htpasswd'],
     login: 'docker login -u $LOGIN -p $PASSWORD $ROUTER',
     logout: 'docker logout $ROUTER',
     forget: 'docker image prune -af',
@@ -62,10 +63,10 @@ export const clients: Record<string, Client> = {
     from: debian('containerd'),
     everyWay: true,
     version: 'ctr --version',
-    pull: `${ctr} pull ${as} $ROUTER/$IMAGE`,
-    platforms: `${ctr} pull ${as} --all-platforms $ROUTER/$IMAGE`,
-    push: `${ctr} import --no-unpack --all-platforms --base-name $ROUTER/$NAME $ARCHIVE && ${ctr} push ${as} $ROUTER/$NAME:1.0.0`,
-    mount: `${ctr} pull ${as} $ROUTER/$BASE && ${ctr} import --no-unpack --base-name $ROUTER/$NAME $DERIVED && ${ctr} push ${as} $ROUTER/$NAME:2.0.0`,
+    pull: `${ctr} pull ${ctrLogin} $ROUTER/$IMAGE`,
+    platforms: `${ctr} pull ${ctrLogin} --all-platforms $ROUTER/$IMAGE`,
+    push: `${ctr} import --no-unpack --all-platforms --base-name $ROUTER/$NAME $ARCHIVE && ${ctr} push ${ctrLogin} $ROUTER/$NAME:1.0.0`,
+    mount: `${ctr} pull ${ctrLogin} $ROUTER/$BASE && ${ctr} import --no-unpack --base-name $ROUTER/$NAME $DERIVED && ${ctr} push ${ctrLogin} $ROUTER/$NAME:2.0.0`,
     login: 'echo "--user $LOGIN:$PASSWORD" > ~/login',
     logout: 'echo > ~/login',
     forget: ctrForget,
@@ -75,8 +76,8 @@ export const clients: Record<string, Client> = {
     everyWay: true,
     names: ['library/hello'],
     version: 'ctr --version',
-    pull: `${ctr} pull ${as} docker.io/$IMAGE`,
-    platforms: `${ctr} pull ${as} --all-platforms docker.io/$IMAGE`,
+    pull: `${ctr} pull ${ctrLogin} docker.io/$IMAGE`,
+    platforms: `${ctr} pull ${ctrLogin} --all-platforms docker.io/$IMAGE`,
     forget: ctrForget,
   },
   podman: {
@@ -109,7 +110,7 @@ export const clients: Record<string, Client> = {
     pull: 'skopeo copy --src-tls-verify=false docker://$ROUTER/$IMAGE dir:out',
     platforms: 'skopeo copy --all --src-tls-verify=false docker://$ROUTER/$IMAGE dir:out',
     push: 'skopeo copy --all --dest-tls-verify=false oci:$LAYOUT:1.0.0 docker://$ROUTER/$NAME:1.0.0',
-    // It offers to mount what it has read once.
+    // It offers to mount only blobs that it has read before.
     mount:
       'skopeo copy --src-tls-verify=false docker://$ROUTER/$BASE dir:out && skopeo copy --src-tls-verify=false --dest-tls-verify=false docker://$ROUTER/$BASE docker://$ROUTER/$NAME:2.0.0',
     list: 'skopeo list-tags --tls-verify=false docker://$ROUTER/$NAME',
@@ -166,17 +167,17 @@ export const clients: Record<string, Client> = {
     push: `cosign save ${cosign} --dir out $ROUTER/library/hello:1.0.0 && cosign load ${cosign} --dir out $ROUTER/$NAME:1.0.0`,
     mount: `cosign copy ${cosign} $ROUTER/$BASE $ROUTER/$NAME:2.0.0`,
     signatures: true,
-    stranger: ['htpasswd', 'tokens'],
+    noAnonymousPull: ['htpasswd', 'tokens'],
     login: 'cosign login -u $LOGIN -p $PASSWORD $ROUTER',
     logout: 'rm ~/config.json',
   },
 }
 
 /**
- * What is attached to an image with the key or of the type $KEY, and found again; `lastAlone`: all are counted, but only
- * the last one listed is looked at.
+ * Ways to attach a referrer or a signature to $IMAGE and to find it again. $KEY is the name of the signing key, or part
+ * of the artifact type. `checksLastOnly`: the client counts all signatures but verifies only the last one listed.
  */
-export const attachments: Record<string, { by: string; attach: string; find: string; lastAlone?: true }> = {
+export const attachments: Record<string, { by: string; attach: string; find: string; checksLastOnly?: true }> = {
   'cosign sign, verify, tree': {
     by: 'cosign',
     attach: `cosign sign -y --tlog-upload=false ${cosign} --key ~/$KEY.key $ROUTER/$IMAGE`,
@@ -184,7 +185,7 @@ export const attachments: Record<string, { by: string; attach: string; find: str
   },
   'the same with OCI 1.1 referrers': {
     by: 'cosign',
-    lastAlone: true,
+    checksLastOnly: true,
     attach: `COSIGN_EXPERIMENTAL=1 cosign sign -y --tlog-upload=false ${cosign} --registry-referrers-mode oci-1-1 --key ~/$KEY.key $ROUTER/$IMAGE`,
     find: `export COSIGN_EXPERIMENTAL=1; cosign verify ${ownKeys} --experimental-oci11 --key ~/$KEY.pub $ROUTER/$IMAGE && cosign tree ${cosign} --experimental-oci11 $ROUTER/$IMAGE | grep sig.v1`,
   },

@@ -1,16 +1,17 @@
-/** Pulls and pushes at random, as clients that try again would, every digest checked. */
+/** Load for the soak test and the process tests: pulls and pushes of blobs with retries, every digest checked. */
 import { download, noise, pathOf, send, withDigest } from './client.ts'
 
 export interface Load {
   requests: number
-  /** What went wrong and was tried again, by what it looked like. */
+  /** The number of failed tries, by error. Each was tried again. */
   failures: Record<string, number>
-  /** What could not be done in ten tries. */
+  /** The pulls and pushes that failed ten times. */
   lost: string[]
-  /** What looked whole and was not. */
+  /** The pulls that ended as a success but had the wrong content. */
   wrong: string[]
 }
 
+/** A blob in a registry. */
 export interface Stored {
   name: string
   digest: string
@@ -18,8 +19,8 @@ export interface Stored {
 
 export const newLoad = (): Load => ({ requests: 0, failures: {}, lost: [], wrong: [] })
 
-/** Does one thing up to ten times, with the pauses of a patient client. */
-async function patiently(load: Load, what: string, attempt: () => Promise<boolean>): Promise<void> {
+/** Tries up to ten times, with pauses from 0.1 to 3.2 seconds. */
+async function withRetries(load: Load, what: string, attempt: () => Promise<boolean>): Promise<void> {
   for (let tries = 0; tries < 10; tries++) {
     load.requests++
     const cause = await attempt().then(
@@ -33,8 +34,9 @@ async function patiently(load: Load, what: string, attempt: () => Promise<boolea
   load.lost.push(what)
 }
 
+/** Pulls one blob, with retries; notes the result in `load`. */
 export function pullOnce(load: Load, url: string, { name, digest }: Stored): Promise<void> {
-  return patiently(load, `pull ${name}`, async () => {
+  return withRetries(load, `pull ${name}`, async () => {
     const got = await download(url, `/v2/${name}/blobs/${digest}`)
     if (got.status === 404) throw new Error('404 for what exists')
     if (got.status !== 200) throw new Error(`${got.status}`)
@@ -43,17 +45,18 @@ export function pullOnce(load: Load, url: string, { name, digest }: Stored): Pro
   })
 }
 
+/** Pushes one blob of `noise(bytes, seed)`, with retries; notes the result in `load`. */
 export function pushOnce(load: Load, url: string, stored: Stored, bytes: number, seed: number): Promise<void> {
   const { name, digest } = stored
-  const whole = (status: number, wanted: number) => {
+  const expectStatus = (status: number, wanted: number) => {
     if (status !== wanted) throw new Error(`${status}`)
   }
-  return patiently(load, `push ${name}`, async () => {
+  return withRetries(load, `push ${name}`, async () => {
     const session = await send(url, 'POST', `/v2/${name}/blobs/uploads/`)
-    whole(session.status, 202)
+    expectStatus(session.status, 202)
     const patched = await send(url, 'PATCH', pathOf(session), { body: noise(bytes, seed) })
-    whole(patched.status, 202)
-    whole((await send(url, 'PUT', withDigest(pathOf(patched), digest))).status, 201)
+    expectStatus(patched.status, 202)
+    expectStatus((await send(url, 'PUT', withDigest(pathOf(patched), digest))).status, 201)
     return true
   })
 }

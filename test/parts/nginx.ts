@@ -1,21 +1,24 @@
-/** nginx with a server of ours, all that it writes in a folder of its own; and how any such server is started. */
+/** Starts nginx, or another server program, and waits until it answers. */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Child, start, until } from './children.ts'
 import { send } from './client.ts'
 
-/** Settles when it answers at `url`; `main` and `http` are what its configuration has at the top and in `http`. */
+/**
+ * Starts nginx with all its files in `folder` and waits until `url` answers. `main` goes to the top level of its
+ * configuration, `http` into the `http` block.
+ */
 export async function startNginx(folder: string, url: string, main: string, http: string): Promise<Child> {
   const prefix = join(folder, `nginx-${new URL(url).port}`)
   mkdirSync(prefix)
-  const kinds = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
+  const temporaryKinds = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
   const file = join(prefix, 'nginx.conf')
   writeFileSync(
     file,
     `${main} daemon off; pid ${prefix}/pid; error_log ${prefix}/error.log;
     events { worker_connections 8192; }
     http {
-      ${kinds.map((kind) => `${kind}_temp_path ${prefix}/${kind};`).join(' ')}
+      ${temporaryKinds.map((kind) => `${kind}_temp_path ${prefix}/${kind};`).join(' ')}
       access_log ${prefix}/access.log;
       ${http}
     }`,
@@ -23,7 +26,7 @@ export async function startNginx(folder: string, url: string, main: string, http
   return startServer(['nginx', '-p', prefix, '-c', file], url)
 }
 
-/** Settles when it answers at `url`. */
+/** Starts a server and waits until `url` answers. Throws with its output if it ends first, or after 30 s. */
 export async function startServer(command: string[], url: string, env?: Record<string, string>): Promise<Child> {
   const child = start(command, { env })
   await until(`${command[0]}`, () => {

@@ -1,5 +1,6 @@
-/** Random numbers that a seed repeats (mulberry32). */
+/** Random numbers that can be repeated from a seed. */
 
+/** Gives a function that returns numbers from 0 to below 1 (mulberry32). */
 export function createRandom(seed: number): () => number {
   let state = seed
   return () => {

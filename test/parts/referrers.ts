@@ -1,18 +1,18 @@
-/** Registries with the referrers API: olareg where Go is, and everywhere a real registry with the API put in front of it. */
+/** Starts registries with the referrers API: a real one behind a server that adds the API, and olareg if there is Go. */
 import http from 'node:http'
 import { temporaryFolder } from './children.ts'
 import { goTools } from './go.ts'
 import { fromOlareg, type Launch, type Registry } from './registries.ts'
 import { scripted } from './scripted.ts'
 
-export type Referring = Pick<Registry, 'url' | 'host'> & { stop: () => Promise<unknown> }
+export type ReferrersRegistry = Pick<Registry, 'url' | 'host'> & { stop: () => Promise<unknown> }
 
-/** How to start one, by what it is. */
-export async function referring(launch: Launch, say: (line: string) => void) {
+/** The kinds of registry with the referrers API: a name, and a function that starts one. */
+export async function referrersRegistries(launch: Launch, say: (line: string) => void) {
   const tools = await goTools(() => say('NO GO: the registry with referrers of its own, olareg, is not tried'))
-  const kinds: Record<string, () => Promise<Referring>> = {
+  const kinds: Record<string, () => Promise<ReferrersRegistry>> = {
     'a registry with the API in front': async () => {
-      return inFront(await launch({ name: `behind-${count++}`, folder: temporaryFolder() }))
+      return addReferrersApi(await launch({ name: `behind-${count++}`, folder: temporaryFolder() }))
     },
   }
   if (tools) kinds.olareg = () => fromOlareg(tools.olareg)({ name: 'olareg', folder: '' })
@@ -20,9 +20,12 @@ export async function referring(launch: Launch, say: (line: string) => void) {
 }
 let count = 0
 
-/** Pages of one (OCI distribution-spec 1.1, "Listing Referrers"); what is no referrers request passes to the registry. */
-async function inFront(registry: Registry): Promise<Referring> {
-  const listed = new Map<string, { digest: string; artifactType?: string }[]>()
+/**
+ * Answers referrers requests with one descriptor a page (OCI distribution-spec 1.1, "Listing Referrers").
+ * All other requests go to the registry.
+ */
+async function addReferrersApi(registry: Registry): Promise<ReferrersRegistry> {
+  const bySubject = new Map<string, { digest: string; artifactType?: string }[]>()
   const { port } = new URL(registry.url)
   const front = await scripted((request, response) => {
     const { method, headers, url: path = '' } = request
@@ -30,19 +33,19 @@ async function inFront(registry: Registry): Promise<Referring> {
     if (digest) {
       const searchParams = new URLSearchParams(query)
       const type = searchParams.get('artifactType')
-      const all = (listed.get(digest) ?? []).filter(({ artifactType }) => !type || artifactType === type)
+      const matching = (bySubject.get(digest) ?? []).filter(({ artifactType }) => !type || artifactType === type)
       const page = Number(searchParams.get('page') ?? 0)
-      const index = { schemaVersion: 2, mediaType, manifests: all.slice(page, page + 1) }
+      const index = { schemaVersion: 2, mediaType, manifests: matching.slice(page, page + 1) }
       response.setHeader('Content-Type', mediaType)
       if (type) response.setHeader('OCI-Filters-Applied', 'artifactType')
       searchParams.set('page', `${page + 1}`)
       const next = `${path.replace(/\?.*/, '')}?${searchParams}`
-      if (page + 1 < all.length) response.setHeader('Link', `<${next}>; rel="next"`)
+      if (page + 1 < matching.length) response.setHeader('Link', `<${next}>; rel="next"`)
       response.end(JSON.stringify(index))
       return
     }
     const chunks: Buffer[] = []
-    const passed = http.request({ host: '127.0.0.1', port, method, path, headers }, (answer) => {
+    const forwarded = http.request({ host: '127.0.0.1', port, method, path, headers }, (answer) => {
       response.writeHead(answer.statusCode ?? 502, answer.headers)
       answer.pipe(response)
       if (method !== 'PUT' || answer.statusCode !== 201 || !path.includes('/manifests/')) return
@@ -58,10 +61,10 @@ async function inFront(registry: Registry): Promise<Referring> {
         artifactType: type,
         annotations,
       }
-      listed.set(subject.digest, [...(listed.get(subject.digest) ?? []), descriptor])
+      bySubject.set(subject.digest, [...(bySubject.get(subject.digest) ?? []), descriptor])
     })
-    passed.on('error', () => response.destroy())
-    request.on('data', (chunk) => chunks.push(chunk)).pipe(passed)
+    forwarded.on('error', () => response.destroy())
+    request.on('data', (chunk) => chunks.push(chunk)).pipe(forwarded)
   })
   const stop = async () => {
     await front.close()

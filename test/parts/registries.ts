@@ -1,6 +1,6 @@
 /**
- * Real registries, one process each: CNCF distribution, as a hosted one or as a pull-through cache of another; olareg, a
- * hosted one with the referrers API.
+ * Starts real registries, one process each: CNCF distribution (as hosted or as a pull-through cache) and olareg
+ * (as hosted, with the referrers API).
  */
 import { randomBytes } from 'node:crypto'
 import { mkdirSync, writeFileSync } from 'node:fs'
@@ -13,31 +13,34 @@ import { program } from './packages.ts'
 
 export interface RegistryOptions {
   name: string
-  /** Where its data lies, if it does not run in a container. */
+  /** The folder for its data; not used if it runs in a container. */
   folder: string
-  /** The registry it is a cache of. */
+  /** The URL of the registry it caches; without it, it is no cache. */
   proxyOf?: string
-  /** Its `auth` section (distribution, "Configuring a registry"). */
+  /** The `auth` section of its configuration (distribution, "Configuring a registry"). */
   auth?: object
-  /** Serves https. */
+  /** Makes it serve https. */
   certificate?: Certificate
 }
 
 export interface Registry {
   name: string
-  /** `http://127.0.0.1:PORT`, or https, the same after a restart. */
+  /** `http://127.0.0.1:PORT` or `https://127.0.0.1:PORT`. It stays the same after a restart. */
   url: string
   host: string
-  /** The access log, a line a request. */
+  /** The lines of its log since its last start. */
   lines: () => string[]
   stop: (signal?: NodeJS.Signals) => Promise<void>
-  /** Starts it again, after killing it if it still runs. */
+  /** Starts it again; kills it first if it still runs. */
   start: () => Promise<void>
 }
 
 export type Launch = (options: RegistryOptions) => Promise<Registry>
 
-/** How registries are started here: from a program, found or installed, or else in containers. */
+/**
+ * Finds a way to start registries: from a program, found or installed, or else in containers.
+ * Throws if neither is possible.
+ */
 export async function findRegistry(say: (line: string) => void): Promise<Launch> {
   const binary = await program(['docker-registry', 'registry'], 'docker-registry', say)
   if (binary) {
@@ -73,12 +76,13 @@ function fromProgram(binary: string): Launch {
   }
 }
 
-/** `olareg`: the program, as `goTools` gives it. It keeps all in memory, and says nothing of the port it listens on. */
+/** Starts registries from the olareg program of `goTools()`. Its data is in memory only. */
 export function fromOlareg(olareg: string): Launch {
   return async ({ name, proxyOf, auth }) => {
     if (proxyOf || auth) throw new Error('olareg is no cache, and has no logins')
-    return asRegistry(name, async (given) => {
-      const port = given ?? `${await freePort()}`
+    return asRegistry(name, async (previousPort) => {
+      // olareg does not print the port it chose, so we choose one.
+      const port = previousPort ?? `${await freePort()}`
       const options = [
         '--addr',
         '127.0.0.1',
@@ -96,7 +100,7 @@ export function fromOlareg(olareg: string): Launch {
   }
 }
 
-/** `launch` starts it, the next time on the port it had. */
+/** `launch` starts the program; for a restart it gets the previous port. */
 async function asRegistry(
   name: string,
   launch: (port?: string) => Promise<{ child: Child; port: string }>,
@@ -119,10 +123,10 @@ async function asRegistry(
   }
 }
 
-/** Settings of the caller's own, `REGISTRY_…`, would change the registries started here; version 3 wants a tracer. */
+/** Unsets the caller's `REGISTRY_…` variables, which would change our registries. Turns off tracing (version 3). */
 function registryEnvironment(): Record<string, string | undefined> {
-  const set = Object.keys(process.env).filter((key) => key.startsWith('REGISTRY_'))
-  return { ...Object.fromEntries(set.map((key) => [key, undefined])), OTEL_TRACES_EXPORTER: 'none' }
+  const inherited = Object.keys(process.env).filter((key) => key.startsWith('REGISTRY_'))
+  return { ...Object.fromEntries(inherited.map((key) => [key, undefined])), OTEL_TRACES_EXPORTER: 'none' }
 }
 
 function configuration({
@@ -133,7 +137,7 @@ function configuration({
   certificate,
 }: Pick<RegistryOptions, 'proxyOf' | 'auth' | 'certificate'> & { root: string; address: string }): string {
   const tls = certificate && { certificate: certificate.certFile, key: certificate.keyFile }
-  // JSON is YAML.
+  // The program reads YAML, and JSON is valid YAML.
   return JSON.stringify({
     version: 0.1,
     log: { level: 'info', accesslog: { disabled: true } },
@@ -144,18 +148,18 @@ function configuration({
   })
 }
 
-/** Each in a container of `registry:3`, on a network of their own so that the cache finds its remote by name. */
+/** Starts registries in containers of `registry:3`. They share a network, so a cache finds its remote by name. */
 function inContainers(): Launch {
   const network = `combined-registry-${randomBytes(4).toString('hex')}`
-  let created: Promise<unknown> | undefined
-  const inside = new Map<string, string>()
+  let networkCreated: Promise<unknown> | undefined
+  const insideUrls = new Map<string, string>()
   return async ({ name, proxyOf, auth, certificate }) => {
     if (auth || certificate)
       throw new Error('a container with logins or a certificate is not started here: install docker-registry')
-    created ??= run(['docker', 'network', 'create', network])
-    await created
+    networkCreated ??= run(['docker', 'network', 'create', network])
+    await networkCreated
     const container = `${network}-${name}`
-    const remote = proxyOf && (inside.get(proxyOf) ?? proxyOf)
+    const remote = proxyOf && (insideUrls.get(proxyOf) ?? proxyOf)
     const options = ['--rm', '--name', container, '--network', network, '-p', '127.0.0.1::5000']
     const settings = ['REGISTRY_STORAGE_DELETE_ENABLED=true', ...(remote ? [`REGISTRY_PROXY_REMOTEURL=${remote}`] : [])]
     const env = settings.flatMap((setting) => ['-e', setting])
@@ -164,7 +168,7 @@ function inContainers(): Launch {
     const ports = await until(`the container ${name}`, () => run(['docker', 'port', container, '5000']).catch(() => ''))
     const host = (ports.split('\n')[0] as string).trim()
     const url = `http://${host}`
-    inside.set(url, `http://${container}:5000`)
+    insideUrls.set(url, `http://${container}:5000`)
     await until(`${name} to answer`, () => fetch(`${url}/v2/`).catch(() => undefined))
     return {
       name,
@@ -180,6 +184,7 @@ function inContainers(): Launch {
   }
 }
 
+/** A TCP port of 127.0.0.1 that is free now. */
 export function freePort(): Promise<number> {
   return new Promise((resolve) => {
     const server = net.createServer().listen(0, '127.0.0.1', () => {

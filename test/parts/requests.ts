@@ -1,4 +1,4 @@
-/** Generated requests: well-formed ones, ones with a part that is slightly off, and noise. */
+/** Random requests for property tests: valid ones, ones with a slightly wrong part, and noise. */
 import fc from 'fast-check'
 
 const hex = fc.string({ unit: fc.constantFrom(...'0123456789abcdef'), minLength: 64, maxLength: 64 })
@@ -52,26 +52,27 @@ const segment = fc.oneof(
 const structured = fc
   .tuple(fc.constantFrom('/v2/', '/v2/', '/v2/', '/v2', '/', '//v2/', '/v1/'), fc.array(segment, { maxLength: 7 }))
   .map(([start, segments]) => start + segments.join('/'))
-const tail = fc.constantFrom('tags/list', 'blobs/uploads/', 'blobs/uploads/1a', 'manifests/1.0', '_catalog')
-const known = fc
+const ending = fc.constantFrom('tags/list', 'blobs/uploads/', 'blobs/uploads/1a', 'manifests/1.0', '_catalog')
+const valid = fc
   .tuple(
     fc.array(word, { minLength: 1, maxLength: 4 }),
     fc.oneof(
-      tail,
+      ending,
       digest.map((value) => `blobs/${value}`),
     ),
   )
   .map(([name, end]) => `/v2/${name.join('/')}/${end}`)
 const noise = fc.string({ maxLength: 60 }).map((text) => `/v2/${text}`)
 
+/** A random request target. */
 export const path = fc.oneof(
   { weight: 4, arbitrary: structured },
-  { weight: 3, arbitrary: known },
+  { weight: 3, arbitrary: valid },
   { weight: 1, arbitrary: noise },
 )
 export const method = fc.constantFrom('GET', 'GET', 'HEAD', 'PUT', 'POST', 'PATCH', 'DELETE', 'OPTIONS')
 
-/** What may ever reach an upstream, as a pattern of its own: not that of the table. */
+/** The only paths that may reach an upstream. Not built from the patterns of `routing.ts`, so a mistake there shows. */
 export const allowed = new RegExp(
   [
     '^/v2/(?:_catalog|',

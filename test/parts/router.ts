@@ -1,4 +1,4 @@
-/** The router as a child process, in each of the four ways to run it. */
+/** Starts the router as a child process, in any of the four ways to run it. */
 import { existsSync, readFileSync } from 'node:fs'
 import process from 'node:process'
 import { fileURLToPath } from 'node:url'
@@ -9,7 +9,7 @@ import { adopt, type Child, start } from './children.ts'
 
 export const root = fileURLToPath(new URL('../..', import.meta.url))
 
-/** With NODE_RUNS=package Node runs what `npm run build:package` made, in a third of the time to start. */
+/** NODE_RUNS=package runs the output of `npm run build:package`, which starts in a third of the time. */
 const onNode =
   process.env.NODE_RUNS === 'package' ? 'node dist/package/bin.js' : packageManifest.scripts.start.replace('exec ', '')
 
@@ -20,7 +20,7 @@ export const ways = {
   binary: ['dist/combined-registry'],
 } as const
 export type Way = keyof typeof ways
-/** The one that a file of tests runs. */
+/** The way that this test file uses. */
 export const way = (process.env.WAY ?? 'node') as Way
 
 export interface Router {
@@ -28,18 +28,18 @@ export interface Router {
   url: string
   host: string
   pid: number
-  /** The log, a JSON object a line; lines that are none, as text. */
+  /** The log: one object for each line. A line that is not JSON becomes `{ text: line }`. */
   log: () => Record<string, unknown>[]
-  /** What it logged that no client and no registry can cause: errors, and lines that are no log at all. */
+  /** The log entries that must not happen, whatever clients and registries do: errors, and lines that are not JSON. */
   odd: () => Record<string, unknown>[]
-  /** Highest resident memory so far, in MiB; undefined where there is no /proc. */
+  /** The peak resident memory so far, in MiB; undefined if there is no /proc. */
   peakMemory: () => number | undefined
-  /** Signals it and gives the exit code. */
+  /** Sends the signal (SIGTERM if none is given), waits until it has ended, and gives the exit code. */
   stop: (signal?: NodeJS.Signals) => Promise<number | null>
   child: Child
 }
 
-/** Starts it on a free port; settles when it listens. */
+/** Starts the router on a free port and waits until it listens. Throws if it ends first. */
 export async function startRouter(
   way: Way,
   env: Record<string, string>,
@@ -71,7 +71,7 @@ export async function startRouter(
       return Math.round(Number(kilobytes) / 1024)
     },
     stop: async (signal = 'SIGTERM') => {
-      // The process itself: a launcher in between may not pass a signal on.
+      // Signal the router itself: a launcher may not forward the signal.
       if (child.exited()) return child.ended
       process.kill(pid, signal)
       return child.ended

@@ -1,29 +1,33 @@
-/** An upstream that does what a test tells it, on a real socket: for what no real registry does on demand. */
+/** Starts a scripted upstream on a real socket, for what no real registry does on demand. */
 import http from 'node:http'
 import https from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
 
+/** A request that the upstream received. */
 export interface Recorded {
   method: string
   target: string
   headers: http.IncomingHttpHeaders
-  /** Bytes of the body so far, and whether it ended as it should. */
+  /** Bytes of the body so far. */
   bytes: number
+  /** Whether the whole body was received. */
   complete: boolean
-  /** Whether its connection was gone before it was answered. */
+  /** Whether the connection closed before the response was finished. */
   broken: boolean
 }
 
 export interface Scripted {
+  /** `127.0.0.1:PORT`. */
   host: string
   requests: Recorded[]
   sockets: Set<Socket>
   close: () => Promise<void>
 }
 
+/** Handles one request. */
 export type Script = (request: http.IncomingMessage, response: http.ServerResponse, recorded: Recorded) => void
 
-/** Every request is recorded before the script sees it. With a certificate it serves https. */
+/** Starts it on a free port. Each request is recorded before the script gets it. With a certificate it serves https. */
 export async function scripted(script: Script, certificate?: { cert: string; key: string }): Promise<Scripted> {
   const requests: Recorded[] = []
   const sockets = new Set<Socket>()
@@ -65,7 +69,7 @@ export async function scripted(script: Script, certificate?: { cert: string; key
   }
 }
 
-/** Answers once the request's body has ended. */
+/** A script that reads the whole request body, then sends this response. */
 export function answer(status: number, headers: http.OutgoingHttpHeaders = {}, body = ''): Script {
   return (request, response) => {
     const end = () => response.writeHead(status, headers).end(body)
