@@ -11,18 +11,18 @@ export interface Route {
   ask: readonly UpstreamName[]
 }
 
-/** A request the table knows. `path` is what was matched, byte for byte; the other parts have `%3A` read as `:`. */
+/** A request that the table knows. `path` is as it came, byte for byte; in the other parts `%3A` is read as `:`. */
 export interface Match {
   route: Route
   path: string
   name?: string
   /** Tag or digest of a manifest. */
   reference?: string
-  /** Whether the reference is a digest, so that its content is the same wherever it lies. */
+  /** Set if the reference is a digest: its content is then the same at every registry. */
   digest?: string
 }
 
-/** A request that reaches nobody, with the status and OCI error code the client gets. */
+/** A request that no registry is asked, with the status and OCI error code for the client. */
 export interface Refusal {
   refused: 400 | 404 | 405
   code: 'NAME_INVALID' | 'NAME_UNKNOWN' | 'DIGEST_INVALID' | 'MANIFEST_INVALID' | 'UNSUPPORTED'
@@ -38,8 +38,8 @@ const digest = `(?:sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}|${anyAlgorithm})`
 
 /**
  * The productions a path is made of (OCI distribution-spec 1.1, "Pulling manifests"; digests: image-spec, "Digests").
- * REFERRERS_TAG is the tag under which clients keep referrers where a registry has no API for them
- * (distribution-spec, "Referrers Tag Schema"), and under which cosign keeps signatures (`sha256-<hex>.sig`).
+ * Clients keep referrers under REFERRERS_TAG if a registry has no API for them (distribution-spec, "Referrers Tag Schema"), and
+ * cosign keeps signatures under such a tag (`sha256-<hex>.sig`).
  */
 const grammar = {
   NAME: { pattern: `${component}(?:/${component})*`, group: 'name', code: 'NAME_INVALID' },
@@ -49,21 +49,21 @@ const grammar = {
   SESSION: { pattern: '[a-zA-Z0-9_=~-][a-zA-Z0-9._=~-]*', group: 'session' },
 } as const
 const production = /NAME|REFERRERS_TAG|REFERENCE|DIGEST|SESSION/g
-/** Names longer than this are refused by CNCF distribution too. */
+/** CNCF distribution refuses longer names too. */
 const maxName = 255
 
-/** The whole of what this router answers under /v2/. The first row that has the path and the method counts. */
+/** All that this router answers under /v2/. The first row that has the path and the method counts. */
 export const routes: readonly Route[] = [
   row('base', 'GET HEAD', '/v2/', 'proxy hosted'),
   row('catalog', 'GET', '/v2/_catalog', 'hosted'),
   row('tags', 'GET', '/v2/NAME/tags/list', 'hosted'),
-  // Both at once, their lists joined.
+  // Both are asked at once, and their lists are joined.
   row('referrers', 'GET', '/v2/NAME/referrers/DIGEST', 'hosted proxy'),
   row('manifest', 'GET HEAD', '/v2/NAME/manifests/REFERRERS_TAG', 'hosted proxy'),
   row('manifest', 'GET HEAD', '/v2/NAME/manifests/REFERENCE', 'proxy hosted'),
   row('manifest', 'PUT DELETE', '/v2/NAME/manifests/REFERENCE', 'hosted'),
   row('blob', 'GET', '/v2/NAME/blobs/DIGEST', 'proxy hosted'),
-  // A HEAD of a blob is how a client that pushes asks "must I send this layer?": a 200 for what hosted lacks loses it.
+  // A client that pushes asks with HEAD whether it must send a layer. A 200 for a layer that hosted lacks would lose it.
   row('blob', 'HEAD DELETE', '/v2/NAME/blobs/DIGEST', 'hosted'),
   row('uploads', 'POST', '/v2/NAME/blobs/uploads/', 'hosted'),
   row('upload', 'GET PATCH PUT DELETE', '/v2/NAME/blobs/uploads/SESSION', 'hosted'),
@@ -79,17 +79,17 @@ const compiled = routes.map((route) => {
     new RegExp(`^${route.path.replace(production, (name) => part(name as Production))}$`)
   return {
     route,
-    // Most paths lack it, which is seen faster than a whole grammar is tried.
+    // Most paths lack this word, and looking for it is faster than trying the grammar.
     word: route.path.split(production).reduce((longest, part) => (part.length > longest.length ? part : longest)),
     exact: expand((name) => `(?<${grammar[name].group}>${grammar[name].pattern})`),
-    // The same form with any words in its places: what it matches has a bad part, not an unknown path.
+    // The same path with any words as its parts: a match means that one part is bad, not that the path is unknown.
     form: expand((name) => (name === 'NAME' ? '(?<NAME>.+)' : `(?<${name}>[^/]+)`)),
   }
 })
 
 /**
- * Finds the row for a request. `path` is the raw path, without query. Only `%3A` is read as `:`; every other escape,
- * `//` and `..` are outside the grammar and so refused.
+ * Finds the row for a request. `path` is the raw path, without query. Only `%3A` is read as `:`. The grammar has no other escape, no
+ * `//` and no `..`, so they are refused.
  */
 export function match(method: string, path: string): Match | Refusal {
   const plain = path.replace(/%3a/gi, ':')

@@ -3,16 +3,16 @@ import http from 'node:http'
 import https from 'node:https'
 import process from 'node:process'
 import manifest from './package.json' with { type: 'json' }
+import { readUsers } from './src/access/passwords.ts'
 import { type Config, configHelp, readConfig } from './src/config.ts'
-import { delivered } from './src/delivered.ts'
-import { toText } from './src/explain.ts'
-import { createFetch } from './src/fetch.ts'
-import { listen } from './src/listen.ts'
 import { createLog, inBatches, type Log } from './src/log.ts'
-import { readUsers } from './src/passwords.ts'
-import { runtime } from './src/runtime.ts'
+import { toText } from './src/relay/explain.ts'
+import { delivered } from './src/runtime/delivered.ts'
+import { createFetch } from './src/runtime/fetch.ts'
+import { listen } from './src/runtime/listen.ts'
+import { runtime } from './src/runtime/runtime.ts'
+import { followPair, type Pair, rootsWith } from './src/runtime/tls.ts'
 import { createService } from './src/service.ts'
-import { followPair, type Pair, rootsWith } from './src/tls.ts'
 
 const { version } = manifest
 const help = `combined-registry ${version}: one address for a private registry and a pull-through cache
@@ -27,9 +27,9 @@ Everything else comes from the environment:
 ${configHelp()}`
 
 async function start(config: Config, log: Log) {
-  // Later than any read's own deadline, which tells more.
-  const connectTime = Math.max(config.hostedTimeout, config.proxyTimeout) * 1000 + 1000
-  const fetch = await createFetch(rootsWith(config.ca), connectTime)
+  // Later than the deadline of any read, since that one says more.
+  const connectMs = Math.max(config.hostedTimeout, config.proxyTimeout) * 1000 + 1000
+  const fetch = await createFetch(rootsWith(config.ca), connectMs)
   return createService(config, { fetch, now: () => performance.now(), log, version, runtime })
 }
 
@@ -54,14 +54,14 @@ async function serve(config: Config): Promise<void> {
     fail([`cannot listen on ${config.host}:${config.port}: ${error.message}`])
   })
   const server = await listening
-  warnOf(config, log)
+  warnAbout(config, log)
   const { port } = server
   const name = config.aggregate.origin
   log('info', 'listening', { host: config.host, port, pid: process.pid, runtime, version, name })
 
   let since: number | undefined
   const stop = (signal: string) => {
-    // npm passes on what its whole group has heard, so what comes within a second is the same signal.
+    // npm passes a signal on that its whole group has got too, so a second one within a second is the same.
     if (since !== undefined) return performance.now() - since < 1000 ? undefined : cut('stopped at once')
     since = performance.now()
     log('info', 'draining', { signal, seconds: config.drainTimeout })
@@ -78,12 +78,12 @@ async function serve(config: Config): Promise<void> {
     process.exit(code)
   }
   for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => stop(signal))
-  // One request's mishap must not end the transfers of all others.
+  // A fault in one request must not end the transfers of all others.
   process.on('unhandledRejection', (reason) => log('error', 'unhandled rejection', { cause: String(reason) }))
 }
 
-/** Says what may be set, but is hardly meant. */
-function warnOf(config: Config, log: Log): void {
+/** Warns of settings that are allowed, but are hardly meant. */
+function warnAbout(config: Config, log: Log): void {
   const { aggregate, lookupOrder, hostedNames, proxyNames, htpasswdFile, pushUsers } = config
   for (const upstream of ['proxy', 'hosted'] as const) {
     if (config[upstream].host === aggregate.host) log('warn', "a registry's address is this router's own", { upstream })
@@ -98,13 +98,13 @@ function warnOf(config: Config, log: Log): void {
   }
 }
 
-/** For a container's health check: an image with nothing but this program has no other client. */
+/** For a container's health check: the image holds no other HTTP client. */
 function healthcheck({ port, host, tlsCertFile }: Pick<Config, 'port' | 'host' | 'tlsCertFile'>): void {
   const address = ['0.0.0.0', '::'].includes(host) ? '127.0.0.1' : host
-  // As with a kubelet's probe, any certificate will do: this tells nobody anything, and no authority signs for 127.0.0.1.
+  // Any certificate will do, as for a kubelet's probe: nothing secret is sent, and no authority signs for 127.0.0.1.
   const request = { host: address, port, path: '/livez', rejectUnauthorized: false }
-  const asked = (tlsCertFile ? https : http).get(request, ({ statusCode }) => process.exit(statusCode === 200 ? 0 : 1))
-  asked.on('error', () => process.exit(1))
+  const ended = (tlsCertFile ? https : http).get(request, ({ statusCode }) => process.exit(statusCode === 200 ? 0 : 1))
+  ended.on('error', () => process.exit(1))
 }
 
 async function explain(config: Config, image: string): Promise<never> {
@@ -115,7 +115,7 @@ async function explain(config: Config, image: string): Promise<never> {
   process.exit(0)
 }
 
-/** Says what is wrong, one line a fault, and ends with 1. */
+/** Prints the faults, one line each, and ends the process with 1. */
 function fail(faults: readonly string[]): never {
   for (const fault of faults) console.error(`combined-registry: ${fault}`)
   process.exit(1)
@@ -131,7 +131,7 @@ if (command === '--help') console.log(help)
 else if (command === '--version') console.log(version)
 else {
   const config = readConfig(process.env)
-  // What is wrong with a file by now leaves the router that runs as it was.
+  // A file may have become faulty since the router started; that does not make the running router unhealthy.
   if (command === '--healthcheck') healthcheck('faults' in config ? config.values : config)
   else if ('faults' in config) fail(config.faults)
   else if (command === 'explain') await explain(config, rest[0] as string)

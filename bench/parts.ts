@@ -3,10 +3,11 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
 import { cpus } from 'node:os'
 import { join } from 'node:path'
-import { adopt, run, start, until } from '../test/parts/children.ts'
+import { adopt, run, start } from '../test/parts/children.ts'
 import { startNginx } from '../test/parts/nginx.ts'
 import { freePort } from '../test/parts/registries.ts'
 import { root, type Way, ways } from '../test/parts/router.ts'
+import { until } from '../test/parts/until.ts'
 
 /** A server to measure: a registry, nginx or a router. */
 export interface Target {

@@ -1,9 +1,10 @@
 /** `npm run demo`: starts two real registries and the router on this machine, then pulls and pushes through them. */
 import { createServer } from 'node:net'
-import { temporaryFolder, until } from '../test/parts/children.ts'
+import { temporaryFolder } from '../test/parts/children.ts'
 import { makeImage, opened, pull, push } from '../test/parts/client.ts'
 import { findRegistry, type Registry } from '../test/parts/registries.ts'
 import { type Router, startRouter } from '../test/parts/router.ts'
+import { until } from '../test/parts/until.ts'
 
 /** The public registry that the cache proxies. If it cannot be reached, a local registry stands in for it. */
 const publicHub = process.env.HUB || 'https://registry-1.docker.io'

@@ -1,15 +1,15 @@
-/** The configuration: one table of environment variables, read once, every fault named at once. */
+/** The configuration: one table of environment variables. It is read once, and all faults are named at once. */
 import { match } from '../routing.ts'
-import { secretIn } from './files.ts'
-import type { Login } from './login.ts'
-import { readUsers } from './passwords.ts'
-import { readCertificates, readKey } from './tls.ts'
+import { readUsers } from './access/passwords.ts'
+import type { Login } from './registry/login.ts'
+import { secretIn } from './runtime/files.ts'
+import { readCertificates, readKey } from './runtime/tls.ts'
 
-/** Gives the value, or throws an Error whose message ends the sentence "NAME …". */
+/** Gives the value. Throws an Error whose message ends the sentence "NAME …". */
 type Parse<T> = (text: string) => T
 type Row<T> = readonly [name: string, fallback: string | undefined, parse: Parse<T>, meaning: string]
 
-/** Every setting: its key in `Config`, its variable, its default (none: required), its values, its meaning. */
+/** Every setting: its key in `Config`, its variable, its default (undefined: required), how it is parsed, its meaning. */
 const table = {
   aggregate: row('AGGREGATE_HOSTNAME', undefined, origin, 'its public name (https://NAME behind a TLS terminator)'),
   hosted: row('HOSTED_HOSTNAME', undefined, origin, 'hosted registry: host, host:port (http) or a URL'),
@@ -52,24 +52,24 @@ export type Config = Values & {
   /** The router's own logins. */
   hostedLogin?: Login
   proxyLogin?: Login
-  /** What stands before every name at the proxy, from its first slash on; or empty. */
+  /** The path before every name at the proxy, from its first slash on; or empty. */
   proxyPath: string
-  /** Whether hosted receives the client's login; with HTPASSWD_FILE it gets the router's own, or none. */
+  /** Whether hosted gets the client's login. With HTPASSWD_FILE it gets the router's own, or none. */
   passLogin: boolean
 }
 
 type Environment = Readonly<Record<string, string | undefined>>
 
-/** `values` has the text as it came of those that are at fault. */
+/** What was read if some of it is wrong. A faulty value is the text as it came. */
 interface Faulty {
   faults: string[]
   values: Values
 }
 
-/** What no variable says alone. */
+/** Faults that only several variables together have. */
 function* rules(values: Values, environment: Environment): Generator<string> {
   const { aggregate, htpasswdFile, tlsCertFile, tlsKeyFile, anonymousPull, pushUsers } = values
-  // Without a dot it may well be the first part of names.
+  // A host without a dot may be the first part of a name.
   const before = aggregate?.hostname?.includes('.') ? `${aggregate.hostname}/` : undefined
   for (const name of ['HOSTED_NAMES', 'PROXY_NAMES']) {
     const own = before && environment[name]?.split(/[\s,]+/).find((glob) => glob.startsWith(before))
@@ -95,7 +95,7 @@ function loginAt(who: 'hosted' | 'proxy', values: Values): Login {
   return { username: values[`${who}Username`], password: values[`${who}Password`], file: values[`${who}PasswordFile`] }
 }
 
-/** Reads every variable; an empty one counts as missing. Gives the faults, one line each, and the rest where there are any. */
+/** Reads every variable; an empty one counts as missing. Gives the faults, one line each, if there are any. */
 export function readConfig(environment: Environment): Config | Faulty {
   const faults: string[] = []
   const entries = Object.entries(table).map(([key, [name, fallback, parse, meaning]]) => {
@@ -105,7 +105,7 @@ export function readConfig(environment: Environment): Config | Faulty {
       return [key, parse(text)]
     } catch (fault) {
       faults.push(`${name} ${(fault as Error).message}`)
-      // It is there, which is all that the rules ask.
+      // The rules only ask whether it is there.
       return [key, text]
     }
   })
@@ -150,27 +150,27 @@ function address(text: string, wanted: string, fits: (path: string) => boolean):
   const withScheme = /^[a-z][a-z0-9+.-]*:\/\//i.test(text) ? text : `http://${text}`
   const url = URL.canParse(withScheme) ? new URL(withScheme) : undefined
   const bare = url && ['http:', 'https:'].includes(url.protocol) && fits(url.pathname) && !url.search && !url.hash
-  // A URL takes a number alone for an address.
+  // A URL takes a mere number for an address.
   if (!url || !bare || /^\d+(:|$)/.test(text))
     throw new Error(`must be host, host:port, or an http or https URL ${wanted}, not "${redacted(text)}"`)
   if (url.username || url.password) throw new Error('must not contain a user or password')
   return url
 }
 
-/** What stands before an `@` may be a password, and faults end up in logs. */
+/** Text before an `@` may be a password, and faults end up in logs. */
 function redacted(text: string): string {
   return text.replace(/^([a-z][a-z0-9+.-]*:\/\/)?.*@/is, '$1…@')
 }
 
-function number(text: string, wanted: string, most = Number.POSITIVE_INFINITY, form = decimal): number {
-  if (!form.test(text) || Number(text) > most) throw new Error(`must be ${wanted}, not "${text}"`)
+function number(text: string, wanted: string, maximum = Number.POSITIVE_INFINITY, form = decimal): number {
+  if (!form.test(text) || Number(text) > maximum) throw new Error(`must be ${wanted}, not "${text}"`)
   return Number(text)
 }
 const decimal = /^\d+(\.\d+)?$/
 
-/** setTimeout takes at most 2^31 - 1 ms. */
-function seconds(text: string, least = 'above 0', form = /^(?=.*[1-9])\d+(\.\d+)?$/): number {
-  return number(text, `a number of seconds ${least}, at most 2000000`, 2_000_000, form)
+/** At most what setTimeout takes, 2^31 - 1 ms. */
+function seconds(text: string, range = 'above 0', form = /^(?=.*[1-9])\d+(\.\d+)?$/): number {
+  return number(text, `a number of seconds ${range}, at most 2000000`, 2_000_000, form)
 }
 
 function secondsOrNever(text: string): number {
@@ -196,14 +196,14 @@ function yesOrNo(text: string): boolean {
   return oneOf('true', 'false')(text) === 'true'
 }
 
-/** Of nobody where the text is empty; one of commas alone is two variables that were empty, say. */
+/** Items between commas. A text of only commas is a fault: it may come from two empty variables. */
 function list(text: string): string[] {
   const items = text.split(/\s*,\s*/).filter(Boolean)
   if (text !== '' && items.length === 0) throw new Error(`must be empty, or name at least one, not "${text}"`)
   return items
 }
 
-/** As clients write them in `?ns=`. */
+/** Registries as clients write them in `?ns=`. */
 function hosts(text: string): string[] {
   const hosts = list(text)
   const wrong = hosts.find((one) => !/^[\w.-]+(:\d+)?$/.test(one))
@@ -218,12 +218,12 @@ function globs(text: string): RegExp {
     if (!part.test(glob)) throw new Error(`must be globs of repository names like acme/**,tools/*, not "${glob}"`)
     return glob.replace(/[.]/g, '\\.').replace(/\*+/g, (stars) => (stars === '**' ? '.*' : '[^/]*'))
   })
-  // Nothing matches what is to be followed by nothing and is not.
+  // An empty list matches no name: `(?!)` always fails.
   return patterns.length > 0 ? new RegExp(`^(?:${patterns.join('|')})$`) : /(?!)/
 }
 
-function wholeNumber(most: number): Parse<number> {
-  return (text) => number(text, `a whole number from 0 to ${most}`, most, /^\d+$/)
+function wholeNumber(maximum: number): Parse<number> {
+  return (text) => number(text, `a whole number from 0 to ${maximum}`, maximum, /^\d+$/)
 }
 
 function oneOf<const T extends string>(...allowed: T[]): Parse<T> & { allowed: T[] } {

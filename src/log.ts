@@ -1,15 +1,20 @@
-/** One line a fact: JSON for machines, `key=value` for people. */
-import type { Config } from './config.ts'
+/** One line per fact: JSON for machines, `key=value` for people. */
 
-export type Level = Config['logLevel']
-export type Fields = Readonly<Record<string, unknown>>
+export type Level = 'debug' | 'info' | 'warn' | 'error'
+export type LogFields = Readonly<Record<string, unknown>>
 type Write = (lines: string) => void
-export type Log = (level: Level, message: string, fields?: Fields) => void
+export type Log = (level: Level, message: string, fields?: LogFields) => void
+
+export interface LogSettings {
+  logFormat: 'json' | 'text'
+  /** The least level that is written. */
+  logLevel: Level
+}
 
 const levels: readonly Level[] = ['debug', 'info', 'warn', 'error']
 
 /** Values are encoded as JSON in both formats, so that no client can start a line of its own. */
-export function createLog({ logFormat, logLevel }: Pick<Config, 'logFormat' | 'logLevel'>, write: Write): Log {
+export function createLog({ logFormat, logLevel }: LogSettings, write: Write): Log {
   const least = levels.indexOf(logLevel)
   let [at, time] = [0, '']
   return (level, message, fields = {}) => {
@@ -19,7 +24,7 @@ export function createLog({ logFormat, logLevel }: Pick<Config, 'logFormat' | 'l
       time = new Date(at).toISOString()
     }
     if (logFormat === 'json') {
-      // Two objects as one: making one of them first would cost as much as all the rest.
+      // Joining two texts: to merge the objects first would cost as much as all the rest.
       const first = `{"time":"${time}","level":"${level}","message":${JSON.stringify(message)}`
       const rest = JSON.stringify(fields)
       write(rest === '{}' ? `${first}}` : `${first},${rest.slice(1)}`)
@@ -30,6 +35,8 @@ export function createLog({ logFormat, logLevel }: Pick<Config, 'logFormat' | 'l
   }
 }
 
+const batchMs = 10
+
 /** Writes the lines of a few milliseconds together: a write costs several times what its line does. */
 export function inBatches(write: Write): { write: Write; flush: () => void } {
   let lines: string[] = []
@@ -38,14 +45,12 @@ export function inBatches(write: Write): { write: Write; flush: () => void } {
     lines = []
   }
   const add = (line: string) => {
-    if (lines.push(line) === 1) setTimeout(flush, patience)
+    if (lines.push(line) === 1) setTimeout(flush, batchMs)
   }
   return { write: add, flush }
 }
 
-const patience = 10
-
-/** For people: no control characters, none that end a line or turn the direction of writing, and not without end. */
+/** For people: no control characters, none that end a line or turn the direction of writing, and at most 600 characters. */
 export function clean(text = ''): string {
   return text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, '\ufffd').replace(/^(.{600}).+/su, '$1…')
 }

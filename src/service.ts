@@ -1,26 +1,32 @@
-/** The whole service as one Hono app: observe -> match -> access -> relay. Importing this starts nothing. */
+/** The whole service as one Hono app: the order of the middleware, and the routes. Importing this starts nothing. */
 import { type Context, Hono } from 'hono'
 import { HTTPException } from 'hono/http-exception'
-import { type Match, match, type UpstreamName } from '../routing.ts'
-import { createAccess, rightOf, tokenOf } from './access.ts'
+import { match } from '../routing.ts'
+import { type Access, createAccess, rightOf, tokenOf } from './access/access.ts'
 import type { Config } from './config.ts'
-import { createCopier } from './copy.ts'
-import { ociError, refusalOf } from './errors.ts'
-import { createExplain } from './explain.ts'
-import { failure, told } from './failure.ts'
-import { hasBody, signed } from './headers.ts'
 import type { Log } from './log.ts'
-import { withLogin } from './login.ts'
-import { createMemory } from './memory.ts'
-import { createMetrics } from './metrics.ts'
-import { createPage, pageHeaders } from './page.ts'
-import { createRelay, isUp, type Outcome } from './relay.ts'
-import type { Connection, Fetch } from './runtime.ts'
-import { type Ask, createUpstream, discard, leaving } from './upstream.ts'
+import { Budget } from './memory/budget.ts'
+import { Memory } from './memory/memory.ts'
+import { createRegistries } from './registries.ts'
+import { isUp, linked, type Registry } from './registry/answer.ts'
+import { ociError, refusalOf } from './registry/errors.ts'
+import { signed } from './registry/headers.ts'
+import { discard } from './registry/registry.ts'
+import { Copier } from './relay/copy.ts'
+import type { Exchange } from './relay/exchange.ts'
+import { type Explanation, explain } from './relay/explain.ts'
+import { failure } from './relay/failure.ts'
+import { carryOut, ping } from './relay/relay.ts'
+import type { Surroundings } from './relay/surroundings.ts'
+import { Metrics } from './report/metrics.ts'
+import { type Env, observe, pathOf, Traffic } from './report/observe.ts'
+import { Page, pageHeaders } from './report/page.ts'
+import { counted, respond } from './runtime/body.ts'
+import { type Connection, type Fetch, hasBody } from './runtime/runtime.ts'
 
 export interface Dependencies {
   fetch: Fetch
-  /** Milliseconds, for measuring alone. */
+  /** Milliseconds, for measuring only. */
   now: () => number
   log: Log
   version: string
@@ -28,169 +34,77 @@ export interface Dependencies {
   runtime: string
 }
 
-type Env = { Bindings: Connection; Variables: { entity?: string; matched?: Match; outcome?: Outcome } }
+/** Bytes of all manifests that are being put. Whoever puts one may still be a stranger. */
+const maxHeldBytes = 32 * 1024 * 1024
 
-export function createService(config: Config, { now, log, version, runtime, ...deps }: Dependencies) {
-  const fetch = signed(deps.fetch, version)
-  const metrics = createMetrics(version, runtime)
-  const ask = { proxy: upstream('proxy'), hosted: upstream('hosted') }
-  const memory = createMemory(config, now, metrics.remembered)
-  const access = createAccess(config, now, log, metrics.loggedIn)
-  const copier = createCopier(config, metrics.copied)
-  const relay = createRelay(config, ask, memory, copier)
-  const explain = createExplain(config, memory, relay)
-  const page = createPage(config, metrics, now, `${version} on ${runtime}`)
-  let inFlight = 0
-  let draining = false
-  let onIdle = () => {}
+/** The parts of a service. */
+interface Parts extends Dependencies {
+  config: Config
+  metrics: Metrics
+  page: Page
+  traffic: Traffic
+  access: Access
+  around: Surroundings
+}
 
-  function upstream(name: UpstreamName): Ask {
-    const login = config[`${name}Login`]
-    const ofUpstream: Log = (level, message, fields) => log(level, message, { upstream: name, ...fields })
-    return createUpstream(name, config, {
-      fetch: name === 'proxy' || login ? withLogin(fetch, login, config[`${name}Timeout`], now, ofUpstream) : fetch,
-      now,
-      onAnswer: (answer, read, cause) => {
-        metrics.answered(answer, read)
-        if (cause) ofUpstream('warn', 'no usable answer', { reason: answer.reason, cause })
-      },
-      onBreaker: (open) => {
-        page.skipped[name] = open
-        metrics.skips(name, open)
-        ofUpstream('warn', open ? 'skipped until it is well again' : 'well again')
-      },
-    })
+export interface Service {
+  /** The app. `connection`: what the runtime knows besides; the app works without it. */
+  handle: (request: Request, connection?: Connection) => Promise<Response>
+  /** Where an image comes from, for a client without a login. */
+  explain: (image: string) => Promise<Explanation | { refused: number; message: string }>
+  /** Tells the metrics when the certificate in use ends. */
+  certified: (expires: Date) => void
+  /**
+   * From now on `/livez` says 503, so that a balancer sends nothing more. Settles when all answers have left, all copies have
+   * ended, and `delivered` has settled.
+   */
+  drain: (delivered: () => Promise<void>) => Promise<void>
+}
+
+export function createService(config: Config, dependencies: Dependencies): Service {
+  const parts = assemble(config, dependencies)
+  const { around, metrics, traffic } = parts
+  const app = createApp(parts)
+  return {
+    handle: async (request, connection = {}) => app.fetch(request, connection),
+    explain: (image) => explain(around, config, image, null, { request: new Request(config.aggregate), client: {} }),
+    certified: (expires) => metrics.certified(expires),
+    drain: (delivered) =>
+      traffic.drain(async () => {
+        await around.copier.settled()
+        await delivered()
+      }),
   }
+}
 
-  // Hono's own would read every escape.
+function assemble(config: Config, dependencies: Dependencies): Parts {
+  const { now, log, version, runtime } = dependencies
+  const fetch = signed(dependencies.fetch, version)
+  const metrics = new Metrics(version, runtime, ['proxy', 'hosted'])
+  const page = new Page(config, metrics, now, `${version} on ${runtime}`)
+  const around = {
+    settings: config,
+    registries: createRegistries(config, { fetch, now, log, metrics, page }),
+    memory: new Memory(config, now, (kind, outcome) => metrics.remembered(kind, outcome)),
+    copier: new Copier(config, (outcome, bytes) => metrics.copied(outcome, bytes)),
+    held: new Budget(maxHeldBytes),
+  }
+  const access = createAccess(config, now, log, (outcome) => metrics.loggedIn(outcome))
+  return { ...dependencies, config, metrics, page, traffic: new Traffic(), access, around }
+}
+
+function createApp(parts: Parts): Hono<Env> {
+  const { config, log } = parts
+  // Hono's own getPath would decode the escapes.
   const app = new Hono<Env>({ getPath: ({ url }) => pathOf(url).path })
-
-  app.use(async (c, next) => {
-    const started = now()
-    const { method, headers } = c.req.raw
-    const given = headers.get('X-Request-Id') ?? ''
-    const id = /^[\w.:=+/-]{1,128}$/.test(given) ? given : crypto.randomUUID()
-    inFlight++
-    metrics.started()
-    c.env.id = id
-    await next()
-    c.res.headers.set('X-Request-Id', id)
-    // Older clients take an address for a registry only where this field says so.
-    c.res.headers.set('Docker-Distribution-Api-Version', 'registry/2.0')
-    // The rest of a refused upload would be taken for the next request.
-    // And whoever hears so while this drains asks elsewhere next.
-    if (draining || (c.res.status >= 400 && hasBody(c.req.raw))) c.res.headers.set('Connection', 'close')
-    const finish = (sent: boolean) => {
-      inFlight--
-      if (inFlight === 0) onIdle()
-      const entity = c.get('entity') ?? 'other'
-      const outcome = c.get('outcome')
-      const { by, answers } = outcome ?? {}
-      const milliseconds = now() - started
-      const { status } = c.res
-      const complete = sent && status !== 499
-      const bytesIn = complete ? outcome?.bytesIn : undefined
-      const bytesOut = complete ? outcome?.bytesOut : undefined
-      metrics.finished({ entity, method, status, seconds: milliseconds / 1000, by, bytesIn, bytesOut })
-      const matched = c.get('matched')
-      const { name, reference, digest } = matched ?? {}
-      const { path, query } = pathOf(c.req.url)
-      const asked = answers && told(answers)
-      page.saw({ method, path, query, matched, status, asked, sent, login: headers.has('Authorization') })
-      log(entity === 'livez' || entity === 'metrics' ? 'debug' : 'info', 'request', {
-        id,
-        method,
-        path,
-        entity,
-        name,
-        reference: reference ?? digest,
-        status,
-        by,
-        asked,
-        milliseconds: Math.round(milliseconds),
-        bytesIn,
-        bytesOut,
-        complete,
-        client: c.env.address,
-        user: c.env.user,
-      })
-    }
-    if (c.env.sent) c.env.sent.then(finish)
-    else finish(true)
-  })
-
-  app.get('/livez', (c) => {
-    c.set('entity', 'livez')
-    return c.json({ status: draining ? 'draining' : 'live' }, draining ? 503 : 200)
-  })
-
-  app.get('/', async (c, next) => {
-    const { raw } = c.req
-    if (!raw.headers.get('Accept')?.includes('text/html')) return next()
-    c.set('entity', 'page')
-    const refusal = await admit(c)
-    if (refusal) return refusal
-    const { image = '', ns = null } = c.req.query()
-    const [explanation, proxy, hosted] = await Promise.all([
-      image ? explain(image.trim(), ns, raw, c.env) : undefined,
-      relay.ping('proxy', raw, c.env),
-      relay.ping('hosted', raw, c.env),
-    ])
-    // Where the login is hosted's, and hosted cannot say whose this is, it may be a stranger's.
-    const known = !config.passLogin || hosted.status === 200
-    return c.html(await page.text({ proxy, hosted, image, explanation, known }), 200, pageHeaders)
-  })
-
-  app.get('/healthcheck', async (c) => {
-    c.set('entity', 'healthcheck')
-    const ping = (name: UpstreamName) => {
-      const headers = { 'accept-encoding': 'identity' }
-      const abort = leaving(c.req.raw.signal)
-      return ask[name]({ method: 'GET', target: '/v2/', headers, abort, readError: true, always: true })
-    }
-    const [proxy, hosted] = await Promise.all([ping('proxy'), ping('hosted')])
-    for (const answer of [proxy, hosted]) discard(answer)
-    return c.json({ proxy: proxy.status, hosted: hosted.status }, isUp(proxy) && isUp(hosted) ? 200 : 503)
-  })
-
-  app.get('/metrics', async (c) => {
-    c.set('entity', 'metrics')
-    return c.body(await metrics.text(), 200, { 'Content-Type': metrics.contentType })
-  })
-
-  app.get('/explain', async (c) => {
-    c.set('entity', 'explain')
-    const refusal = await admit(c)
-    if (refusal) return refusal
-    const { image = '', ns = null } = c.req.query()
-    const explanation = await explain(image, ns, c.req.raw, c.env)
-    return 'refused' in explanation ? refusalOf('GET', explanation) : c.json(explanation)
-  })
-
-  if (config.anonymousPull) {
-    app.get('/v2/token', async (c) => {
-      c.set('entity', 'token')
-      const refusal = await access(c.req.raw, 'read', c.env)
-      return refusal ?? c.json({ token: tokenOf(c.req.raw) }, 200, { 'Cache-Control': 'no-store' })
-    })
-  }
-
-  app.all('*', async (c) => {
-    const { path, query } = pathOf(c.req.url)
-    const { method } = c.req.raw
-    if (path === '/v2') return c.redirect(`/v2/${query}`, 301)
-    const matched = match(method, path)
-    if ('refused' in matched) return refusalOf(method, matched)
-    c.set('matched', matched)
-    c.set('entity', matched.route.entity)
-    const refusal = await access(c.req.raw, rightOf(method, matched), c.env)
-    if (refusal) return refusal
-    const outcome = await relay.carryOut(c.req.raw, { matched, query }, c.env)
-    c.set('outcome', outcome)
-    c.env.body = outcome.body
-    return outcome.response
-  })
-
+  app.use(observe(parts))
+  app.get('/livez', (c) => livez(c, parts))
+  app.get('/', (c, next) => (c.req.raw.headers.get('Accept')?.includes('text/html') ? page(c, parts) : next()))
+  app.get('/healthcheck', (c) => healthcheck(c, parts))
+  app.get('/metrics', (c) => metrics(c, parts))
+  app.get('/explain', (c) => explanation(c, parts))
+  if (config.anonymousPull) app.get('/v2/token', (c) => token(c, parts))
+  app.all('*', (c) => api(c, parts))
   app.onError((error, c) => {
     const { method } = c.req.raw
     if (error instanceof HTTPException)
@@ -198,44 +112,106 @@ export function createService(config: Config, { now, log, version, runtime, ...d
     log('error', 'internal error', { cause: error.message, stack: error.stack })
     return ociError(method, 500, { code: 'UNKNOWN', message: 'internal error' })
   })
-
-  /** Refuses who may not know what this router knows: where the login is hosted's, hosted is asked. */
-  async function admit(c: Context<Env>): Promise<Response | undefined> {
-    const { raw } = c.req
-    const refusal = await access(raw, 'write', c.env)
-    if (refusal || !config.passLogin) return refusal
-    const hosted = await relay.ping('hosted', raw, c.env)
-    return [401, 403].includes(hosted.status) ? failure('GET', 'base', [hosted]) : undefined
-  }
-
-  return {
-    /** Why an image comes from where it comes, without a login. */
-    explain: (image: string) => explain(image, null, new Request(config.aggregate), {}),
-    handle: (request: Request, connection: Connection) => app.fetch(request, connection),
-    /** Tells the metrics when the certificate ends that is in use from now on. */
-    certified: metrics.certified,
-    /**
-     * From now on `/livez` says 503, so that a balancer sends nothing more. Settles when the last answer is `delivered` and
-     * the last copy has ended.
-     */
-    drain: async (delivered: () => Promise<void>): Promise<void> => {
-      draining = true
-      // On a connection that is there, the next request may come as the last answer goes.
-      do {
-        if (inFlight > 0) {
-          await new Promise<void>((resolve) => {
-            onIdle = resolve
-          })
-        }
-        await copier.settled()
-        await delivered()
-      } while (inFlight > 0)
-    },
-  }
+  return app
 }
 
-/** Path and query as they came: a URL object would escape what the grammar is to see. */
-function pathOf(url: string): { path: string; query: string } {
-  const [, path = '/', query = ''] = /^[a-z]+:\/\/[^/?#]*([^?#]*)(\?[^#]*)?/i.exec(url) ?? []
-  return { path, query }
+const json = (value: unknown, status: number, fields: Record<string, string> = {}) =>
+  respond(JSON.stringify(value), { status, headers: { 'Content-Type': 'application/json', ...fields } })
+
+function livez(c: Context<Env>, { traffic }: Parts): Response {
+  c.set('entity', 'livez')
+  return json({ status: traffic.isDraining ? 'draining' : 'live' }, traffic.isDraining ? 503 : 200)
+}
+
+async function page(c: Context<Env>, parts: Parts): Promise<Response> {
+  c.set('entity', 'page')
+  const refusal = await admit(c, parts)
+  if (refusal) return refusal
+  const { around, config } = parts
+  const { raw } = c.req
+  const { image = '', ns = null } = c.req.query()
+  const from = { request: raw, client: clientOf(c) }
+  const [explanation, proxy, hosted] = await Promise.all([
+    image ? explain(around, config, image.trim(), ns, from) : undefined,
+    ping(around, around.registries.proxy, raw, from.client),
+    ping(around, around.registries.hosted, raw, from.client),
+  ])
+  // If logins are hosted's to check, and it cannot now, this client may be a stranger.
+  const isTrusted = !config.passLogin || hosted.status === 200
+  const text = await parts.page.text({ proxy, hosted, image, explanation, isTrusted })
+  return respond(`${text}`, { headers: { 'Content-Type': 'text/html; charset=UTF-8', ...pageHeaders } })
+}
+
+async function healthcheck(c: Context<Env>, { around }: Parts): Promise<Response> {
+  c.set('entity', 'healthcheck')
+  const check = async (to: Registry) => {
+    const { signal } = linked(c.req.raw.signal)
+    const headers = { 'accept-encoding': 'identity' }
+    const answer = await to.ask({ method: 'GET', target: '/v2/', headers, signal, read: 'error', purpose: 'ping' })
+    discard(answer)
+    return answer
+  }
+  const [proxy, hosted] = await Promise.all([check(around.registries.proxy), check(around.registries.hosted)])
+  return json({ proxy: proxy.status, hosted: hosted.status }, isUp(proxy) && isUp(hosted) ? 200 : 503)
+}
+
+async function metrics(c: Context<Env>, { metrics }: Parts): Promise<Response> {
+  c.set('entity', 'metrics')
+  return respond(await metrics.text(), { headers: { 'Content-Type': metrics.contentType } })
+}
+
+async function explanation(c: Context<Env>, parts: Parts): Promise<Response> {
+  c.set('entity', 'explain')
+  const refusal = await admit(c, parts)
+  if (refusal) return refusal
+  const { image = '', ns = null } = c.req.query()
+  const explained = await explain(parts.around, parts.config, image, ns, { request: c.req.raw, client: clientOf(c) })
+  return 'refused' in explained ? refusalOf('GET', explained) : json(explained, 200)
+}
+
+/** The realm of this router's own challenge (distribution, "Token Authentication Specification"). */
+async function token(c: Context<Env>, parts: Parts): Promise<Response> {
+  c.set('entity', 'token')
+  const { user, refusal } = await parts.access(c.req.raw, 'read', c.env.address)
+  c.set('user', user)
+  return refusal ?? json({ token: tokenOf(c.req.raw) }, 200, { 'Cache-Control': 'no-store' })
+}
+
+/** Everything of the registry API. */
+async function api(c: Context<Env>, { access, around }: Parts): Promise<Response> {
+  const request = c.req.raw
+  const { method } = request
+  const { path, query } = pathOf(request.url)
+  if (path === '/v2') return new Response(null, { status: 301, headers: { Location: `/v2/${query}` } })
+  const matched = match(method, path)
+  if ('refused' in matched) return refusalOf(method, matched)
+  c.set('matched', matched)
+  c.set('entity', matched.route.entity)
+  const { user, refusal } = await access(request, rightOf(method, matched), c.env.address)
+  c.set('user', user)
+  if (refusal) return refusal
+  const outcome = await carryOut(around, { request, matched, query, client: clientOf(c), upload: uploadOf(c) })
+  c.set('outcome', outcome)
+  return outcome.response
+}
+
+const clientOf = (c: Context<Env>) => ({ address: c.env.address, id: c.get('id') })
+
+/** The body of a request: as the runtime has it, or else as the web's stream. */
+function uploadOf(c: Context<Env>): Exchange['upload'] {
+  const { raw } = c.req
+  if (!hasBody(raw)) return undefined
+  const { upload, bodyRead } = c.env
+  if (upload) return { body: upload, bodyRead }
+  return raw.body ? counted(raw.body) : undefined
+}
+
+/** Refuses a client that may not know what this router knows. If logins are hosted's to check, hosted is asked. */
+async function admit(c: Context<Env>, { access, around, config }: Parts): Promise<Response | undefined> {
+  const { raw } = c.req
+  const { user, refusal } = await access(raw, 'write', c.env.address)
+  c.set('user', user)
+  if (refusal || !config.passLogin) return refusal
+  const hosted = await ping(around, around.registries.hosted, raw, clientOf(c))
+  return [401, 403].includes(hosted.status) ? failure('GET', 'base', [hosted]) : undefined
 }

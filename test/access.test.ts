@@ -6,12 +6,13 @@ import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { hashSync } from 'bcryptjs'
 import { between, closeAll } from './parts/between.ts'
-import { run, temporaryFolder, until } from './parts/children.ts'
+import { run, temporaryFolder } from './parts/children.ts'
 import { digestOf, makeImage, noise, send, withDigest } from './parts/client.ts'
 import { program } from './parts/packages.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
 import { startRouter, way } from './parts/router.ts'
 import { answer } from './parts/scripted.ts'
+import { until } from './parts/until.ts'
 
 const skopeo = await program(['skopeo'], 'skopeo', console.error)
 if (!skopeo && process.env.CI === 'true') throw new Error('skopeo is missing')

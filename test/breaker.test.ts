@@ -1,7 +1,7 @@
 /** The circuit breaker: when it skips a registry, and when it lets a request through again. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createBreaker } from '../src/breaker.ts'
+import { createBreaker } from '../src/registry/breaker.ts'
 
 function breaker() {
   const clock = { now: 0 }

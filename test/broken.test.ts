@@ -7,10 +7,10 @@ import { connect } from 'node:net'
 import { Readable } from 'node:stream'
 import { after, test } from 'node:test'
 import { type Between, between, closeAll, inFlight } from './parts/between.ts'
-import { until } from './parts/children.ts'
 import { answerOf, digestOf, download, noise, open, send, throttled } from './parts/client.ts'
 import { way } from './parts/router.ts'
 import { answer, type Script } from './parts/scripted.ts'
+import { until } from './parts/until.ts'
 
 after(closeAll)
 

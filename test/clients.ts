@@ -11,7 +11,7 @@ import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { hashSync } from 'bcryptjs'
 import { balance } from './parts/balancer.ts'
-import { atEnd, type Child, run, start, temporaryFolder, until } from './parts/children.ts'
+import { atEnd, type Child, run, start, temporaryFolder } from './parts/children.ts'
 import { accept, type Image, makeImage, makeIndex, pull, push, send, tar } from './parts/client.ts'
 import { attachments, type Client, clients, type Login } from './parts/commands.ts'
 import { goInstall, goTools } from './parts/go.ts'
@@ -19,6 +19,7 @@ import { program } from './parts/packages.ts'
 import { startRealm } from './parts/realm.ts'
 import { findRegistry, freePort, fromOlareg, type Registry } from './parts/registries.ts'
 import { type Router, startRouter, type Way, ways } from './parts/router.ts'
+import { until } from './parts/until.ts'
 
 const mebibyte = 1024 * 1024
 /** `noSecret()` in `parts/canary.ts` looks for it where no password belongs. */

@@ -12,7 +12,7 @@ import { hashSync } from 'bcryptjs'
 import { parse } from 'yaml'
 import { type Config, configHelp, readConfig } from '../src/config.ts'
 import type { Log } from '../src/log.ts'
-import type { Fetch } from '../src/runtime.ts'
+import type { Fetch } from '../src/runtime/runtime.ts'
 import { createService } from '../src/service.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -333,7 +333,11 @@ test('the manual has every metric of the router with its labels and values, and 
   for (const one of [...values, ...alerts().map(({ alert }) => alert)]) assert.match(manual, new RegExp(`\\b${one}\\b`))
 })
 
-const source = ['server.ts', 'routing.ts', ...readdirSync(join(root, 'src')).map((file) => `src/${file}`)]
+const source = [
+  'server.ts',
+  'routing.ts',
+  ...readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' }).map((file) => `src/${file}`),
+].filter((file) => /\.[jt]s$/.test(file))
 
 test('the manual has every message and every field of the log', () => {
   const calls = source.flatMap((file) => read(file).match(/\blog\('.*/g) ?? [])

@@ -9,7 +9,7 @@ import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { after, before, test } from 'node:test'
 import { between, closeAll } from './parts/between.ts'
-import { run, start, temporaryFolder, until } from './parts/children.ts'
+import { run, start, temporaryFolder } from './parts/children.ts'
 import * as client from './parts/client.ts'
 import { accept, digestOf, download, makeImage, makeIndex, noise, pathOf, pull, push, send } from './parts/client.ts'
 import { startNginx } from './parts/nginx.ts'
@@ -17,6 +17,7 @@ import { program } from './parts/packages.ts'
 import { findRegistry, freePort, type Registry } from './parts/registries.ts'
 import { type Router, startRouter, way } from './parts/router.ts'
 import { answer, type Script } from './parts/scripted.ts'
+import { until } from './parts/until.ts'
 
 const mebibyte = 1024 * 1024
 /** Bytes of the big layer: more than the memory that the test allows. */

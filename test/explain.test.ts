@@ -5,11 +5,12 @@ import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { hashSync } from 'bcryptjs'
 import { between, closeAll } from './parts/between.ts'
-import { start, temporaryFolder, until } from './parts/children.ts'
+import { start, temporaryFolder } from './parts/children.ts'
 import { accept, digestOf, makeImage, pull, push, send } from './parts/client.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
 import { type Router, root, startRouter, way, ways } from './parts/router.ts'
 import { answer } from './parts/scripted.ts'
+import { until } from './parts/until.ts'
 
 let hub: Registry
 let cache: Registry

@@ -7,10 +7,10 @@ import { once } from 'node:events'
 import { type AddressInfo, connect, createServer } from 'node:net'
 import { after, before, test } from 'node:test'
 import { between, closeAll } from './parts/between.ts'
-import { until } from './parts/children.ts'
 import { digestOf, type Reply, send } from './parts/client.ts'
 import { type Router, startRouter, way } from './parts/router.ts'
 import { answer, type Script, type Scripted, scripted } from './parts/scripted.ts'
+import { until } from './parts/until.ts'
 
 /** Only cases with a hanging registry wait this long; all others have the default, so that a busy machine passes. */
 const timeoutSeconds = 0.25

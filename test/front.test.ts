@@ -7,7 +7,7 @@ import { after, before, test } from 'node:test'
 import { hashSync } from 'bcryptjs'
 import { between, closeAll } from './parts/between.ts'
 import { type Certificate, certify } from './parts/certificates.ts'
-import { type Child, onPath, temporaryFolder, until } from './parts/children.ts'
+import { type Child, onPath, temporaryFolder } from './parts/children.ts'
 import {
   answerOf,
   digestOf,
@@ -24,6 +24,7 @@ import { program } from './parts/packages.ts'
 import { freePort } from './parts/registries.ts'
 import { root } from './parts/router.ts'
 import { answer, type Script } from './parts/scripted.ts'
+import { until } from './parts/until.ts'
 
 if (!(await program(['nginx'], 'nginx', console.error)) && process.env.CI === 'true')
   throw new Error('nginx is missing')

@@ -6,11 +6,12 @@ import process from 'node:process'
 import { after, before, test } from 'node:test'
 import { parse } from 'yaml'
 import manifest from '../package.json' with { type: 'json' }
-import { atEnd, run, temporaryFolder, until } from './parts/children.ts'
+import { atEnd, run, temporaryFolder } from './parts/children.ts'
 import { send } from './parts/client.ts'
 import { composeCommand } from './parts/docker.ts'
 import { freePort } from './parts/registries.ts'
 import { root } from './parts/router.ts'
+import { until } from './parts/until.ts'
 
 const compose = await composeCommand(console.error)
 /** An image of the registry behind the stack's cache: Docker Hub, unless PROXY_REMOTEURL names another. */

@@ -7,12 +7,13 @@ import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import packageManifest from '../package.json' with { type: 'json' }
 import { between, closeAll } from './parts/between.ts'
-import { temporaryFolder, until } from './parts/children.ts'
+import { temporaryFolder } from './parts/children.ts'
 import { accept, type Blob, digestOf, makeImage, noise, pathOf, pull, push, send, withDigest } from './parts/client.ts'
 import { type Realm, startRealm } from './parts/realm.ts'
 import { findRegistry, type Launch, type Registry } from './parts/registries.ts'
 import { type Router, startRouter, way } from './parts/router.ts'
 import { answer, type Script, scripted } from './parts/scripted.ts'
+import { until } from './parts/until.ts'
 
 const password = 'canary-password'
 /** bcrypt of `password`, cost 4. */

@@ -3,9 +3,9 @@ import assert from 'node:assert/strict'
 import type http from 'node:http'
 import { after, test } from 'node:test'
 import { type Between, between, closeAll, inFlight } from './parts/between.ts'
-import { until } from './parts/children.ts'
 import { answerOf, digestOf, open, type Reply, send } from './parts/client.ts'
 import { answer, type Recorded, type Script } from './parts/scripted.ts'
+import { until } from './parts/until.ts'
 
 const type = 'application/vnd.oci.image.manifest.v1+json'
 const content = JSON.stringify({ schemaVersion: 2, mediaType: type })

@@ -5,7 +5,7 @@ import { Readable } from 'node:stream'
 import { after, before, test } from 'node:test'
 import packageManifest from '../package.json' with { type: 'json' }
 import { between, closeAll, inFlight } from './parts/between.ts'
-import { temporaryFolder, until } from './parts/children.ts'
+import { temporaryFolder } from './parts/children.ts'
 import {
   accept,
   type Blob,
@@ -26,6 +26,7 @@ import {
 import { findRegistry, type Registry } from './parts/registries.ts'
 import { type Router, startRouter, way } from './parts/router.ts'
 import { answer, type Script } from './parts/scripted.ts'
+import { until } from './parts/until.ts'
 
 const mebibyte = 1024 * 1024
 

@@ -7,11 +7,12 @@ import { after, before, test } from 'node:test'
 import { hashSync } from 'bcryptjs'
 import { between, closeAll } from './parts/between.ts'
 import { findBrowser } from './parts/browser.ts'
-import { temporaryFolder, until } from './parts/children.ts'
+import { temporaryFolder } from './parts/children.ts'
 import { answerOf, digestOf, makeImage, pull, push, open as request, send } from './parts/client.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
 import { startRouter, way } from './parts/router.ts'
 import { answer, type Script } from './parts/scripted.ts'
+import { until } from './parts/until.ts'
 
 const browser = way === 'node' ? await findBrowser(console.error) : undefined
 if (!browser && process.env.CI === 'true' && way === 'node') throw new Error('chromium is missing')

@@ -25,6 +25,8 @@ const units = [
   './test/config.test.ts',
   './test/service.test.ts',
   './test/deploy.test.ts',
+  './test/house.test.ts',
+  './test/plain.test.ts',
 ]
 
 /** The lines in which Node, Bun and Deno print their test counts. */

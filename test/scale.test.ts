@@ -7,12 +7,13 @@ import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { type Balancer, balance } from './parts/balancer.ts'
-import { run, temporaryFolder, until } from './parts/children.ts'
+import { run, temporaryFolder } from './parts/children.ts'
 import * as client from './parts/client.ts'
 import { accept, digestOf, makeImage, pathOf, pull, push } from './parts/client.ts'
 import { program } from './parts/packages.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
 import { type Router, startRouter, way } from './parts/router.ts'
+import { until } from './parts/until.ts'
 
 const lookupTtlSeconds = 1
 const mebibyte = 1024 * 1024

@@ -5,12 +5,12 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { after, test } from 'node:test'
 import { hashSync } from 'bcryptjs'
+import { Passwords } from '../src/access/passwords.ts'
 import { type Config, readConfig } from '../src/config.ts'
-import { readBytes } from '../src/errors.ts'
-import { follow } from '../src/files.ts'
 import { createLog, type Log } from '../src/log.ts'
-import { createPasswords } from '../src/passwords.ts'
-import type { Connection, Fetch } from '../src/runtime.ts'
+import { readBytes } from '../src/registry/errors.ts'
+import { follow } from '../src/runtime/files.ts'
+import type { Connection, Fetch } from '../src/runtime/runtime.ts'
 import { createService } from '../src/service.ts'
 
 const sha256 = `sha256:${'a'.repeat(64)}`
@@ -669,8 +669,8 @@ function passwordsOf(password: string) {
     notice = resolve
   })
   const log: Log = (_, message) => / anew/.test(message) && notice()
-  const check = createPasswords(file, () => clock.now, log)
-  const checkAnn = (password: string, source = 'client') => check('ann', password, source)
+  const passwords = new Passwords(file, () => clock.now, log)
+  const checkAnn = (password: string, source = 'client') => passwords.check('ann', password, source)
   return { check: checkAnn, clock, write, noticed, file }
 }
 

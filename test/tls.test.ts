@@ -11,7 +11,7 @@ import { after, before, test } from 'node:test'
 import { connect, type PeerCertificate } from 'node:tls'
 import { hashSync } from 'bcryptjs'
 import { type Certificate, certify } from './parts/certificates.ts'
-import { run, start, temporaryFolder, until } from './parts/children.ts'
+import { run, start, temporaryFolder } from './parts/children.ts'
 import {
   answerOf,
   digestOf,
@@ -30,6 +30,7 @@ import { program } from './parts/packages.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
 import { type Router, root, startRouter, way, ways } from './parts/router.ts'
 import { answer, type Script, type Scripted, scripted } from './parts/scripted.ts'
+import { until } from './parts/until.ts'
 
 const skopeo = await program(['skopeo'], 'skopeo', console.error)
 if (!skopeo && process.env.CI === 'true') throw new Error('skopeo is missing')

@@ -1,7 +1,8 @@
 /** Drives a real Chromium through its pipe (Chrome DevTools Protocol), without a library. */
 import { spawn } from 'node:child_process'
-import { adopt, temporaryFolder, until } from './children.ts'
+import { adopt, temporaryFolder } from './children.ts'
 import { program } from './packages.ts'
+import { until } from './until.ts'
 
 // biome-ignore lint/suspicious/noExplicitAny: the package of the protocol's types has 3 MB.
 type Any = any

@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { waitMs } from './until.ts'
 
 export interface Child {
   pid: number
@@ -38,7 +39,6 @@ const reaper = spawn(
   { stdio: ['pipe', 'ignore', 'ignore'], detached: true },
 )
 reaper.unref()
-const waitMs = 30_000
 const tellReaper = (line: string) => reaper.stdin.write(`${line}\n`)
 ;(reaper.stdin as unknown as { unref: () => void }).unref()
 
@@ -129,17 +129,6 @@ export async function run(command: string[], options: Options = {}): Promise<str
   const code = await child.ended
   if (code !== 0) throw new Error(`${command.join(' ')} ended with ${code}:\n${child.lines.join('\n')}`)
   return child.lines.join('\n')
-}
-
-/** Calls `check` every 20 ms until it gives a truthy value, and gives that value. Rejects after 30 s, naming `what`. */
-export async function until<T>(what: string, check: () => T | Promise<T>): Promise<NonNullable<T>> {
-  const deadline = Date.now() + waitMs
-  for (;;) {
-    const value = await check()
-    if (value) return value
-    if (Date.now() > deadline) throw new Error(`waited 30 s for ${what}`)
-    await new Promise((resolve) => setTimeout(resolve, 20))
-  }
 }
 
 /** Whether the PATH has a program of this name. */

@@ -1,8 +1,9 @@
 /** Starts nginx, or another server program, and waits until it answers. */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { type Child, start, until } from './children.ts'
+import { type Child, start } from './children.ts'
 import { send } from './client.ts'
+import { until } from './until.ts'
 
 /**
  * Starts nginx with all its files in `folder` and waits until `url` answers. `main` goes to the top level of its

@@ -8,8 +8,9 @@ import net from 'node:net'
 import { join } from 'node:path'
 import { noPrivateName, noSecret } from './canary.ts'
 import type { Certificate } from './certificates.ts'
-import { atEnd, type Child, run, start, until } from './children.ts'
+import { atEnd, type Child, run, start } from './children.ts'
 import { program } from './packages.ts'
+import { until } from './until.ts'
 
 export interface RegistryOptions {
   name: string

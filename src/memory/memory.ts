@@ -1,0 +1,118 @@
+/** What was learned of the registries lately, and the questions in flight, as the relay uses them. */
+import { bounded } from '../bounded.ts'
+import type { Answer, Registry } from '../registry/answer.ts'
+import { discard } from '../registry/registry.ts'
+import type { Fields } from '../runtime/runtime.ts'
+import { type AskWith, Flights } from './flights.ts'
+import { Hints } from './hints.ts'
+import { type Kept, Manifests, revived, unlessSame } from './manifests.ts'
+import { loginAt, mayShare, type Reading } from './reading.ts'
+import { Writes } from './writes.ts'
+
+export interface MemorySettings {
+  /** Seconds that a verdict or a manifest is remembered; 0 for never. */
+  lookupTtl: number
+  /** MiB of manifests; 0 for none. */
+  manifestMemory: number
+}
+
+/** Called for every use: whether memory had what was looked for. */
+type OnUse = (kind: 'hint' | 'manifest' | 'tag' | 'flight' | 'ping', outcome: 'hit' | 'miss') => void
+
+const maxPings = 1000
+const pingMs = 1000
+
+export class Memory {
+  readonly writes: Writes
+  readonly hints: Hints
+  readonly #manifests: Manifests
+  readonly #flights: Flights
+  readonly #pings
+  readonly #onUse: OnUse
+
+  constructor({ lookupTtl, manifestMemory }: MemorySettings, now: () => number, onUse: OnUse) {
+    const ttlMs = Math.ceil(lookupTtl * 1000)
+    this.writes = new Writes(now)
+    this.hints = new Hints(ttlMs, now)
+    this.#manifests = new Manifests(manifestMemory, ttlMs, now, this.writes)
+    this.#flights = new Flights((isShared) => onUse('flight', isShared ? 'hit' : 'miss'))
+    this.#pings = bounded<Answer>(maxPings, Math.min(pingMs, ttlMs), now)
+    this.#onUse = onUse
+  }
+
+  /** The registries to ask, the most likely one first. */
+  inTurn(reading: Reading, order: readonly Registry[]): readonly Registry[] {
+    if (!this.hints.isOn) return order
+    const first = this.hints.first(reading, order)
+    this.#count('hint', first)
+    return first && first !== order[0] && order.includes(first)
+      ? [first, ...order.filter((one) => one !== first)]
+      : order
+  }
+
+  /** What is held for a read: which registry would be asked first, and whose manifest is kept. Changes nothing. */
+  holds(reading: Reading, order: readonly Registry[]): { first?: Registry; manifest?: Registry } {
+    return { first: this.hints.first(reading, order), manifest: this.#manifests.peek(reading) }
+  }
+
+  /** The manifest that a read asks for, if it is kept and its client may get it. */
+  manifest(reading: Reading): Kept | undefined {
+    if (!this.#manifests.concerns(reading)) return undefined
+    const kept = this.#manifests.find(reading)
+    this.#count('manifest', kept)
+    if (kept) this.hints.sawAt(kept.from, reading.name)
+    return kept
+  }
+
+  /** Asks for a manifest, once for all who ask the same at the same time, and keeps it if it may be kept. */
+  async askTogether(
+    from: Registry,
+    method: string,
+    reading: Reading,
+    ask: (signal: AbortSignal, fields?: Fields) => Promise<Answer>,
+  ): Promise<Answer> {
+    const { signal, name, isPartial, question } = reading
+    if (isPartial) return ask(signal)
+    const generation = this.writes.generationOf(name)
+    const key = `${generation} ${from.name} ${method} ${question} ${loginAt(from, reading)}`
+    return this.#flights.share(key, from, signal, async (abort) => {
+      if (!this.#manifests.isOn || !mayShare(from, reading)) return ask(abort)
+      // A registry compares digests sooner than it reads a manifest.
+      const last = this.#manifests.lastByTag(from, reading)
+      const answer = await ask(abort, last ? unlessSame(last.digest) : {})
+      const isSame = last !== undefined && answer.status === 304
+      if (!reading.matched.digest) this.#onUse('tag', isSame ? 'hit' : 'miss')
+      // If a write has finished while we were reading, this manifest may be stale: do not keep it.
+      if (answer.status === 200 && this.writes.generationOf(name) === generation) {
+        this.#manifests.keep(answer, reading, method === 'GET')
+      }
+      const whole = (said: Answer) => (last && said.status === 304 ? revived(last.kept, said) : said)
+      return answer.later ? { ...answer, later: answer.later.then(whole) } : whole(answer)
+    })
+  }
+
+  /** Asks for a registry's `/v2/`, at most once a second for each login. */
+  async ping(from: Registry, reading: Reading, ask: AskWith): Promise<Answer> {
+    const key = `${from.name} ${loginAt(from, reading)}`
+    const known = this.hints.isOn ? this.#pings.get(key) : undefined
+    this.#count('ping', known)
+    if (known) return known
+    return this.#flights.share(`ping ${key}`, from, reading.signal, async (signal) => {
+      const given = await ask(signal)
+      discard(given)
+      // If the registry is up, nothing else of its answer is for all.
+      const answer = given.verdict === 'found' ? { ...given, response: undefined } : given
+      if (this.hints.isOn && answer.verdict !== 'gone') this.#pings.set(key, answer)
+      return answer
+    })
+  }
+
+  /** Whether the reads of a name are of public images: HEAD of its blobs then comes from a reader, not from a push. */
+  readsPublic(name: string): boolean {
+    return this.hints.isPublic(name) && !this.writes.isPushedTo(name)
+  }
+
+  #count(kind: Parameters<OnUse>[0], found: unknown): void {
+    this.#onUse(kind, found === undefined ? 'miss' : 'hit')
+  }
+}

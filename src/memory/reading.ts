@@ -1,0 +1,60 @@
+/** A read whose answer may be remembered, or shared with others that ask the same. */
+import { createHash } from 'node:crypto'
+import type { Match } from '../../routing.ts'
+import type { Registry } from '../registry/answer.ts'
+import { conditions, passedOn } from '../registry/headers.ts'
+
+export interface Reading {
+  matched: Match
+  name: string
+  query: string
+  accept: string
+  /** Path, query and Accept: all that the answer depends on, except the login. */
+  question: string
+  /** Whether the answer also depends on a range or a condition. */
+  isPartial: boolean
+  /** A hash of the client's login; empty if it has none, or if no registry gets it. */
+  login: string
+  /** Aborted when the client leaves. */
+  signal: AbortSignal
+}
+
+/** `sharesLogin`: whether a registry gets the client's login. A login that this router checks itself changes no answer. */
+export function readingOf(request: Request, matched: Match, query: string, sharesLogin: boolean): Reading {
+  const { headers, signal } = request
+  const field = passedOn(headers)
+  const accept = field('accept') ?? ''
+  return {
+    matched,
+    name: matched.name ?? '',
+    query,
+    accept,
+    question: `${matched.path}${query} ${accept}`,
+    isPartial: conditions.some((name) => headers.has(name)),
+    login: sharesLogin ? hashOf(field('authorization'), field('cookie')) : '',
+    signal,
+  }
+}
+
+function hashOf(...secrets: (string | null)[]): string {
+  if (secrets.every((one) => one === null)) return ''
+  return createHash('sha256').update(JSON.stringify(secrets)).digest('base64')
+}
+
+/** Whether other clients may get what a registry answers to this one: not if it was told who the client is. */
+export function mayShare(from: Registry, { login }: Reading): boolean {
+  return !from.forwardsLogin || login === ''
+}
+
+/** What tells apart the clients that a registry knows; empty for a registry that knows none. */
+export function loginAt(from: Registry, { login }: Reading): string {
+  return from.forwardsLogin ? login : ''
+}
+
+/** Whether Accept lists the type itself. A wildcard leaves the choice to the registry. */
+export function accepts({ accept }: Reading, type: string): boolean {
+  return accept === type || accept.split(',').some((one) => essence(one) === essence(type))
+}
+
+/** A media type without its parameters. */
+const essence = (text: string) => text.replace(/;.*/, '').trim().toLowerCase()

@@ -1,0 +1,73 @@
+/** Builds the registries from the configuration: the only place that knows what each of them is given. */
+import type { Config } from './config.ts'
+import type { Log } from './log.ts'
+import { type Login, withLogin } from './registry/login.ts'
+import { type RegistryOptions, RemoteRegistry } from './registry/registry.ts'
+import type { Registries } from './relay/exchange.ts'
+import type { Metrics } from './report/metrics.ts'
+import type { Page } from './report/page.ts'
+import type { Fetch } from './runtime/runtime.ts'
+
+interface Surroundings {
+  fetch: Fetch
+  /** Milliseconds. */
+  now: () => number
+  log: Log
+  metrics: Metrics
+  page: Page
+}
+
+export function createRegistries(config: Config, around: Surroundings): Registries {
+  const { writeTimeout, aggregate: router } = config
+  const common = { writeTimeout, router }
+  return {
+    hosted: create(
+      {
+        ...common,
+        name: 'hosted',
+        role: 'hosted',
+        address: config.hosted,
+        path: '',
+        readTimeout: config.hostedTimeout,
+        // With HTPASSWD_FILE it gets the router's own login, or none.
+        forwardsLogin: config.passLogin,
+      },
+      config.hostedLogin,
+      around,
+    ),
+    proxy: create(
+      {
+        ...common,
+        name: 'proxy',
+        role: 'public',
+        address: config.proxy,
+        path: config.proxyPath,
+        readTimeout: config.proxyTimeout,
+        forwardsLogin: false,
+      },
+      config.proxyLogin,
+      around,
+    ),
+  }
+}
+
+function create(options: RegistryOptions, login: Login | undefined, around: Surroundings): RemoteRegistry {
+  const { name, role, readTimeout } = options
+  const { now, metrics, page } = around
+  const log: Log = (level, message, fields) => around.log(level, message, { upstream: name, ...fields })
+  // Public registries give anonymous tokens, so their challenges are answered even without a login.
+  const isAnswered = login !== undefined || role === 'public'
+  return new RemoteRegistry(options, {
+    fetch: isAnswered ? withLogin(around.fetch, login, readTimeout, now, log) : around.fetch,
+    now,
+    onAnswer: (answer, isRead, cause) => {
+      metrics.answered(answer, isRead)
+      if (cause) log('warn', 'no usable answer', { reason: answer.reason, cause })
+    },
+    onBreaker: (isOpen) => {
+      page.skips(name, isOpen)
+      metrics.skips(name, isOpen)
+      log('warn', isOpen ? 'skipped until it is well again' : 'well again')
+    },
+  })
+}

@@ -1,0 +1,39 @@
+/** The field `WWW-Authenticate` (RFC 9110, section 11.6.1): the only parser of challenges. */
+
+/** One challenge; scheme and names of parameters in lower case. */
+export interface Challenge {
+  scheme: string
+  realm?: string
+  service?: string
+  scope?: string
+}
+
+/** The challenges in a field, or in several fields joined to one, as they came. */
+export function splitChallenges(field: string): string[] {
+  // A quoted string without its end counts as quoted to the end: else each of its characters would be tried as a beginning.
+  const parts = field.match(/(?:[^,"]|"(?:[^"\\]|\\.?)*(?:"|$))+/g) ?? []
+  const challenges: string[] = []
+  for (const part of parts.map((text) => text.trim())) {
+    // A scheme is a word before a space or the end; a parameter has its `=` first.
+    if (challenges.length === 0 || /^[^\s=]+(\s|$)/.test(part)) challenges.push(part)
+    else challenges[challenges.length - 1] += `,${part}`
+  }
+  return challenges
+}
+
+/** The same field with Bearer first, since clients take the first challenge they can follow. */
+export function bearerFirst(field: string): string {
+  const challenges = splitChallenges(field)
+  const isBearer = (challenge: string) => /^bearer\b/i.test(challenge)
+  return [...challenges.filter(isBearer), ...challenges.filter((challenge) => !isBearer(challenge))].join(', ')
+}
+
+/** The parsed challenges of a field. */
+export function parseChallenges(field: string): Challenge[] {
+  return splitChallenges(field).map((challenge) => {
+    const [scheme = ''] = challenge.split(' ')
+    const parameters = challenge.matchAll(/\b([a-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))/gi)
+    const entries = [...parameters].map(([, name = '', quoted, plain]) => [name.toLowerCase(), quoted ?? plain])
+    return { scheme: scheme.toLowerCase(), ...Object.fromEntries(entries) }
+  })
+}

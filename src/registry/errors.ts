@@ -1,0 +1,100 @@
+/** OCI errors (distribution-spec 1.1, "Error Codes"): the router's own, and those of registries. */
+import type { Refusal } from '../../routing.ts'
+import { respond } from '../runtime/body.ts'
+
+/** The first error in the body of an answer. */
+export interface OciError {
+  code: string
+  message: string
+  detail?: unknown
+}
+
+/** An error is looked for in this many bytes of a body. */
+const maxErrorBytes = 64 * 1024
+/** How long the body of an error may take: the deadline of a question is for the head. */
+export const errorSeconds = 15
+
+/** An answer of the router's own. A HEAD gets the same without the body. */
+export function ociError(method: string, status: number, error: OciError, fields?: Record<string, string>): Response {
+  const headers = new Headers(fields)
+  headers.set('Content-Type', 'application/json')
+  const body = `${JSON.stringify({ errors: [error] })}\n`
+  return respond(method === 'HEAD' ? null : body, { status, headers })
+}
+
+/** The answer to a request that the route table refuses. */
+export function refusalOf(method: string, { refused, code, message, allow }: Refusal): Response {
+  return ociError(method, refused, { code, message }, allow ? { Allow: allow } : {})
+}
+
+/** Reads the body of an error and frees its connection; undefined if it is no OCI error. */
+export async function readOciError(response: Pick<Response, 'body'>): Promise<OciError | undefined> {
+  return firstError(json(await readBytes(response, maxErrorBytes, errorSeconds)))
+}
+
+/** A whole body; undefined if it has more than `maxBytes`, takes more than `seconds`, or breaks. Frees its connection. */
+export async function readBytes({ body }: Pick<Response, 'body'>, maxBytes: number, seconds?: number) {
+  if (!body) return new Uint8Array()
+  const reader: ReadableStreamDefaultReader<Uint8Array> = body.getReader()
+  const chunks: Uint8Array[] = []
+  let size = 0
+  const tooLate = () => {
+    size = Number.POSITIVE_INFINITY
+    reader.cancel().catch(() => {})
+  }
+  const timer = seconds === undefined ? undefined : setTimeout(tooLate, seconds * 1000)
+  try {
+    for (;;) {
+      const { done, value } = await reader.read()
+      size += value?.byteLength ?? 0
+      if (size > maxBytes) break
+      if (done) return new Uint8Array(Buffer.concat(chunks))
+      chunks.push(value)
+    }
+  } catch {
+    // A body that breaks says nothing.
+  } finally {
+    clearTimeout(timer)
+  }
+  reader.cancel().catch(() => {})
+  return undefined
+}
+
+/** The value of a JSON text; undefined if it is no JSON. */
+export function json(bytes: Uint8Array | undefined): unknown {
+  try {
+    return JSON.parse(new TextDecoder().decode(bytes))
+  } catch {
+    return undefined
+  }
+}
+
+/**
+ * The code inside an error's detail. CNCF distribution as a cache answers 500 and wraps what its own upstream said:
+ * `{errors:[{code:"UNKNOWN", detail:{errors:[{code:"MANIFEST_UNKNOWN"}]}}]}`.
+ */
+export function nestedCode(error: OciError | undefined): string | undefined {
+  const detail = error?.detail as { code?: unknown; StatusCode?: unknown } | null | undefined
+  // If its upstream answered a HEAD, or not in JSON, the detail is one error, or only the status.
+  return firstError(detail)?.code ?? firstError({ errors: [detail] })?.code ?? codes[`${detail?.StatusCode}`]
+}
+
+const codes: Record<string, string> = {
+  401: 'UNAUTHORIZED',
+  403: 'DENIED',
+  404: 'BLOB_UNKNOWN',
+  429: 'TOOMANYREQUESTS',
+}
+
+function firstError(body: unknown): OciError | undefined {
+  const errors = (body as { errors?: unknown } | null | undefined)?.errors
+  const first = (Array.isArray(errors) ? errors[0] : undefined) as Partial<OciError> | null | undefined
+  if (typeof first?.code !== 'string') return undefined
+  return { code: first.code, message: typeof first.message === 'string' ? first.message : '', detail: first.detail }
+}
+
+/** What to log of a rejected fetch: Node hides the reason in `cause`. */
+export function causeOf(error: unknown): string {
+  const { cause, message } = error as { cause?: { code?: string; message?: string }; message?: string }
+  return cause?.code || cause?.message || message || String(error)
+}

@@ -1,0 +1,158 @@
+/** This router's own login at a registry: Basic, or Bearer tokens; without a password only anonymous tokens. */
+
+import type { Log } from '../log.ts'
+import { follow, secretIn } from '../runtime/files.ts'
+import type { Asked, Fetch, Fields, Reply } from '../runtime/runtime.ts'
+import { type Challenge, parseChallenges } from './challenge.ts'
+import { readOciError } from './errors.ts'
+import { LoginRefused, type Password, ScopeRefused, Tokens } from './realm.ts'
+
+export interface Login {
+  username: string
+  /** Empty if a file holds it. */
+  password: string
+  /** A file that holds the password, read again when it changes; or empty. */
+  file: string
+}
+
+/** How long a refused login is not tried again, and a Basic login is sent without being asked for. */
+const loginMs = 60_000
+
+/** What a token is for, so that the token of a delete opens no push, nor the other way round. */
+const rights: Record<string, string> = { GET: 'read', HEAD: 'read', DELETE: 'delete' }
+
+/**
+ * A fetch that answers the registry's challenges. It rejects with `LoginRefused` if the login is not taken, and with
+ * `RealmFailed` if the realm is down. These answers are the registry's own:
+ * - a 401 after a token was granted,
+ * - a 401 or 429 of the realm about one scope: public registries say so of names that do not exist.
+ *
+ * `seconds`: the deadline of the registry. A realm gets less, so that the log names the one that is late.
+ */
+export function withLogin(fetch: Fetch, login: Login | undefined, seconds: number, now: () => number, log: Log): Fetch {
+  const session = new LoginSession(fetch, login, seconds, now, log)
+  return (url, asked, fresh) =>
+    session.fetch(url, asked, fresh).catch((error) => {
+      if (error instanceof ScopeRefused) return error.answer
+      throw error
+    })
+}
+
+class LoginSession implements Password {
+  basic: string | undefined
+  #refused: { until: number; reason: string } | undefined
+  readonly #fetch: Fetch
+  readonly #now: () => number
+  readonly #pingMs: number
+  readonly #tokens: Tokens
+
+  constructor(fetch: Fetch, login: Login | undefined, seconds: number, now: () => number, log: Log) {
+    this.#fetch = fetch
+    this.#now = now
+    // Node takes only a whole number.
+    this.#pingMs = Math.ceil(seconds * 700)
+    this.#tokens = new Tokens(fetch, this, this.#pingMs, now)
+    if (login) this.basic = basicOf(login.username, login.file ? this.#followPassword(login, log) : login.password)
+  }
+
+  /** The password in the file now. When the file changes, its new password is used from then on. */
+  #followPassword({ username, file }: Login, log: Log): string {
+    const use = (password: string) => {
+      this.basic = basicOf(username, password)
+      this.#refused = undefined
+      this.#tokens.clear()
+      log('info', 'password read anew')
+    }
+    const failed = (cause: string) => log('warn', 'the new password cannot be read, the old one stays', { cause })
+    return follow([file], () => secretIn(file), use, failed)
+  }
+
+  async fetch(url: string, asked: Asked, fresh?: boolean): Promise<Reply> {
+    if (this.#refused && this.#now() < this.#refused.until) throw new LoginRefused(this.#refused.reason)
+    const { base, name } = partsOf(url)
+    const purpose = `${rights[asked.method] ?? 'write'} ${name}`
+    // A streamed body cannot be sent twice, so the login is asked for before it.
+    const sendsOnce = Boolean(asked.body) && !(asked.body instanceof Uint8Array)
+    if (sendsOnce && !this.#tokens.known(purpose)) await this.#introduce(base, name, purpose, asked.signal)
+    const send = (authorization: string | undefined) => this.#fetch(url, authorized(asked, authorization), fresh)
+    const known = this.#tokens.known(purpose)
+    const response = await send(known)
+    if (response.status !== 401) return response
+    const { bearer, takesBasic } = challengesOf(response)
+    if (bearer) {
+      readOciError(response)
+      const token = await this.#tokens.ask(purpose, bearer, url, asked.signal)
+      if (sendsOnce) throw tooLate()
+      return send(`Bearer ${token}`)
+    }
+    if (!takesBasic || (!this.basic && url === base)) return response
+    let last = response
+    if (this.basic && known !== this.basic) {
+      readOciError(response)
+      this.#tokens.keep(purpose, this.basic, loginMs)
+      if (sendsOnce) throw tooLate()
+      last = await send(this.basic)
+    }
+    if (last.status === 401) await this.#throwIfRefused(base, last, asked.signal)
+    return last
+  }
+
+  /** Asks the registry which login it wants for a push, and gets that. */
+  async #introduce(base: string, name: string, purpose: string, signal: AbortSignal): Promise<void> {
+    const response = await this.#ping(base, {}, signal)
+    if (response.status !== 401) return
+    const { bearer } = challengesOf(response)
+    const scope = `repository:${name}:pull,push`
+    if (bearer) await this.#tokens.ask(purpose, { ...bearer, scope }, base, signal)
+    else if (this.basic) this.#tokens.keep(purpose, this.basic, loginMs)
+  }
+
+  /** Finds out whether a 401 is about one name, or about this router: then it throws. */
+  async #throwIfRefused(base: string, answer: Reply, signal: AbortSignal): Promise<void> {
+    const tried = this.basic
+    const { status } = await this.#ping(base, tried ? { authorization: tried } : {}, signal)
+    if (status !== 401) return
+    readOciError(answer)
+    throw tried
+      ? this.refuse('the registry refuses its password', tried)
+      : new LoginRefused('the registry wants a login')
+  }
+
+  async #ping(base: string, headers: Fields, signal: AbortSignal): Promise<Reply> {
+    const ends = AbortSignal.any([AbortSignal.timeout(this.#pingMs), signal])
+    const response = await this.#fetch(base, { method: 'GET', headers, signal: ends })
+    readOciError(response)
+    return response
+  }
+
+  refuse(reason: string, tried: string): Error {
+    // The password was read anew in the meantime, so a second try may succeed.
+    if (tried !== this.basic) return new Error(reason)
+    this.#refused = { until: this.#now() + loginMs, reason }
+    return new LoginRefused(reason)
+  }
+}
+
+/** The address of the registry's `/v2/`, and the repository of a request; empty if it is about none. */
+function partsOf(url: string): { base: string; name: string } {
+  const pattern = /^([^:]+:\/\/[^/]+\/v2\/)(?:([^?]*)\/(?:manifests|blobs|tags|referrers)\/)?/
+  const [, base = '', name = ''] = pattern.exec(url) ?? []
+  return { base, name }
+}
+
+function authorized(asked: Asked, authorization: string | undefined): Asked {
+  return authorization ? { ...asked, headers: { ...asked.headers, authorization } } : asked
+}
+
+function challengesOf({ headers }: Reply): { bearer?: Challenge; takesBasic: boolean } {
+  const challenges = parseChallenges(headers.get('WWW-Authenticate') ?? '')
+  const find = (wanted: string) => challenges.find(({ scheme }) => scheme === wanted)
+  return { bearer: find('bearer'), takesBasic: find('basic') !== undefined }
+}
+
+function basicOf(username: string, password: string): string {
+  return `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`
+}
+
+/** The login is there now, for whoever sends the body again. */
+const tooLate = () => new Error('wants a new login for a body that is sent already')

@@ -1,0 +1,197 @@
+/** Copies a blob from the public registry into hosted, so that a push need not upload it. */
+import { match } from '../../routing.ts'
+import type { Answer, Registry } from '../registry/answer.ts'
+import { checkOf, isCheckable } from '../registry/digest.ts'
+import { ownPath } from '../registry/headers.ts'
+import { discard } from '../registry/registry.ts'
+import type { AskAs, Registries } from './exchange.ts'
+import { blockedBy, type NameRules } from './plan.ts'
+
+export interface Copy extends Source {
+  /** Path and query of an upload session of hosted. */
+  session: string
+  registries: Registries
+  ask: AskAs
+}
+
+export interface Source {
+  digest: string
+  /** The path of the blob at the public registry. */
+  path: string
+}
+
+export interface Copied {
+  /** `unused`: nothing has begun, and the session is as it was. `begun`: the session is used up. */
+  state: 'unused' | 'begun' | 'stored'
+  /** What the registries said so far. If it is stored, hosted's 201 is the last. */
+  answers: Answer[]
+}
+
+/** `mounted`: stored while its client waited. `late`: stored after that. */
+export type CopyOutcome = 'mounted' | 'late' | 'failed'
+
+/** Called with what came of each copy that began, and its bytes. */
+type OnCopy = (outcome: CopyOutcome, bytes: number) => void
+
+export interface CopySettings {
+  /** Bytes. */
+  copyLimit: number
+  /** Seconds. */
+  writeTimeout: number
+  idleTimeout: number
+}
+
+/** Copies at a time. */
+const maxCopies = 8
+/** How long a client waits for a copy. The copy goes on without it. */
+const clientSeconds = 20
+/** Copies are our own requests: drop the client's User-Agent. */
+const ownFields = { 'user-agent': '' }
+
+/** A blob of the name `from`, as the public registry has it; undefined if it must not be copied. */
+export function sourceOf(
+  settings: Pick<NameRules, 'hostedNames' | 'proxyNames'> & Pick<CopySettings, 'copyLimit'>,
+  from: string | null,
+  digest: string,
+): Source | undefined {
+  // Without `from`, hosted decides where it looks (distribution-spec 1.1, "Mounting a blob").
+  const source = match('GET', `/v2/${from ?? ''}/blobs/${digest}`)
+  if ('refused' in source || source.route.entity !== 'blob') return undefined
+  if (!source.name || !source.digest || blockedBy(settings, source.name)) return undefined
+  return settings.copyLimit > 0 && isCheckable(source.digest) ? { digest: source.digest, path: source.path } : undefined
+}
+
+/** The upload session that an answer of hosted opened. */
+export function sessionOf({ status, headers }: Answer): string | undefined {
+  const session = ownPath(headers.get('Location') ?? '')
+  const upload = match('PUT', session.replace(/\?.*/, ''))
+  return status === 202 && 'route' in upload && upload.route.entity === 'upload' ? session : undefined
+}
+
+/** Ends a session that nobody will use; hosted would keep its content for days. */
+export function endSession(hosted: Registry, session: string, ask: AskAs): void {
+  const { signal } = new AbortController()
+  ask(hosted, { method: 'DELETE', target: session, signal, purpose: 'write' }, ownFields).then(discard)
+}
+
+export class Copier {
+  readonly #settings: CopySettings
+  readonly #onCopy: OnCopy
+  /** The copies in flight, by digest. */
+  readonly #inFlight = new Map<string, Promise<Copied>>()
+
+  constructor(settings: CopySettings, onCopy: OnCopy) {
+    this.#settings = settings
+    this.#onCopy = onCopy
+  }
+
+  /**
+   * Copies. If the same blob is being copied, or too many are, it waits its turn with `waitsItsTurn`, and is `unused` without.
+   * Settles at the latest when the client has waited long enough.
+   */
+  copy(copy: Copy, waitsItsTurn = false): Promise<Copied> {
+    const job = new Job(copy, this.#settings, this.#onCopy)
+    const copied = this.#takeTurn(job, waitsItsTurn).then((copied) => {
+      if (copied.state === 'unused' && !job.clientWaits) endSession(copy.registries.hosted, copy.session, copy.ask)
+      return copied
+    })
+    return new Promise((resolve, reject) => {
+      const leave = () => resolve(job.leaveClient())
+      const timer = setTimeout(leave, Math.min(clientSeconds, this.#settings.writeTimeout) * 1000)
+      copied.finally(() => clearTimeout(timer)).then(resolve, reject)
+    })
+  }
+
+  /** Settles when the copies in flight have ended, also those whose client waits no more. */
+  settled(): Promise<unknown> {
+    return Promise.all(this.#inFlight.values())
+  }
+
+  async #takeTurn(job: Job, waitsItsTurn: boolean): Promise<Copied> {
+    const { digest } = job.copy
+    const isTaken = () => this.#inFlight.has(digest) || this.#inFlight.size >= maxCopies
+    while (waitsItsTurn && job.clientWaits && isTaken()) await Promise.race(this.#inFlight.values())
+    if (!job.clientWaits || isTaken()) return { state: 'unused', answers: [] }
+    const copying = job.perform().finally(() => this.#inFlight.delete(digest))
+    this.#inFlight.set(digest, copying)
+    return copying
+  }
+}
+
+/** One copy, and whether its client still waits for it. */
+class Job {
+  readonly copy: Copy
+  readonly #settings: CopySettings
+  readonly #onCopy: OnCopy
+  readonly #answers: Answer[] = []
+  #clientWaits = true
+
+  constructor(copy: Copy, settings: CopySettings, onCopy: OnCopy) {
+    this.copy = copy
+    this.#settings = settings
+    this.#onCopy = onCopy
+  }
+
+  get clientWaits(): boolean {
+    return this.#clientWaits
+  }
+
+  /** The client waits no more; the copy goes on. */
+  leaveClient(): Copied {
+    this.#clientWaits = false
+    return { state: 'begun', answers: [...this.#answers] }
+  }
+
+  async perform(): Promise<Copied> {
+    const { digest, path, session, registries, ask } = this.copy
+    const { copyLimit, idleTimeout } = this.#settings
+    const answers = this.#answers
+    // Not the client's signal: a copy that is doing well goes on without it.
+    const abort = new AbortController()
+    const { signal } = abort
+    const blob = await ask(registries.proxy, { method: 'GET', target: path, signal, purpose: 'lookup' }, ownFields)
+    answers.push(blob)
+    const length = Number(blob.headers.get('Content-Length') ?? Number.NaN)
+    if (blob.status !== 200 || !blob.response?.body || !(length <= copyLimit)) {
+      abort.abort()
+      return { state: 'unused', answers }
+    }
+    const { end, ...content } = checked(blob.response.body, digest, idleTimeout, abort)
+    const target = `${session}${session.includes('?') ? '&' : '?'}digest=${digest}`
+    const fields = { ...ownFields, 'content-type': 'application/octet-stream', 'content-length': `${length}` }
+    const put = { method: 'PUT', target, ...content, signal, read: 'error', purpose: 'write' } as const
+    const stored = await ask(registries.hosted, put, fields)
+    end()
+    answers.push(stored)
+    const isStored = stored.status === 201
+    this.#onCopy(isStored ? (this.#clientWaits ? 'mounted' : 'late') : 'failed', length)
+    if (isStored) return { state: 'stored', answers }
+    abort.abort()
+    endSession(registries.hosted, session, ask)
+    return { state: 'begun', answers }
+  }
+}
+
+/** The same bytes, but the last of them only if all have the digest. Aborts if nothing moves for `idleSeconds`. */
+function checked(from: ReadableStream<Uint8Array>, digest: string, idleSeconds: number, abort: AbortController) {
+  const { hash, isRight } = checkOf(digest)
+  const timer = setTimeout(() => abort.abort(), idleSeconds * 1000)
+  let onRead = () => {}
+  const bodyRead = new Promise<void>((resolve) => {
+    onRead = resolve
+  })
+  async function* bytes() {
+    let held: Uint8Array | undefined
+    for await (const chunk of from) {
+      timer.refresh()
+      hash.update(chunk)
+      if (held) yield held
+      held = chunk
+    }
+    clearTimeout(timer)
+    if (!isRight()) throw new Error('another digest')
+    if (held) yield held
+    onRead()
+  }
+  return { body: bytes(), bodyRead, end: () => clearTimeout(timer) }
+}

@@ -1,0 +1,60 @@
+/** One request on its way through the relay: what it is, what is asked for it, and what comes of it. */
+import type { Match, UpstreamName } from '../../routing.ts'
+import type { Answer, Client, Question, Registry } from '../registry/answer.ts'
+import { respond } from '../runtime/body.ts'
+import type { Fields, Reply, Upload } from '../runtime/runtime.ts'
+
+export type Registries = Readonly<Record<UpstreamName, Registry>>
+
+/** A matched request and its client. */
+export interface Exchange {
+  request: Request
+  matched: Match
+  /** As it came: `?…` or empty. */
+  query: string
+  client: Client
+  /** The body of a write, and a promise that settles when its last byte was read. */
+  upload?: { body: Upload; bodyRead?: Promise<void> }
+}
+
+/** What came of one request, as the client, the log and the metrics need it. */
+export interface Outcome {
+  response: Response
+  answers: readonly Answer[]
+  /** Whose answer the client got; undefined if it is the router's own. */
+  by?: Registry
+  /** Bytes of the bodies from and to the client, if their length was known before they passed. */
+  bytesIn?: number
+  bytesOut?: number
+}
+
+/** Asks a registry what the client asked, except for what is given in `changes` and `fields`. */
+export type AskAs = (to: Registry, changes?: Partial<Question>, fields?: Fields) => Promise<Answer>
+
+export function askAs({ request, matched, query, client }: Exchange): AskAs {
+  const { method, signal } = request
+  const isRead = method === 'GET' || method === 'HEAD'
+  const asked = {
+    method,
+    target: matched.path + query,
+    signal,
+    read: 'head',
+    purpose: isRead ? 'read' : 'write',
+  } as const
+  return (to, changes = {}, fields = {}) => {
+    const headers = { ...(changes.headers ?? to.fieldsFor(request, client)), ...fields }
+    return to.ask({ ...asked, ...changes, headers })
+  }
+}
+
+/** Gives a registry's answer to the client. `bytesIn`: what the registry took of the client's body. */
+export function deliver(answer: Answer, answers: readonly Answer[], method: string, bytesIn?: number): Outcome {
+  const { status, body: stream } = answer.response as Reply
+  const headers = answer.from.fieldsFrom(answer)
+  const length = answer.headers.get('Content-Length')
+  const hasNone = [204, 304].includes(status) || method === 'HEAD' || length === '0'
+  const body = hasNone ? null : (answer.content ?? stream ?? null)
+  if (body && !answer.headers.has('Content-Type')) headers.push(['content-type', 'application/octet-stream'])
+  const response = respond(body, { status, headers })
+  return { response, answers, by: answer.from, bytesIn, bytesOut: body ? Number(length) : 0 }
+}

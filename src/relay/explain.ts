@@ -1,0 +1,138 @@
+/** Where an image comes from: the lookup itself, told, and what the registry that was not needed has. */
+import { type Match, match, type Refusal } from '../../routing.ts'
+import { readingOf } from '../memory/reading.ts'
+import { type Registry, type Summary, summarize } from '../registry/answer.ts'
+import { type OciError, readOciError } from '../registry/errors.ts'
+import { unconditional } from '../registry/headers.ts'
+import { discard } from '../registry/registry.ts'
+import { askAs, type Exchange } from './exchange.ts'
+import { ownNames, type Plan, planOf } from './plan.ts'
+import { carryOut } from './relay.ts'
+import type { Surroundings } from './surroundings.ts'
+
+export interface Explanation {
+  image: string
+  /** What decided which registries may be asked, and in which order. */
+  rule: string
+  order: Plan['order']
+  notAsked?: Plan['unasked']
+  /** What memory held before: which registry would be asked first, and whose manifest is kept. */
+  memory: { first?: string; manifest?: string }
+  /** What each registry that may be asked says now. */
+  registries: (Summary & { digest?: string })[]
+  /** What a client gets. Without `by` it is an error of this router's own. */
+  answer: { status: number; by?: string; digest?: string; error?: OciError }
+  /** A registry that has the tag too, with other content, and what keeps it back. */
+  shadowed?: { upstream: string; digest: string; because: string }
+}
+
+export interface ExplainSettings {
+  /** Seconds. */
+  lookupTtl: number
+}
+
+export type Explain = typeof explain
+
+const types = ['oci.image.index.v1', 'oci.image.manifest.v1', 'docker.distribution.manifest.list.v2']
+const accept = [...types, 'docker.distribution.manifest.v2'].map((type) => `application/vnd.${type}+json`).join(', ')
+
+/** Clients take the first part of a name for a registry if it looks like this. */
+const isHost = (text: string) => /[.:]|^localhost$/.test(text)
+
+/** `image` as clients write it, with or without this router's own name, tag and digest; `ns` as containerd sends it. */
+export async function explain(
+  around: Surroundings,
+  { lookupTtl }: ExplainSettings,
+  image: string,
+  ns: string | null,
+  { request, client }: Pick<Exchange, 'request' | 'client'>,
+): Promise<Explanation | Refusal> {
+  const { settings, registries, memory } = around
+  const matched = matchImage(image, ownNames(settings))
+  if ('refused' in matched) return { ...matched, refused: 400, message: 'an image is NAME[:TAG] or NAME@DIGEST' }
+  const query = ns ? `?ns=${encodeURIComponent(ns)}` : ''
+  const plan = planOf(settings, 'GET', matched, query)
+  if ('refused' in plan) return plan
+  const exchange = { request: unconditional(request, accept), matched, query, client }
+  const reading = readingOf(exchange.request, matched, query, registries.hosted.forwardsLogin)
+  const order = plan.order.map((name) => registries[name])
+  const held = memory.holds(reading, order)
+
+  const { response, by, answers } = await carryOut(around, exchange)
+  const others = order.filter((registry) => !answers.some(({ from }) => from === registry))
+  const ask = askAs(exchange)
+  const asked = await Promise.all(others.map((registry) => ask(registry, { read: 'error' })))
+  for (const one of asked) discard(one)
+  const said = [...answers, ...asked].map((one) => ({ ...(summarize([one])[0] as Summary), digest: digestOf(one) }))
+  const answer: Explanation['answer'] = { status: response.status, by: by?.name, digest: digestOf(response) }
+  if (by) await response.body?.cancel()
+  else answer.error = await readOciError(response)
+  const rule = ruleOf(settings.lookupOrder, order, matched)
+  return {
+    image,
+    rule: plan.unasked?.reason ?? rule,
+    order: plan.order,
+    notAsked: plan.unasked,
+    memory: { first: held.first?.name, manifest: held.manifest?.name },
+    registries: said,
+    answer,
+    shadowed: shadowedBy(answer, said, becauseOf(rule, matched, by, held.first, order[0], lookupTtl)),
+  }
+}
+
+function matchImage(image: string, ownNames: readonly string[]): Match | Refusal {
+  const own = ownNames.find((one) => isHost(one) && image.startsWith(`${one}/`))
+  const [, name = '', tag = 'latest', digest] =
+    /^([^@]+?)(?::([^/:@]+))?(?:@(.+))?$/.exec(own ? image.slice(own.length + 1) : image) ?? []
+  return match('GET', `/v2/${name}/manifests/${digest ?? tag}`)
+}
+
+function ruleOf(lookupOrder: string, order: readonly Registry[], { route }: Match): string {
+  return lookupOrder === 'proxy-first' && order[0]?.role === 'hosted' && route.ask[0] === 'hosted'
+    ? 'signatures and other referrers are looked up in hosted first'
+    : `LOOKUP_ORDER=${lookupOrder}`
+}
+
+/** Why the registry that answered came before the other. */
+function becauseOf(
+  rule: string,
+  { name }: Match,
+  by: Registry | undefined,
+  remembered: Registry | undefined,
+  first: Registry | undefined,
+  lookupTtl: number,
+): string {
+  if (remembered === by && remembered !== first) return `the proxy lacked it less than ${lookupTtl} s ago (LOOKUP_TTL)`
+  return `${rule}${by?.role === 'public' ? `; HOSTED_NAMES=${name} makes it hosted's alone` : ''}`
+}
+
+function shadowedBy({ by, digest }: Explanation['answer'], said: Explanation['registries'], because: string) {
+  const other = said.find((one) => by && one.upstream !== by && one.digest && one.digest !== digest)
+  return other && { upstream: other.upstream, digest: other.digest as string, because }
+}
+
+const digestOf = ({ headers }: Pick<Response, 'headers'>) => headers.get('Docker-Content-Digest') ?? undefined
+
+/** For people: what each fact is about, and the fact. */
+export function factsOf({ rule, order, notAsked, registries, memory, answer, shadowed }: Explanation): string[][] {
+  const { by, status, digest, error } = answer
+  const { first, manifest } = memory
+  const held = [first && `${first} is asked first`, manifest && `${manifest}'s manifest is kept`].filter(Boolean)
+  return [
+    ['rule', `${rule}: ${order.join(', then ')}`],
+    ...(notAsked ? [[notAsked.upstream, `not asked: ${notAsked.reason}`]] : []),
+    ...registries.map(({ upstream, verdict, status, milliseconds, digest, reason }) => [
+      upstream,
+      [verdict, status, digest, `${milliseconds} ms`, reason].filter(Boolean).join('  '),
+    ]),
+    ['memory', held.join(', ') || 'nothing'],
+    ['answer', by ? `${status} from ${by}  ${digest ?? ''}` : `${status} ${error?.code}: ${error?.message}`],
+    ...(shadowed ? [['shadowed', `${shadowed.upstream}'s ${shadowed.digest}, because ${shadowed.because}`]] : []),
+  ]
+}
+
+/** As lines of text. */
+export function toText(explanation: Explanation): string {
+  const lines = factsOf(explanation).map(([subject = '', fact]) => `  ${subject.padEnd(10)}${fact}`)
+  return [explanation.image, ...lines].join('\n')
+}

@@ -1,0 +1,48 @@
+/** The answer if no registry gave one: what each of them said, as one error. */
+import type { Entity } from '../../routing.ts'
+import { type Answer, summarize } from '../registry/answer.ts'
+import { bearerFirst } from '../registry/challenge.ts'
+import { type OciError, ociError } from '../registry/errors.ts'
+import type { Plan } from './plan.ts'
+
+const unknown: Partial<Record<Entity, string>> = {
+  blob: 'BLOB_UNKNOWN',
+  manifest: 'MANIFEST_UNKNOWN',
+  referrers: 'UNSUPPORTED',
+}
+
+/** The first rule that applies (the table is in the README, "When nothing is found"). */
+export function failure(
+  method: string,
+  entity: Entity,
+  answers: readonly Answer[],
+  unasked?: Plan['unasked'],
+): Response {
+  const hosted = answers.find(({ from }) => from.role === 'hosted')
+  const proxy = answers.find(({ from }) => from.role === 'public')
+  const notAsked = unasked ? [{ verdict: 'not asked', ...unasked }] : []
+  const answer = (status: number, error: OciError, fields: Record<string, string> = {}) =>
+    ociError(method, status, { ...error, detail: [...summarize(answers), ...notAsked] }, fields)
+  const failed = ({ from, status }: Answer) =>
+    answer(status === 504 ? 504 : 502, { code: 'UNAVAILABLE', message: `${from.name} gave no usable answer` })
+
+  if (answers.some(({ verdict }) => verdict === 'gone')) return new Response(null, { status: 499 })
+  if (hosted?.status === 401) {
+    const challenges = bearerFirst(hosted.headers.get('WWW-Authenticate') ?? '')
+    const error = hosted.error ?? { code: 'UNAUTHORIZED', message: 'hosted requires a login' }
+    return answer(401, error, challenges ? { 'WWW-Authenticate': challenges } : {})
+  }
+  if (hosted?.verdict === 'failed') return failed(hosted)
+  const limited = [hosted, proxy].find((one) => one?.verdict === 'limited')
+  if (limited) {
+    const retryAfter = limited.headers.get('Retry-After')
+    const error = { code: 'TOOMANYREQUESTS', message: `${limited.from.name} limits the rate of requests` }
+    return answer(429, error, retryAfter ? { 'Retry-After': retryAfter } : {})
+  }
+  if (proxy?.verdict === 'failed') return failed(proxy)
+  if (hosted?.verdict === 'denied') {
+    const code = hosted.status === 403 ? 'DENIED' : 'UNSUPPORTED'
+    return answer(hosted.status, hosted.error ?? { code, message: 'hosted refuses this request' })
+  }
+  return answer(404, hosted?.error ?? { code: unknown[entity] ?? 'NAME_UNKNOWN', message: `${entity} unknown` })
+}

@@ -1,0 +1,60 @@
+/** A row that asks only one registry: its answer passes as it came, unless the public registry can assist a push. */
+import { type Answer, goneAnswer, type Question, type Registry } from '../registry/answer.ts'
+import { readBytes } from '../registry/errors.ts'
+import { discard } from '../registry/registry.ts'
+import { askAs, deliver, type Exchange, type Outcome } from './exchange.ts'
+import { failure } from './failure.ts'
+import { assists, isMount, maxManifestBytes } from './push.ts'
+import type { Surroundings } from './surroundings.ts'
+
+export async function forward(around: Surroundings, exchange: Exchange, to: Registry): Promise<Outcome> {
+  const { request, matched } = exchange
+  const size = Number(request.headers.get('Content-Length') ?? Number.NaN)
+  const isManifest = matched.route.entity === 'manifest' && exchange.upload !== undefined
+  // Without a place in memory it streams, and is not assisted.
+  if (!isManifest || !(size <= maxManifestBytes) || !around.held.take(size)) return pass(around, exchange, to)
+  try {
+    // Whole, so that it can be sent again when hosted has what it lacked.
+    const manifest = await readBytes(request, maxManifestBytes)
+    if (!manifest) return { response: new Response(null, { status: 499 }), answers: [goneAnswer(to)] }
+    return await pass(around, exchange, to, manifest)
+  } finally {
+    around.held.release(size)
+  }
+}
+
+async function pass(
+  around: Surroundings,
+  exchange: Exchange,
+  to: Registry,
+  manifest?: Uint8Array<ArrayBuffer>,
+): Promise<Outcome> {
+  const { request, matched, upload } = exchange
+  const { method } = request
+  const { entity } = matched.route
+  const ask = askAs(exchange)
+  const length = request.headers.get('Content-Length')
+  const question: Partial<Question> = { ...upload, ...(manifest ? { body: manifest } : {}) }
+  if (isMount(exchange)) question.purpose = 'mount'
+  const first = await ask(to, question, upload && length !== null ? { 'content-length': length } : {})
+  const assist = first.response && assists[`${method} ${entity}`]
+  const answers = assist ? await assist({ ...exchange, around, ask, manifest }, first) : [first]
+  const last = answers.at(-1) as Answer
+  recordWrite(around, exchange, last)
+  for (const one of answers.slice(0, -1)) discard(one)
+  if (!last.response) return { response: failure(method, entity, [last]), answers }
+  const isTaken = upload && last.verdict === 'found'
+  return deliver(last, answers, method, isTaken ? Number(length ?? storedBytes(last)) : 0)
+}
+
+/** Memory hears of every write that may have been carried out: one without an answer may have been. */
+function recordWrite({ memory }: Surroundings, { request, matched: { name } }: Exchange, { verdict }: Answer): void {
+  if (!name || ['GET', 'HEAD'].includes(request.method) || verdict === 'denied') return
+  memory.writes.record(name, verdict === 'found')
+}
+
+/** Bytes that a chunk without a length brought, as the registry counted them (distribution-spec, "Pushing a blob in chunks"). */
+function storedBytes({ headers }: Answer): number {
+  const [, last] = /^(?:bytes=)?0-(\d+)$/.exec(headers.get('Range') ?? '') ?? []
+  return last ? Number(last) + 1 : 0
+}

@@ -1,0 +1,163 @@
+/** Assists pushes: what hosted lacks and the public registry has need not be uploaded. */
+import { match } from '../../routing.ts'
+import type { Answer } from '../registry/answer.ts'
+import { errorSeconds, json, readBytes, readOciError } from '../registry/errors.ts'
+import type { Reply } from '../runtime/runtime.ts'
+import { endSession, sessionOf, sourceOf } from './copy.ts'
+import type { AskAs, Exchange } from './exchange.ts'
+import { blockedBy } from './plan.ts'
+import type { Surroundings } from './surroundings.ts'
+
+/** A request that hosted has answered, and what may assist it. */
+export interface Assisted extends Exchange {
+  around: Surroundings
+  ask: AskAs
+  /** The manifest that was put, if it is held. */
+  manifest?: Uint8Array<ArrayBuffer>
+}
+
+/** Gives hosted's answer and those that followed. The last one is for the client. */
+export type Assist = (assisted: Assisted, first: Answer) => Promise<Answer[]>
+
+/** Registries take no longer manifests (distribution-spec 1.1, "Pushing Manifests"). */
+export const maxManifestBytes = 4 * 1024 * 1024
+const maxErrorBytes = 1024 * 1024
+
+/** By method and entity. */
+export const assists: Readonly<Record<string, Assist>> = {
+  'POST uploads': mount,
+  'HEAD blob': tellBlob,
+  'PUT manifest': complete,
+}
+
+/** Whether a request asks for a blob of another name (distribution-spec 1.1, "Mounting a blob"). */
+export function isMount({ matched, query }: Pick<Exchange, 'matched' | 'query'>): boolean {
+  return matched.route.entity === 'uploads' && new URLSearchParams(query).has('mount')
+}
+
+/** A mount that hosted refuses, or answers with an upload session since it lacks the blob: the blob is copied. */
+async function mount({ around, matched, query, ask }: Assisted, first: Answer): Promise<Answer[]> {
+  const { registries, settings, copier } = around
+  const wanted = new URLSearchParams(query)
+  const openSession = () => ask(registries.hosted, { target: matched.path })
+  // A login that opens this name may not open the other. A client with a login of its own hears so, and asks for a session itself.
+  const isForClient = first.status === 401 && first.from.forwardsLogin
+  const isRefused = wanted.has('mount') && ['denied', 'absent'].includes(first.verdict) && !isForClient
+  if (isRefused) readOciError(first.response as Reply)
+  const answers = isRefused ? [first, await openSession()] : [first]
+  const session = sessionOf(answers.at(-1) as Answer)
+  const source = sourceOf(settings, wanted.get('from'), wanted.get('mount') ?? '')
+  if (!source || !session) return answers
+  const copied = await copier.copy({ ...source, session, registries, ask })
+  if (copied.state === 'unused') return answers
+  // The copy has used the session up. If it stored nothing so far, the client needs a fresh one.
+  return [...answers, ...copied.answers, ...(copied.state === 'stored' ? [] : [await openSession()])]
+}
+
+/** HEAD of a blob that hosted lacks, of a name that is read from the public registry: a 200 of that registry is the answer. */
+async function tellBlob({ around, matched: { name = '' }, ask }: Assisted, first: Answer): Promise<Answer[]> {
+  const { memory, registries, settings } = around
+  if (first.verdict !== 'absent' || !memory.readsPublic(name) || blockedBy(settings, name)) return [first]
+  const proxy = await ask(registries.proxy, { purpose: 'lookup' })
+  if (proxy.status !== 200) return [first]
+  memory.hints.sawAt(registries.proxy, name)
+  return [first, proxy]
+}
+
+/** A manifest that hosted refuses for what it lacks: what the public registry has of that in this name is copied. */
+async function complete(assisted: Assisted, first: Answer): Promise<Answer[]> {
+  const { around, matched, ask, manifest } = assisted
+  const { name = '' } = matched
+  if (![400, 404].includes(first.status) || !first.response || !manifest || blockedBy(around.settings, name))
+    return [first]
+  const content = await readBytes(first.response, maxErrorBytes, errorSeconds)
+  if (!content) return [{ ...first, verdict: 'failed', status: 502, reason: 'no answer', response: undefined }]
+  const refusal = { ...first, content }
+  // Quay and zot say MANIFEST_INVALID if a blob is missing.
+  if (!/"((MANIFEST_)?BLOB_UNKNOWN|MANIFEST_INVALID)"/.test(new TextDecoder().decode(content))) return [refusal]
+  const supplied = await supply(assisted, manifest)
+  if (!supplied) {
+    // A HEAD may have told the client that a blob is there. The next push must hear what hosted itself has.
+    around.memory.writes.record(name)
+    return [refusal]
+  }
+  const again = await ask(around.registries.hosted, { body: manifest })
+  if (again.verdict !== 'found') around.memory.writes.record(name)
+  return [refusal, ...supplied, again]
+}
+
+/** Copies what hosted lacks of a manifest: of an index its manifests first. Gives the answers; undefined if something is missing. */
+async function supply(assisted: Assisted, manifest: Uint8Array): Promise<Answer[] | undefined> {
+  const { config, ...lists } = (json(manifest) ?? {}) as Manifest
+  const answers: Answer[] = []
+  for (const part of partsOf(lists.manifests)) {
+    const supplied = await supplyManifest(assisted, part)
+    if (!supplied) return undefined
+    answers.push(...supplied)
+  }
+  // A layer with `urls` need not be in any registry (OCI image-spec, "descriptor").
+  const layers = partsOf(lists.layers).filter(({ urls }) => !urls)
+  for (const part of config ? [config, ...layers] : layers) {
+    const supplied = await supplyBlob(assisted, part)
+    if (!supplied) return undefined
+    answers.push(...supplied)
+  }
+  return answers
+}
+
+async function supplyManifest(assisted: Assisted, { digest, mediaType = '' }: Part): Promise<Answer[] | undefined> {
+  const { ask, around, matched } = assisted
+  const { hosted, proxy } = around.registries
+  const child = match('HEAD', `/v2/${matched.name}/manifests/${digest}`)
+  if ('refused' in child || !mediaTypes.test(mediaType)) return undefined
+  const target = child.path
+  const fields = { accept: mediaType }
+  const head = await ask(hosted, { method: 'HEAD', target, purpose: 'read' }, fields)
+  if (head.verdict !== 'absent') return []
+  const read = { maxBytes: maxManifestBytes }
+  const got = await ask(proxy, { method: 'GET', target, read, purpose: 'lookup' }, fields)
+  const body = got.content
+  const supplied = body && (await supply(assisted, body))
+  if (!supplied) return undefined
+  const put = await ask(hosted, { target, body, read: 'error' }, { 'content-type': mediaType })
+  return put.status === 201 ? [...supplied, got, put] : undefined
+}
+
+async function supplyBlob({ ask, around, matched }: Assisted, { digest = '' }: Part): Promise<Answer[] | undefined> {
+  const { registries, settings, copier } = around
+  const { hosted } = registries
+  const { name = '' } = matched
+  const blob = match('HEAD', `/v2/${name}/blobs/${digest}`)
+  if ('refused' in blob) return undefined
+  const head = await ask(hosted, { method: 'HEAD', target: blob.path, purpose: 'read' })
+  if (head.verdict !== 'absent') return []
+  const source = sourceOf(settings, name, digest)
+  if (!source) return undefined
+  const opened = await ask(hosted, { method: 'POST', target: `/v2/${name}/blobs/uploads/`, read: 'error' })
+  const session = sessionOf(opened)
+  if (!session) return undefined
+  const copied = await copier.copy({ ...source, session, registries, ask }, true)
+  if (copied.state === 'unused') endSession(hosted, session, ask)
+  return copied.state === 'stored' ? copied.answers : undefined
+}
+
+/** RFC 6838, section 4.2. Anything else must not get into a header field. */
+const mediaTypes = /^[\w.+-]+\/[\w.+-]+$/
+
+interface Manifest {
+  config?: Part
+  layers?: unknown
+  manifests?: unknown
+}
+
+interface Part {
+  digest?: string
+  mediaType?: string
+  urls?: unknown
+}
+
+/** Each descriptor of a list once. A client may put anything: some write an empty list as `null`. */
+function partsOf(list: unknown): Part[] {
+  const parts: Part[] = Array.isArray(list) ? list.filter((one) => typeof one === 'object' && one) : []
+  return [...new Map(parts.map((one) => [one.digest, one])).values()]
+}

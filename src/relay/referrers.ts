@@ -1,0 +1,153 @@
+/** The referrers of an image at both registries, as one list (OCI distribution-spec 1.1, "Listing Referrers"). */
+import { type Answer, isUnsure, linked, type Registry } from '../registry/answer.ts'
+import { json } from '../registry/errors.ts'
+import { unconditional } from '../registry/headers.ts'
+import { respond } from '../runtime/body.ts'
+import { type AskAs, askAs, type Exchange, type Outcome } from './exchange.ts'
+import { failure } from './failure.ts'
+import type { Surroundings } from './surroundings.ts'
+
+/** A descriptor, as far as it is looked at, and all of it as JSON. */
+interface Descriptor {
+  digest: string
+  artifactType?: string
+  text: string
+}
+
+/** What one registry lists; empty if the answer is not `found`. */
+export interface Listing {
+  answer: Answer
+  descriptors: Descriptor[]
+}
+
+const indexType = 'application/vnd.oci.image.index.v1+json'
+/** Registries stop a page at 4 MiB (distribution-spec 1.1, "Listing Referrers"). */
+const maxPageBytes = 4 * 1024 * 1024
+const maxPages = 20
+/** Bytes of all pages: some 40,000 referrers. */
+const maxListBytes = 8 * 1024 * 1024
+
+/**
+ * Asks both. If hosted lacks the API, its answer passes: clients then keep referrers under a tag. If the public registry cannot be
+ * read, the answer is an error, never a shorter list.
+ */
+export async function referrers({ registries }: Surroundings, exchange: Exchange): Promise<Outcome> {
+  const { request, query } = exchange
+  const { method } = request
+  const hostedDecides = linked(request.signal)
+  const ask = askAs({ ...exchange, request: unconditional(request, indexType) })
+  const { signal } = hostedDecides
+  const ofProxy = publicList(registries.proxy, exchange, ask, signal)
+  // If hosted's list fails, nobody waits for this one.
+  ofProxy.catch(() => {})
+  const hosted = await readList(pagesOf(registries.hosted, exchange.matched.path, ask, signal), query)
+  if (hosted.answer.verdict !== 'found') {
+    hostedDecides.abort()
+    return { response: failure(method, 'referrers', [hosted.answer]), answers: [hosted.answer] }
+  }
+  const proxy = await ofProxy
+  const answers = [proxy.answer, hosted.answer]
+  if (isUnsure(proxy.answer)) return { response: failure(method, 'referrers', answers), answers }
+  const artifactType = new URLSearchParams(query).get('artifactType') || null
+  // Hosted's come last: of several signatures cosign looks at the last one.
+  const body = new TextEncoder().encode(joined([proxy, hosted], artifactType))
+  const headers = new Headers({ 'Content-Type': indexType, 'Content-Length': `${body.byteLength}` })
+  if (artifactType !== null) headers.set('OCI-Filters-Applied', 'artifactType')
+  return { response: respond(body, { headers }), answers, bytesOut: body.byteLength }
+}
+
+/** The list of the public registry; if it lacks the API, the one under the referrers tag. */
+async function publicList(
+  proxy: Registry,
+  { matched, query }: Exchange,
+  ask: AskAs,
+  signal: AbortSignal,
+): Promise<Listing> {
+  const { path, name, digest = '' } = matched
+  const askPage = pagesOf(proxy, path, ask, signal)
+  const listing = await readList(async (page) => {
+    const answer = await askPage(page)
+    // Some redirect to a page for people instead of a 404.
+    return answer.verdict === 'found' && answer.status >= 300 ? { ...answer, verdict: 'absent' } : answer
+  }, query)
+  // Registries without the API say 404, as they should, or 400, 403 or 405.
+  if (!['absent', 'denied'].includes(listing.answer.verdict)) return listing
+  return readList(pagesOf(proxy, `/v2/${name}/manifests/${referrersTag(digest)}`, ask, signal), '')
+}
+
+type AskPage = (query: string) => Promise<Answer>
+
+function pagesOf(registry: Registry, path: string, ask: AskAs, signal: AbortSignal): AskPage {
+  const read = { maxBytes: maxPageBytes }
+  return (query) => ask(registry, { target: path + query, signal, read, purpose: 'read' })
+}
+
+/** Reads all pages; `ask` gets the query of each. A list that cannot be read to its end is `failed`. */
+export async function readList(ask: AskPage, query: string): Promise<Listing> {
+  const descriptors: Descriptor[] = []
+  let next = query
+  let bytes = 0
+  for (let page = 1; ; page++) {
+    const answer = await ask(next)
+    // Only the first page may say that there is no list. A later page that is gone is not its end.
+    const isGone = page > 1 && ['absent', 'denied'].includes(answer.verdict) && answer.status !== 401
+    if (answer.verdict !== 'found' && !isGone) return { answer, descriptors: [] }
+    bytes += answer.content?.byteLength ?? 0
+    const listed = descriptorsIn(json(answer.content))
+    const following = nextQuery(answer.headers.get('Link') ?? '')
+    const reason = faultOf(listed, following, page, bytes)
+    if (reason) return { answer: { ...answer, verdict: 'failed', status: 502, reason }, descriptors: [] }
+    for (const one of listed ?? []) descriptors.push(one)
+    if (!following) return { answer, descriptors }
+    next = following
+  }
+}
+
+function faultOf(listed: Descriptor[] | undefined, following: string | undefined, page: number, bytes: number) {
+  if (!listed || following === '') return 'gave no list of referrers'
+  if ((following && page === maxPages) || bytes > maxListBytes)
+    return `lists more than ${maxPages} pages, or ${maxListBytes / 1024 ** 2} MiB, of referrers`
+  return undefined
+}
+
+/** The descriptors of an index; undefined if it is none. */
+function descriptorsIn(index: unknown): Descriptor[] | undefined {
+  const listed = (index as { manifests?: Omit<Descriptor, 'text'>[] | null } | undefined)?.manifests
+  // Go writes an empty list as null.
+  if (listed === null) return []
+  if (!Array.isArray(listed) || !listed.every((one) => typeof one?.digest === 'string')) return undefined
+  try {
+    return listed.map((one) => ({ digest: one.digest, artifactType: one.artifactType, text: JSON.stringify(one) }))
+  } catch {
+    // Nested too deep to be written.
+    return undefined
+  }
+}
+
+/** The query of the next page (RFC 8288); undefined without a next page, empty if no query leads to it. */
+export function nextQuery(links: string): string | undefined {
+  const [, target] =
+    [...links.matchAll(/<([^<>]*)>((?:[^,"]|"[^"]*")*)/g)].find(([, , fields = '']) => {
+      const [, several, one] = /;\s*rel\s*=\s*(?:"([^"]*)"|([^\s";,]+))/i.exec(fields) ?? []
+      return (several ?? one ?? '').toLowerCase().split(/\s+/).includes('next')
+    }) ?? []
+  return target?.replace(/^[^?]*/, '')
+}
+
+/** One index of all lists. Each descriptor is in it once, as the last list has it. */
+export function joined(lists: readonly Pick<Listing, 'descriptors'>[], artifactType: string | null): string {
+  const all = new Map<string, Descriptor>()
+  for (const one of lists.flatMap(({ descriptors }) => descriptors)) {
+    if (artifactType !== null && one.artifactType !== artifactType) continue
+    all.delete(one.digest)
+    all.set(one.digest, one)
+  }
+  const manifests = [...all.values()].map(({ text }) => text)
+  return `{"schemaVersion":2,"mediaType":"${indexType}","manifests":[${manifests}]}`
+}
+
+/** The tag under which clients keep referrers if a registry lacks the API ("Referrers Tag Schema"). */
+export function referrersTag(digest: string): string {
+  const [algorithm = '', encoded = ''] = digest.split(':')
+  return `${algorithm.slice(0, 32)}-${encoded.slice(0, 64)}`
+}

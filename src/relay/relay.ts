@@ -1,0 +1,62 @@
+/** Carries out a matched request: decides who is asked, and gives the client one answer. */
+import { type Match, match } from '../../routing.ts'
+import { readingOf } from '../memory/reading.ts'
+import { type Answer, isUp, type Registry, summarize } from '../registry/answer.ts'
+import { ociError, refusalOf } from '../registry/errors.ts'
+import { pingFields } from '../registry/headers.ts'
+import { respond } from '../runtime/body.ts'
+import type { Exchange, Outcome } from './exchange.ts'
+import { failure } from './failure.ts'
+import { forward } from './forward.ts'
+import { lookup } from './lookup.ts'
+import { planOf } from './plan.ts'
+import { referrers } from './referrers.ts'
+import type { Surroundings } from './surroundings.ts'
+
+const v2 = match('GET', '/v2/') as Match
+
+/** What comes of a request. */
+export async function carryOut(around: Surroundings, exchange: Exchange): Promise<Outcome> {
+  const { request, matched, query } = exchange
+  const { entity } = matched.route
+  if (entity === 'base') return base(around, exchange)
+  const plan = planOf(around.settings, request.method, matched, query)
+  if ('refused' in plan) return { response: refusalOf(request.method, plan), answers: [] }
+  if (entity === 'referrers' && plan.order.length > 1) return referrers(around, exchange)
+  // A row that names only hosted passes its answer. A lookup that asks only hosted explains a 404.
+  const isRowOfHosted = plan.order.length === 1 && plan.order[0] === 'hosted' && !plan.unasked
+  return isRowOfHosted ? forward(around, exchange, around.registries.hosted) : lookup(around, exchange, plan)
+}
+
+/** `/v2/` (distribution-spec, "Determining Support"): 200 if the registries that must be up are, or hosted's challenge. */
+async function base(around: Surroundings, { request, client }: Exchange): Promise<Outcome> {
+  const { registries, settings } = around
+  const ofHosted = ping(around, registries.hosted, request, client)
+  const ofProxy = settings.v2Requires === 'both' ? ping(around, registries.proxy, request, client) : undefined
+  const [hosted, proxy] = await Promise.all([ofHosted, ofProxy])
+  const answers = proxy ? [proxy, hosted] : [hosted]
+  if (answers.some(({ verdict }) => verdict === 'gone'))
+    return { response: failure(request.method, 'base', answers), answers }
+  if (hosted.status === 401)
+    return { response: failure(request.method, 'base', answers), answers, by: registries.hosted }
+  if (hosted.status === 200 && (!proxy || isUp(proxy))) {
+    const headers = { 'Content-Type': 'application/json' }
+    return { response: respond(request.method === 'HEAD' ? null : '{}', { headers }), answers }
+  }
+  const error = { code: 'UNAVAILABLE', message: 'a registry is not available', detail: summarize(answers) }
+  return { response: ociError(request.method, 503, error), answers }
+}
+
+/** What a registry says to `/v2/`, asked at most once a second for each login. */
+export function ping(
+  { memory, registries }: Surroundings,
+  to: Registry,
+  request: Request,
+  client: Exchange['client'],
+): Promise<Answer> {
+  const headers = pingFields(to.fieldsFor(request, client))
+  const reading = readingOf(request, v2, '', registries.hosted.forwardsLogin)
+  return memory.ping(to, reading, (signal) =>
+    to.ask({ method: 'GET', target: '/v2/', headers, read: 'error', purpose: 'ping', signal }),
+  )
+}

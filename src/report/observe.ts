@@ -1,0 +1,137 @@
+/** The request middleware: gives every request an id, and tells log, metrics and page what came of it. */
+import type { Context, MiddlewareHandler } from 'hono'
+import type { Match } from '../../routing.ts'
+import type { Log } from '../log.ts'
+import { summarize } from '../registry/answer.ts'
+import type { Outcome } from '../relay/exchange.ts'
+import { type Connection, hasBody } from '../runtime/runtime.ts'
+import type { Metrics } from './metrics.ts'
+import type { Page } from './page.ts'
+
+/** What handlers leave behind for the report. */
+export interface Variables {
+  /** The request's id. */
+  id: string
+  /** What the request is about: an entity of the route table, or a path of the router's own. */
+  entity?: string
+  matched?: Match
+  outcome?: Outcome
+  /** Who logged in here. */
+  user?: string
+}
+
+export type Env = { Bindings: Connection; Variables: Variables }
+
+/** Counts the requests in flight, for the end of the process. */
+export class Traffic {
+  #inFlight = 0
+  #isDraining = false
+  #onIdle = () => {}
+
+  get isDraining(): boolean {
+    return this.#isDraining
+  }
+
+  begin(): void {
+    this.#inFlight++
+  }
+
+  end(): void {
+    this.#inFlight--
+    if (this.#inFlight === 0) this.#onIdle()
+  }
+
+  /** From now on it drains. Settles when no request is in flight and `settle` has settled. */
+  async drain(settle: () => Promise<unknown>): Promise<void> {
+    this.#isDraining = true
+    // On an open connection the next request may come just as the last answer goes.
+    do {
+      await this.#idle()
+      await settle()
+    } while (this.#inFlight > 0)
+  }
+
+  async #idle(): Promise<void> {
+    if (this.#inFlight === 0) return
+    await new Promise<void>((resolve) => {
+      this.#onIdle = resolve
+    })
+  }
+}
+
+interface Observers {
+  now: () => number
+  log: Log
+  metrics: Metrics
+  page: Page
+  traffic: Traffic
+}
+
+export function observe(observers: Observers): MiddlewareHandler<Env> {
+  const { now, metrics, traffic } = observers
+  return async (c, next) => {
+    const startedAt = now()
+    traffic.begin()
+    metrics.started()
+    c.set('id', idOf(c.req.raw))
+    await next()
+    const { headers } = c.res
+    headers.set('X-Request-Id', c.get('id'))
+    // Older clients take an address for a registry only if this field says so.
+    headers.set('Docker-Distribution-Api-Version', 'registry/2.0')
+    // The rest of a refused upload must not be taken for the next request. While draining, the client shall go elsewhere.
+    if (traffic.isDraining || (c.res.status >= 400 && hasBody(c.req.raw))) headers.set('Connection', 'close')
+    const finish = (isSent: boolean) => {
+      traffic.end()
+      report(observers, c, now() - startedAt, isSent)
+    }
+    if (c.env.sent) c.env.sent.then(finish)
+    else finish(true)
+  }
+}
+
+/** The client's own id if it is a plain one. */
+function idOf({ headers }: Request): string {
+  const given = headers.get('X-Request-Id') ?? ''
+  return /^[\w.:=+/-]{1,128}$/.test(given) ? given : crypto.randomUUID()
+}
+
+function report({ log, metrics, page }: Observers, c: Context<Env>, milliseconds: number, isSent: boolean): void {
+  const { method, headers, url } = c.req.raw
+  const { status } = c.res
+  const outcome = c.get('outcome')
+  const matched = c.get('matched')
+  const entity = c.get('entity') ?? 'other'
+  const by = outcome?.by?.name
+  const complete = isSent && status !== 499
+  const bytesIn = complete ? outcome?.bytesIn : undefined
+  const bytesOut = complete ? outcome?.bytesOut : undefined
+  metrics.finished({ entity, method, status, seconds: milliseconds / 1000, by, bytesIn, bytesOut })
+  const { path, query } = pathOf(url)
+  const asked = outcome && summarize(outcome.answers)
+  page.record({ method, path, query, matched, status, asked, isSent, hasLogin: headers.has('Authorization') })
+  const isOften = entity === 'livez' || entity === 'metrics'
+  log(isOften ? 'debug' : 'info', 'request', {
+    id: c.get('id'),
+    method,
+    path,
+    entity,
+    name: matched?.name,
+    reference: matched?.reference ?? matched?.digest,
+    status,
+    by,
+    asked,
+    milliseconds: Math.round(milliseconds),
+    bytesIn,
+    bytesOut,
+    complete,
+    client: c.env.address,
+    user: c.get('user'),
+  })
+}
+
+/** Path and query as they came: a URL object would change what the route table must see. */
+export function pathOf(url: string): { path: string; query: string } {
+  const [, path = '/', query = ''] = /^[a-z]+:\/\/[^/?#]*([^?#]*)(\?[^#]*)?/i.exec(url) ?? []
+  return { path, query }
+}

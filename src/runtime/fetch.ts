@@ -1,0 +1,126 @@
+/** How to ask a registry, on Node, Bun and Deno: undici's client, told to hold a fast registry back for a slow client. */
+import type { Socket } from 'node:net'
+import { Readable } from 'node:stream'
+import type { Dispatcher } from 'undici'
+import { Arrival, clientGone, toWeb, type Valve, wholeOf } from './body.ts'
+import type { Asked, Fetch, Reply } from './runtime.ts'
+
+/** The valve of the connection whose bytes undici is parsing now. */
+let current: Valve
+
+/**
+ * Undici's own pause stops its parser. If the connection ends meanwhile, an assertion ends the process, and a body that came
+ * whole counts as broken (nodejs/undici#5360; mended in undici 8, which needs Node 22). So this pauses the reading of the
+ * socket instead: the parser sees no end before it has seen all bytes.
+ */
+function fitValve(socket: Socket): void {
+  const read = socket.read.bind(socket)
+  let isShut = false
+  let isParsing = false
+  const valve: Valve = {
+    shut: () => {
+      isShut = true
+      // Bun would read up to half a MiB ahead for a slow client. The next `read` resumes the handle by itself.
+      ;(socket as { _handle?: { pause?: () => void } })._handle?.pause?.()
+    },
+    open: () => {
+      if (!isShut) return
+      isShut = false
+      // While undici parses, it reads on by itself.
+      if (!isParsing) socket.emit('readable')
+    },
+  }
+  socket.read = (size) => {
+    isParsing = false
+    if (isShut) return null
+    current = valve
+    const chunk = read(size)
+    isParsing = chunk !== null
+    return chunk
+  }
+  // A body without a length ends with its connection. Undici takes ECONNRESET for such an end, so it gets another code.
+  socket.prependListener('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'ECONNRESET') error.code = 'RESET'
+  })
+}
+
+/**
+ * Undici's client without its `fetch`, for these reasons:
+ * - Node's fetch keeps a whole upload for a redirect (nodejs/undici#4058), gives up after 300 s without a byte or after 16 KB of
+ *   header fields, decodes bodies, and costs twice as much.
+ * - Bun's fetch runs 256 requests at a time, and holds up to 2.5 MiB of a body for a slow client.
+ *
+ * `ca`: the authorities to trust, in PEM; undefined for the usual ones. `connectMs`: how long a connection may take to open.
+ */
+export async function createFetch(ca: string[] | undefined, connectMs: number): Promise<Fetch> {
+  // By its file: under the bare name Bun gives a stand-in made of its own fetch.
+  const { Agent, buildConnector } = await import('undici/index.js')
+  // The signal of a request does not reach a connection whose handshake never ends.
+  const connector = buildConnector({ timeout: connectMs, ca, rejectUnauthorized: true })
+  const connect: typeof connector = (options, callback) =>
+    connector(options, (...result) => {
+      if (result[1]) fitValve(result[1])
+      callback(...result)
+    })
+  const options = { headersTimeout: 0, bodyTimeout: 0, maxHeaderSize: 128 * 1024, connect }
+  const kept = new Agent(options)
+  const unkept = new Agent({ ...options, pipelining: 0 })
+  return (url, asked, fresh) => dispatch(fresh ? unkept : kept, url, asked)
+}
+
+/** One request; settles when the head of its answer has come. */
+function dispatch(dispatcher: Dispatcher, url: string, { method, headers, body, signal }: Asked): Promise<Reply> {
+  const { origin } = new URL(url)
+  const upload = body instanceof Readable ? body : undefined
+  const options = {
+    origin,
+    // Everything after the origin goes out as it came: a URL object would escape some of it.
+    path: url.slice(origin.length),
+    method: method as 'GET',
+    headers,
+    // The client's connection must survive this request: it still carries the answer.
+    body: (upload?.iterator({ destroyOnReturn: false }) ?? body ?? null) as Readable | null,
+  }
+  const arrival = new Arrival()
+  return new Promise((resolve, reject) => {
+    const abort = () => {
+      arrival.abort(signal.reason)
+      reject(signal.reason)
+    }
+    if (signal.aborted) return abort()
+    signal.addEventListener('abort', abort, { once: true })
+    dispatcher.dispatch(options, {
+      onRequestStart: (controller) => {
+        arrival.begin(controller)
+        if (signal.aborted) abort()
+      },
+      onResponseStart: (_, status, record) => {
+        if (status >= 200) resolve(replyOf(status, record, arrival))
+      },
+      onResponseData: (_, chunk) => arrival.data(chunk, current),
+      onResponseEnd: () => arrival.end(),
+      onResponseError: (_, error) => {
+        arrival.error(error)
+        const hasLeft = upload?.destroyed && !upload.readableEnded
+        reject(hasLeft ? clientGone() : error)
+      },
+    })
+  })
+}
+
+function replyOf(status: number, record: Record<string, string | string[] | undefined>, arrival: Arrival): Reply {
+  const headers = new Headers()
+  for (const [name, value = []] of Object.entries(record)) {
+    for (const one of [value].flat()) headers.append(name, one)
+  }
+  let stream: ReadableStream<Uint8Array> | undefined
+  return {
+    status,
+    headers,
+    get body() {
+      stream ??= toWeb(arrival)
+      return stream
+    },
+    arrayBuffer: () => wholeOf(arrival),
+  }
+}

@@ -1,0 +1,183 @@
+/** How to listen, on Node, Bun and Deno: `node:http` on all three, since what passes then needs nothing in between. */
+import type { EventEmitter } from 'node:events'
+import http, { type IncomingMessage, type ServerResponse } from 'node:http'
+import https from 'node:https'
+import { type AddressInfo, connect, type Socket } from 'node:net'
+import { createAdaptorServer } from '@hono/node-server'
+import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
+import { type Connection, type Handler, hasBody, runtime } from './runtime.ts'
+import { reset, send } from './send.ts'
+import type { Pair } from './tls.ts'
+
+export interface ListenOptions {
+  /** 0 for a free one. */
+  port: number
+  host: string
+  /** Seconds without a byte, either way, that end a stream. */
+  idleTimeout: number
+}
+
+/** Requests of each connection that are not answered whole. All that a client pipelines are begun at once. */
+const inFlight = new WeakMap<Socket, number>()
+/** A client that pipelines more loses its connection. No registry client is known to pipeline at all. */
+const maxInFlight = 100
+const keepAliveMs = 75_000
+const maxHeaderBytes = 65_536
+
+/** Listens; with `tls` it serves https. Rejects if it cannot. */
+export async function listen(handler: Handler, options: ListenOptions, tls?: Pair) {
+  const server = createServer(handler, options.idleTimeout, tls)
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(options.port, options.host, resolve)
+  })
+  const { port, address } = server.address() as AddressInfo
+  const connections = new Set<Socket>()
+  server.on('connection', (socket: Socket) => {
+    connections.add(socket)
+    socket.once('close', () => connections.delete(socket))
+  })
+  const listenAgain = () => server.close().listen({ port, host: options.host })
+  const hearing = isDeno ? keepHearing(server, address, port, listenAgain) : undefined
+  let isStopped = false
+  if (bun) setInterval(collect, collectMs).unref()
+  return {
+    port,
+    /** With `tls`: connections to come get this certificate; those there are go on. Throws if it cannot be used. */
+    renew: (pair: Pair) => {
+      if (server.setSecureContext) return server.setSecureContext(pair)
+      if (isStopped) return
+      // Bun has no setSecureContext (oven-sh/bun#43815), but can listen again at once. If it cannot, the process ends.
+      server.removeAllListeners('error').close()
+      server.listen({ port, host: options.host, tls: pair } as object)
+    },
+    /** Accepts no more connections and closes the idle ones. Transfers in flight go on. */
+    stop: () => {
+      isStopped = true
+      clearInterval(hearing)
+      server.close()
+    },
+    /** Resets all connections, so that a client hears of the end even if it has not read what was sent before. */
+    cut: () => {
+      for (const socket of connections) reset(socket)
+    },
+  }
+}
+
+function createServer(handler: Handler, idleSeconds: number, tls: Pair | undefined): https.Server {
+  const idleMs = Math.ceil(idleSeconds * 1000)
+  return createAdaptorServer({
+    createServer: (tls ? https : http).createServer,
+    // HTTP/1.0 needs no Host field, and health checks of balancers send none.
+    hostname: 'localhost',
+    fetch: async (request, bindings) => {
+      const incoming = bindings.incoming as IncomingMessage
+      const outgoing = bindings.outgoing as ServerResponse
+      const { socket } = incoming
+      const before = inFlight.get(socket) ?? 0
+      if (before === maxInFlight) {
+        socket.destroy()
+        return RESPONSE_ALREADY_SENT
+      }
+      inFlight.set(socket, before + 1)
+      keepTarget(request, incoming.url as string)
+      const connection = {
+        address: addressOf(socket),
+        sent: sentOf(outgoing, socket),
+        ...uploadOf(request, incoming, idleMs),
+      }
+      const response = await handler(request, connection)
+      send(response, incoming, outgoing, idleMs, onStream)
+      return RESPONSE_ALREADY_SENT
+    },
+    // An upload may take hours; a token may take 14 KB.
+    serverOptions: {
+      ...tls,
+      requestTimeout: 0,
+      headersTimeout: idleMs,
+      connectionsCheckingInterval: Math.ceil(idleSeconds * 250),
+      keepAliveTimeout: keepAliveMs,
+      maxHeaderSize: maxHeaderBytes,
+    },
+  }) as https.Server
+}
+
+/** The adapter resolves `..` and escapes. The router must match what came, byte for byte (RFC 9112, section 3.2). */
+function keepTarget(request: Request, url: string): void {
+  const target = url.replace(/^https?:\/\/[^/?#]*/i, '')
+  if (!request.url.endsWith(target)) Object.defineProperty(request, 'url', { value: `http://localhost${target}` })
+}
+
+const addressOf = (socket: Socket) => socket.remoteAddress?.replace(/^::ffff:/, '')
+
+/** Settles when an answer has left: true if it was sent whole. */
+function sentOf(outgoing: ServerResponse, socket: Socket): Promise<boolean> {
+  return new Promise((resolve) => {
+    outgoing.once('close', () => {
+      inFlight.set(socket, (inFlight.get(socket) as number) - 1)
+      resolve(outgoing.writableFinished)
+    })
+    // An answer that waits its turn behind others does not hear that its connection has ended.
+    if (outgoing.socket) return
+    const end = () => !outgoing.socket && outgoing.destroy().emit('close')
+    socket.setMaxListeners(0).once('close', end)
+    outgoing.once('close', () => socket.off('close', end))
+  })
+}
+
+/** The body of a request. Its connection ends if nothing comes for `idleMs`, but only until the body has come. */
+function uploadOf(
+  request: Request,
+  incoming: IncomingMessage,
+  idleMs: number,
+): Pick<Connection, 'upload' | 'bodyRead'> {
+  if (!hasBody(request)) return {}
+  const { socket } = incoming
+  socket.setTimeout(idleMs)
+  const bodyRead = new Promise<void>((resolve) => incoming.once('end', resolve))
+  // From then on the registry thinks, and has deadlines of its own.
+  bodyRead.then(() => socket.setTimeout(0))
+  return { upload: incoming, bodyRead }
+}
+
+const { Bun: bun } = globalThis as { Bun?: { gc: (now: boolean) => void } }
+/** Whether any of a layer has passed since the last collection. */
+let hasPassed = false
+const onStream = () => {
+  hasPassed = true
+}
+const collectMs = 2000
+/** Bun keeps the buffers of what has passed, up to 100 MiB with 100 slow clients. Collecting them takes it 15 ms. */
+function collect(): void {
+  if (hasPassed) bun?.gc(true)
+  hasPassed = false
+}
+
+const isDeno = runtime.startsWith('deno ')
+const callMs = 2000
+
+/**
+ * Once too many files were open, Deno hears of no connection any more, and reports no error. So it calls itself every two
+ * seconds. If the kernel takes two calls in a row that the server does not hear of, it listens again.
+ */
+function keepHearing(server: EventEmitter, address: string, port: number, listenAgain: () => void) {
+  let [isConnected, isHeard, unheard] = [false, true, 0]
+  server
+    .on('error', () => {})
+    .on('connection', () => {
+      isHeard = true
+    })
+  return setInterval(() => {
+    unheard = isConnected && !isHeard ? unheard + 1 : 0
+    if (unheard >= 2) listenAgain()
+    ;[isConnected, isHeard] = [false, false]
+    const host = { '0.0.0.0': '127.0.0.1', '::': '::1' }[address] ?? address
+    const call = connect(port, host, () => {
+      isConnected = true
+      call.destroy()
+    }).on('error', ({ code }: NodeJS.ErrnoException) => {
+      // Listening again has failed before.
+      isConnected = code === 'ECONNREFUSED'
+    })
+  }, callMs).unref()
+}

@@ -1,0 +1,15 @@
+/** Waits for something, in place of a sleep. */
+
+/** Milliseconds that a test waits for anything. */
+export const waitMs = 30_000
+
+/** Calls `check` every 20 ms until it gives a truthy value, and gives that value. Rejects after 30 s, naming `what`. */
+export async function until<T>(what: string, check: () => T | Promise<T>): Promise<NonNullable<T>> {
+  const deadline = Date.now() + waitMs
+  for (;;) {
+    const value = await check()
+    if (value) return value
+    if (Date.now() > deadline) throw new Error(`waited 30 s for ${what}`)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+}
