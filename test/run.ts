@@ -22,6 +22,8 @@ const units = [
   './routing.test.ts',
   './test/property.test.ts',
   './test/breaker.test.ts',
+  './test/registry.test.ts',
+  './test/rules.test.ts',
   './test/config.test.ts',
   './test/service.test.ts',
   './test/deploy.test.ts',

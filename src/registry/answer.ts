@@ -60,11 +60,17 @@ export type Reading = 'head' | 'error' | 'small' | { maxBytes: number }
  */
 export type Purpose = 'lookup' | 'read' | 'ping' | 'write' | 'mount'
 
-/**
- * What an answer means for a lookup (README, "What an answer means"). Only `found` ends it. `gone`: there is no answer, since
- * the client left.
- */
-export type Verdict = 'found' | 'absent' | 'denied' | 'limited' | 'failed' | 'gone'
+/** What an answer means for a lookup, in short (README, "What an answer means"). Only `found` ends a lookup. */
+export const verdicts = {
+  found: '2xx, 3xx',
+  absent: '404',
+  denied: 'other 4xx',
+  limited: '429',
+  failed: 'no usable answer',
+} as const
+
+/** `gone`: there is no answer, since the client left. */
+export type Verdict = keyof typeof verdicts | 'gone'
 
 export interface Answer {
   from: Registry

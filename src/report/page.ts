@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { html, raw } from 'hono/html'
 import type { Match, UpstreamName } from '../../routing.ts'
 import { clean } from '../log.ts'
-import { type Answer, isUp, type Summary, skipReason } from '../registry/answer.ts'
+import { type Answer, isUp, type Summary, skipReason, verdicts } from '../registry/answer.ts'
 import { type Explanation, factsOf } from '../relay/explain.ts'
 import type { Metrics } from './metrics.ts'
 
@@ -42,7 +42,6 @@ const about = {
   proxy: ['the pull-through cache', 'Public images cannot be pulled, private ones can.'],
   hosted: ['the private registry', 'Nothing can be pushed, and private images cannot be pulled.'],
 }
-const counts = { found: '2xx, 3xx', absent: '404', denied: 'other 4xx', limited: '429', failed: 'no usable answer' }
 /** What clients hear in the normal course: such a layer is not there yet, nor such a list; a login is needed. */
 const usual = /^404 (HEAD .*blobs|.*referrers|.*REFERRERS_TAG)|^401 .* anonymous$/
 
@@ -124,7 +123,7 @@ in its memory alone. More: <a href="/metrics">metrics</a>, <a href="/healthcheck
       html`<tr><th scope="row">${title}</th>${both.map((name) => html`<td>${cell(name)}</td>`)}</tr>`
     return html`<h2>Since the start, ${this.#since(this.#startedAt)} ago</h2>
 <table><tr><th scope="col">Requests by answer, /v2/ included</th>${both.map((name) => html`<th scope="col">${name}</th>`)}</tr>
-${Object.entries(counts).map(([verdict, title]) => row(`${verdict}: ${title}`, (name) => count(name, verdict)))}
+${Object.entries(verdicts).map(([verdict, title]) => row(`${verdict}: ${title}`, (name) => count(name, verdict)))}
 ${row('first byte on average', (name) => `${Math.round((count(name, 'sum') / (count(name, 'count') || 1)) * 1000)}\u00a0ms`)}
 ${row('pulled', (name) => scaled(count(name, 'pull'), sizes))}
 ${row('pushed', (name) => scaled(count(name, 'push'), sizes))}</table>`

@@ -1,0 +1,324 @@
+/** The rules of relay and memory, function by function: whose name it is, hints, kept manifests, shared questions, referrers. */
+import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import { test } from 'node:test'
+import { type Match, match } from '../routing.ts'
+import { networkOf } from '../src/access/passwords.ts'
+import { Budget } from '../src/memory/budget.ts'
+import { Flights } from '../src/memory/flights.ts'
+import { Hints } from '../src/memory/hints.ts'
+import { Manifests } from '../src/memory/manifests.ts'
+import { accepts, loginAt, mayShare, type Reading, readingOf } from '../src/memory/reading.ts'
+import { Writes } from '../src/memory/writes.ts'
+import { type Answer, goneAnswer, type Registry } from '../src/registry/answer.ts'
+import { blockedBy, type NameRules, ownNames, planOf } from '../src/relay/plan.ts'
+import { joined, nextQuery, readList, referrersTag } from '../src/relay/referrers.ts'
+
+const matched = (method: string, path: string): Match => {
+  const found = match(method, path)
+  assert.ok('route' in found)
+  return found
+}
+const sha256 = (text: string) => `sha256:${createHash('sha256').update(text).digest('hex')}`
+
+const rules: NameRules = {
+  aggregate: new URL('https://registry.example'),
+  hostedNames: /^team\/.*$/,
+  proxyNames: /^(?:library\/.*|team\/.*|any)$/,
+  proxyNs: ['docker.io'],
+  tags: 'hosted',
+  lookupOrder: 'proxy-first',
+}
+const manifest = (name: string) => `/v2/${name}/manifests/1`
+
+/** method, path, query, changed rules; who is asked, or the status of the refusal */
+const plans: [string, string, string, Partial<NameRules>, string | number][] = [
+  ['GET', manifest('any'), '', {}, 'proxy hosted'],
+  ['GET', manifest('any'), '', { lookupOrder: 'hosted-first' }, 'hosted proxy'],
+  ['GET', manifest('team/app'), '', {}, 'hosted'],
+  ['GET', manifest('unlisted'), '', {}, 'hosted'],
+  ['PUT', manifest('any'), '', {}, 'hosted'],
+  ['GET', '/v2/any/tags/list', '', {}, 'hosted'],
+  ['GET', '/v2/any/tags/list', '', { tags: 'lookup' }, 'proxy hosted'],
+  ['GET', manifest('any'), '?ns=docker.io', {}, 'proxy'],
+  ['GET', manifest('any'), '?ns=registry.example', {}, 'proxy hosted'],
+  ['GET', manifest('any'), '?ns=registry.example:443', {}, 'proxy hosted'],
+  ['GET', manifest('any'), '?ns=', {}, 'proxy hosted'],
+  ['GET', manifest('any'), '?ns=ghcr.io', {}, 404],
+  ['GET', manifest('any'), '?ns=docker.io&ns=ghcr.io', {}, 404],
+  ['GET', manifest('team/app'), '?ns=docker.io', {}, 404],
+  ['PUT', manifest('any'), '?ns=docker.io', {}, 405],
+  ['GET', '/v2/any/blobs/uploads/1', '?ns=docker.io', {}, 405],
+]
+for (const [method, path, query, changed, wanted] of plans) {
+  test(`${method} ${path}${query} ${JSON.stringify(changed)}: ${wanted}`, () => {
+    const plan = planOf({ ...rules, ...changed }, method, matched(method, path), query)
+    assert.equal('refused' in plan ? plan.refused : plan.order.join(' '), wanted)
+  })
+}
+
+test('the reason why the proxy may not be asked names the setting', () => {
+  assert.match(blockedBy(rules, 'team/app') ?? '', /HOSTED_NAMES/)
+  assert.match(blockedBy(rules, 'unlisted') ?? '', /PROXY_NAMES/)
+  assert.equal(blockedBy(rules, 'any'), undefined)
+})
+
+test('this router is called by its host, with or without the default port of its scheme', () => {
+  assert.deepEqual(ownNames({ aggregate: new URL('http://a.example:5000') }), [
+    'a.example:5000',
+    'a.example',
+    'a.example:80',
+  ])
+})
+
+const registry = (role: 'hosted' | 'public', forwardsLogin = role === 'hosted'): Registry => ({
+  name: role === 'public' ? 'proxy' : 'hosted',
+  role,
+  forwardsLogin,
+  ask: () => Promise.reject(new Error('not asked here')),
+  fieldsFor: () => ({}),
+  fieldsFrom: ({ headers }) => [...headers],
+})
+const proxy = registry('public')
+const hosted = registry('hosted')
+const order = [proxy, hosted]
+const answer = (from: Registry, changes: Partial<Answer> = {}): Answer => {
+  return { from, verdict: 'found', status: 200, milliseconds: 0, headers: new Headers(), ...changes }
+}
+const type = 'application/vnd.oci.image.manifest.v1+json'
+const reading = (reference: string, headers: Record<string, string> = {}): Reading => {
+  const request = new Request('http://x/', { headers: { Accept: type, ...headers } })
+  return readingOf(request, matched('GET', `/v2/a/manifests/${reference}`), '', true)
+}
+
+test('a range or a condition makes a reading partial; its login is a hash, and nothing without one', () => {
+  assert.ok(reading('1', { Range: 'bytes=0-1' }).isPartial)
+  assert.ok(!reading('1').isPartial)
+  assert.equal(reading('1').login, '')
+  const { login } = reading('1', { Authorization: 'Basic canary' })
+  assert.ok(login && !login.includes('canary'))
+})
+
+test('what a registry says to a login is for that login; what it says to nobody in particular is for all', () => {
+  const withLogin = reading('1', { Authorization: 'Basic x' })
+  assert.deepEqual(
+    [mayShare(hosted, withLogin), mayShare(proxy, withLogin), mayShare(hosted, reading('1'))],
+    [false, true, true],
+  )
+  assert.deepEqual([loginAt(hosted, withLogin) !== '', loginAt(proxy, withLogin)], [true, ''])
+})
+
+test('Accept must list the type itself', () => {
+  const accepting = (accept: string) => accepts({ ...reading('1'), accept }, `${type}; charset=utf-8`)
+  assert.ok(accepting(`text/plain, ${type};q=0.5`))
+  assert.ok(!accepting('*/*'))
+})
+
+test('hints: a tag that the proxy lacked is asked of hosted first, until its time is up', () => {
+  const clock = { now: 1 }
+  const hints = new Hints(1000, () => clock.now)
+  assert.equal(hints.first(reading('1'), order), undefined)
+  hints.learn(reading('1'), answer(proxy, { verdict: 'absent', status: 404 }))
+  assert.equal(hints.first(reading('1'), order), hosted)
+  clock.now = 1002
+  assert.equal(hints.first(reading('1'), order), undefined)
+})
+
+test('hints: a digest is asked first of the registry that served the name; what hosted lacks is not remembered', () => {
+  const hints = new Hints(1000, () => 0)
+  hints.learn(reading('1'), answer(hosted, { verdict: 'absent', status: 404 }))
+  assert.equal(hints.first(reading('1'), order), undefined)
+  hints.learn(reading('1'), answer(hosted))
+  assert.equal(hints.first(reading(sha256('x')), order), hosted)
+  assert.ok(!hints.isPublic('a'))
+  hints.learn(reading('1'), answer(proxy))
+  assert.ok(hints.isPublic('a'))
+})
+
+test('hints: with a time of 0 nothing is learned', () => {
+  const hints = new Hints(0, () => 0)
+  hints.learn(reading('1'), answer(proxy, { verdict: 'absent', status: 404 }))
+  assert.equal(hints.first(reading('1'), order), undefined)
+})
+
+const content = Buffer.from('{"schemaVersion":2}') as unknown as Uint8Array<ArrayBuffer>
+const digest = sha256('{"schemaVersion":2}')
+const whole = (from: Registry, fields: Record<string, string> = {}) =>
+  answer(from, { content, headers: new Headers({ 'Content-Type': type, ETag: `"${digest}"`, ...fields }) })
+const memoryOf = () => {
+  const writes = new Writes(() => 0)
+  return { writes, manifests: new Manifests(1, 1000, () => 0, writes) }
+}
+
+test('manifests: what was read by tag is found by digest, and by the same tag of the same registry', () => {
+  const { manifests } = memoryOf()
+  manifests.keep(whole(proxy), reading('1'), true)
+  assert.equal(manifests.find(reading(digest))?.from, proxy)
+  assert.equal(manifests.lastByTag(proxy, reading('1'))?.digest, digest)
+  assert.equal(manifests.lastByTag(hosted, reading('1')), undefined)
+  assert.equal(manifests.lastByTag(proxy, reading('2')), undefined)
+})
+
+test('manifests: not kept with another digest, with a cookie for the client, or without a type', () => {
+  const cases: [string, Answer][] = [
+    ['another digest', answer(proxy, { content: Buffer.from('x') as never, headers: whole(proxy).headers })],
+    ['a cookie', whole(hosted, { 'Set-Cookie': 'a=1' })],
+    ['no type', answer(proxy, { content, headers: new Headers({ ETag: `"${digest}"` }) })],
+  ]
+  for (const [what, one] of cases) {
+    const { manifests } = memoryOf()
+    manifests.keep(one, reading(digest), true)
+    assert.equal(manifests.find(reading(digest)), undefined, what)
+  }
+})
+
+test("manifests: hosted's are for clients without a login, and for those who accept the type", () => {
+  const { manifests } = memoryOf()
+  manifests.keep(whole(hosted), reading(digest), true)
+  assert.ok(manifests.find(reading(digest)))
+  assert.equal(manifests.find(reading(digest, { Authorization: 'Basic x' })), undefined)
+  assert.equal(manifests.find(reading(digest, { Accept: '*/*' })), undefined)
+})
+
+test('manifests: a write in the name makes all that was kept of it unfindable', () => {
+  const { manifests, writes } = memoryOf()
+  manifests.keep(whole(proxy), reading('1'), true)
+  writes.record('a')
+  assert.equal(manifests.find(reading(digest)), undefined)
+  assert.equal(manifests.lastByTag(proxy, reading('1')), undefined)
+})
+
+test('writes: a push is remembered for an hour, a write that hosted refused is not', () => {
+  const clock = { now: 0 }
+  const writes = new Writes(() => clock.now)
+  writes.record('refused', false)
+  assert.ok(!writes.isPushedTo('refused'))
+  writes.record('pushed')
+  writes.record('pushed', false)
+  assert.ok(writes.isPushedTo('pushed'))
+  clock.now = 3_600_001
+  assert.ok(!writes.isPushedTo('pushed'))
+  assert.notEqual(writes.generationOf('pushed'), writes.generationOf('other'))
+})
+
+/** A question that is answered when `resolve` is called. */
+function question() {
+  let resolve: (given: Answer) => void = () => {}
+  const asked: AbortSignal[] = []
+  const ask = (signal: AbortSignal) => {
+    asked.push(signal)
+    return new Promise<Answer>((done) => {
+      resolve = done
+    })
+  }
+  return { ask, asked, resolve: (given: Answer) => resolve(given) }
+}
+
+test('flights: all who ask the same at the same time share one question', async () => {
+  const uses: boolean[] = []
+  const flights = new Flights((isShared) => uses.push(isShared))
+  const { ask, asked, resolve } = question()
+  const clients = Array.from({ length: 3 }, () => new AbortController())
+  const answers = clients.map(({ signal }) => flights.share('key', proxy, signal, ask))
+  resolve(answer(proxy, { verdict: 'absent', status: 404 }))
+  assert.deepEqual(
+    (await Promise.all(answers)).map(({ status }) => status),
+    [404, 404, 404],
+  )
+  assert.deepEqual([asked.length, uses], [1, [false, true, true]])
+})
+
+test('flights: who leaves is gone; the question ends when the last one has left', async () => {
+  const flights = new Flights(() => {})
+  const { ask, asked } = question()
+  const [first, second] = [new AbortController(), new AbortController()]
+  const answers = [first, second].map(({ signal }) => flights.share('key', proxy, signal, ask))
+  first.abort()
+  assert.equal((await answers[0])?.verdict, 'gone')
+  assert.equal(asked[0]?.aborted, false)
+  second.abort()
+  assert.equal((await answers[1])?.verdict, 'gone')
+  assert.equal(asked[0]?.aborted, true)
+})
+
+test('flights: a body that streams and a cookie are for the first; the others ask themselves', async () => {
+  for (const changes of [{ response: new Response('x') }, { headers: new Headers({ 'Set-Cookie': 'a=1' }) }]) {
+    const flights = new Flights(() => {})
+    const asked: AbortSignal[] = []
+    const ask = async (signal: AbortSignal) => {
+      asked.push(signal)
+      return answer(hosted, changes)
+    }
+    const { signal } = new AbortController()
+    await Promise.all([flights.share('key', hosted, signal, ask), flights.share('key', hosted, signal, ask)])
+    assert.equal(asked.length, 2)
+  }
+})
+
+test('a budget gives room until it is used up, and again when some is released', () => {
+  const budget = new Budget(10)
+  assert.deepEqual([budget.take(6), budget.take(5), budget.take(4)], [true, false, true])
+  budget.release(6)
+  assert.ok(budget.take(6))
+})
+
+const listing = (...given: { digest: string; artifactType?: string; from?: string }[]) => ({
+  descriptors: given.map((one) => ({ digest: one.digest, artifactType: one.artifactType, text: JSON.stringify(one) })),
+})
+
+test('referrers: one list of both, each descriptor once and as the last list has it, filtered by type', () => {
+  const proxyList = listing({ digest: 'a', artifactType: 'sbom' }, { digest: 'b' })
+  const hostedList = listing({ digest: 'a', artifactType: 'sbom', from: 'hosted' }, { digest: 'c' })
+  const of = (artifactType: string | null) => JSON.parse(joined([proxyList, hostedList], artifactType)).manifests
+  assert.deepEqual(of(null), [{ digest: 'b' }, { digest: 'a', artifactType: 'sbom', from: 'hosted' }, { digest: 'c' }])
+  assert.deepEqual(of('sbom'), [{ digest: 'a', artifactType: 'sbom', from: 'hosted' }])
+})
+
+test('referrers: the next page is the link with rel=next, whatever else the field has', () => {
+  const rows: [string, string | undefined][] = [
+    ['</v2/a/referrers/x?last=1>; rel="next"', '?last=1'],
+    ['</first>; rel=first, </v2/a?n=2>; title="a, b"; rel="prev next"', '?n=2'],
+    ['</v2/a?n=2>; rel=prev', undefined],
+    ['</v2/a/referrers/x>; rel="next"', ''],
+    ['', undefined],
+  ]
+  for (const [links, wanted] of rows) assert.equal(nextQuery(links), wanted, links)
+})
+
+test('referrers: a page that is gone, or is no list, makes the whole list failed', async () => {
+  const page = (text: string, link?: string) =>
+    answer(proxy, {
+      content: Buffer.from(text) as never,
+      headers: new Headers(link ? { Link: `<x?${link}>; rel="next"` } : {}),
+    })
+  const pages: Record<string, Answer> = {
+    '?good': page('{"manifests":[{"digest":"a"}]}'),
+    '?null': page('{"manifests":null}'),
+    '?next-good': page('{"manifests":[{"digest":"b"}]}', 'good'),
+    '?next-gone': page('{"manifests":[]}', 'gone'),
+    '?gone': answer(proxy, { verdict: 'absent', status: 404 }),
+    '?html': page('<html>'),
+    '?left': goneAnswer(proxy),
+  }
+  const read = async (query: string) => {
+    const { answer, descriptors } = await readList(async (asked) => pages[asked] as Answer, query)
+    return [answer.verdict, descriptors.length]
+  }
+  assert.deepEqual(await read('?good'), ['found', 1])
+  assert.deepEqual(await read('?null'), ['found', 0])
+  assert.deepEqual(await read('?next-good'), ['found', 2])
+  assert.deepEqual(await read('?next-gone'), ['failed', 0])
+  assert.deepEqual(await read('?gone'), ['absent', 0])
+  assert.deepEqual(await read('?html'), ['failed', 0])
+  assert.deepEqual(await read('?left'), ['gone', 0])
+})
+
+test('the referrers tag of a digest is cut as the specification says', () => {
+  assert.equal(referrersTag(`sha512:${'b'.repeat(128)}`), `sha512-${'b'.repeat(64)}`)
+})
+
+test('the source of a login is an address, or the /64 of an IPv6 host', () => {
+  assert.equal(networkOf('10.0.0.1'), '10.0.0.1')
+  assert.equal(networkOf('2001:db8:1:2:3:4:5:6'), networkOf('2001:db8:1:2::9'))
+  assert.notEqual(networkOf('2001:db8:1:2::1'), networkOf('2001:db8:1:3::1'))
+})
