@@ -18,8 +18,8 @@ interface Surroundings {
 }
 
 export function createRegistries(config: Config, around: Surroundings): Registries {
-  const { writeTimeout, aggregate: router } = config
-  const common = { writeTimeout, router }
+  const { blobTimeout, writeTimeout, aggregate: router } = config
+  const common = { blobTimeout, writeTimeout, router, followsBlobs: config.blobRedirects === 'follow' }
   return {
     hosted: create(
       {
@@ -55,10 +55,12 @@ function create(options: RegistryOptions, login: Login | undefined, around: Surr
   const { name, role, readTimeout } = options
   const { now, metrics, page } = around
   const log: Log = (level, message, fields) => around.log(level, message, { upstream: name, ...fields })
+  const routerHost = options.router.host
   // Public registries give anonymous tokens, so their challenges are answered even without a login.
   const isAnswered = login !== undefined || role === 'public'
   return new RemoteRegistry(options, {
-    fetch: isAnswered ? withLogin(around.fetch, login, readTimeout, now, log) : around.fetch,
+    fetch: isAnswered ? withLogin(around.fetch, { login, readTimeout, routerHost, now, log }) : around.fetch,
+    fetchElsewhere: around.fetch,
     now,
     onAnswer: (answer, isRead, cause) => {
       metrics.answered(answer, isRead)

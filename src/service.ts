@@ -18,6 +18,7 @@ import { type Explanation, explain } from './relay/explain.ts'
 import { failure } from './relay/failure.ts'
 import { carryOut, ping } from './relay/relay.ts'
 import type { Surroundings } from './relay/surroundings.ts'
+import { relayToken } from './relay/token.ts'
 import { Metrics } from './report/metrics.ts'
 import { type Env, observe, pathOf, Traffic } from './report/observe.ts'
 import { Page, pageHeaders } from './report/page.ts'
@@ -104,6 +105,7 @@ function createApp(parts: Parts): Hono<Env> {
   app.get('/metrics', (c) => metrics(c, parts))
   app.get('/explain', (c) => explanation(c, parts))
   if (config.anonymousPull) app.get('/v2/token', (c) => token(c, parts))
+  if (config.passLogin) app.on(['GET', 'POST'], '/v2/token', (c) => tokenOfHosted(c, parts))
   app.all('*', (c) => api(c, parts))
   app.onError((error, c) => {
     const { method } = c.req.raw
@@ -147,7 +149,8 @@ async function healthcheck(c: Context<Env>, { around }: Parts): Promise<Response
   const check = async (to: Registry) => {
     const { signal } = linked(c.req.raw.signal)
     const headers = { 'accept-encoding': 'identity' }
-    const answer = await to.ask({ method: 'GET', target: '/v2/', headers, signal, read: 'error', purpose: 'ping' })
+    const pingOf = { method: 'GET', target: '/v2/', entity: 'base', read: 'error', purpose: 'ping' } as const
+    const answer = await to.ask({ ...pingOf, headers, signal })
     discard(answer)
     return answer
   }
@@ -177,6 +180,13 @@ async function token(c: Context<Env>, parts: Parts): Promise<Response> {
   return refusal ?? json({ token: tokenOf(c.req.raw) }, 200, { 'Cache-Control': 'no-store' })
 }
 
+/** The realm of hosted, for clients that have their login there. */
+async function tokenOfHosted(c: Context<Env>, parts: Parts): Promise<Response> {
+  c.set('entity', 'token')
+  const relayed = await relayToken(parts.around.registries.hosted, c.req.raw, clientOf(c))
+  return relayed ?? api(c, parts)
+}
+
 /** Everything of the registry API. */
 async function api(c: Context<Env>, { access, around }: Parts): Promise<Response> {
   const request = c.req.raw
@@ -190,7 +200,7 @@ async function api(c: Context<Env>, { access, around }: Parts): Promise<Response
   const { user, refusal } = await access(request, rightOf(method, matched), c.env.address)
   c.set('user', user)
   if (refusal) return refusal
-  const outcome = await carryOut(around, { request, matched, query, client: clientOf(c), upload: uploadOf(c) })
+  const outcome = await carryOut(around, { request, matched, query, client: clientOf(c), openBody: openerOf(c) })
   c.set('outcome', outcome)
   return outcome.response
 }
@@ -198,12 +208,11 @@ async function api(c: Context<Env>, { access, around }: Parts): Promise<Response
 const clientOf = (c: Context<Env>) => ({ address: c.env.address, id: c.get('id') })
 
 /** The body of a request: as the runtime has it, or else as the web's stream. */
-function uploadOf(c: Context<Env>): Exchange['upload'] {
+function openerOf(c: Context<Env>): Exchange['openBody'] {
   const { raw } = c.req
   if (!hasBody(raw)) return undefined
   const { upload, bodyRead } = c.env
-  if (upload) return { body: upload, bodyRead }
-  return raw.body ? counted(raw.body) : undefined
+  return () => (upload ? { body: upload, bodyRead } : counted(raw.body as ReadableStream<Uint8Array>))
 }
 
 /** Refuses a client that may not know what this router knows. If logins are hosted's to check, hosted is asked. */

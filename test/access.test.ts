@@ -250,7 +250,7 @@ test('a wrong login takes as long for an unknown user as for a known one', async
 })
 
 test('a cookie that hosted sets for the router never reaches a client', async () => {
-  const router = await between(answer(404), answer(200, { 'Set-Cookie': 'session=canary' }), {
+  const router = await between(answer(404), answer(200, { 'Set-Cookie': 'session=canary' }, '{"schemaVersion":2}'), {
     HTPASSWD_FILE: file,
     ANONYMOUS_PULL: 'true',
   })

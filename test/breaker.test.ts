@@ -6,14 +6,14 @@ import { createBreaker } from '../src/registry/breaker.ts'
 function breaker() {
   const clock = { now: 0 }
   const changes: boolean[] = []
-  const admit = createBreaker(
+  const { admit, bypass } = createBreaker(
     () => clock.now,
     (open) => changes.push(open),
   )
   const report = (...outcomes: (boolean | undefined)[]) => {
     for (const outcome of outcomes) admit()?.report(outcome)
   }
-  return { clock, changes, admit, report }
+  return { clock, changes, admit, bypass, report }
 }
 
 test('three failures in a row open the breaker: a success resets the count, a client that leaves does not change it', () => {
@@ -72,4 +72,26 @@ test('requests that were admitted before the breaker opened change nothing when 
   trial?.report(true)
   for (const admission of admittedBefore) admission?.report(false)
   assert.deepEqual(changes, [true, false], 'nor once it is closed again')
+})
+
+test('what is asked anyway is no trial: it closes an open breaker, and opens a closed one like any other', () => {
+  const { clock, changes, admit, bypass, report } = breaker()
+  for (let i = 0; i < 3; i++) bypass()(false)
+  assert.deepEqual(changes, [true])
+  bypass()(false)
+  bypass()(undefined)
+  clock.now += 1000
+  assert.ok(admit()?.trial, 'a failure while it is open changes nothing')
+  bypass()(true)
+  assert.deepEqual(changes, [true, false])
+  report(true)
+  assert.equal(admit()?.trial, false)
+})
+
+test('an answer that was asked for before the breaker opened does not close it', () => {
+  const { changes, bypass, report } = breaker()
+  const early = bypass()
+  report(false, false, false)
+  early(true)
+  assert.deepEqual(changes, [true])
 })

@@ -29,6 +29,8 @@ test('three variables are enough; all others have the defaults of the README', (
     ca: [],
     hostedTimeout: 30,
     proxyTimeout: 15,
+    blobTimeout: 300,
+    blobRedirects: 'pass',
     writeTimeout: 900,
     drainTimeout: 300,
     idleTimeout: 300,

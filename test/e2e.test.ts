@@ -337,6 +337,8 @@ test(`a layer of ${bigBytes / mebibyte} MiB goes up chunked and comes down, one 
   if (peak !== undefined) assert.ok(peak < 250, `peak memory ${peak} MiB`)
 })
 
+const mine = '{"schemaVersion":2,"name":"mine"}'
+
 test('an upload keeps its framing: Content-Length, chunked, or no body', async () => {
   const { url, hosted, close } = await between(answer(404), answer(202))
   const path = '/v2/a/blobs/uploads/1'
@@ -360,7 +362,7 @@ test('an upload keeps its framing: Content-Length, chunked, or no body', async (
 })
 
 test('an answer keeps its length and its bytes: the upstream is asked not to compress; a missing type is application/octet-stream', async () => {
-  const body = Buffer.from('x'.repeat(1000))
+  const body = Buffer.from('{"schemaVersion":2}'.padEnd(1000))
   const script: Script = (request, response) => {
     const { url = '' } = request
     if (url.includes('sized')) response.writeHead(200, { 'Content-Length': body.length }).end(body)
@@ -372,17 +374,24 @@ test('an answer keeps its length and its bytes: the upstream is asked not to com
   assert.deepEqual([sized.headers['content-length'], sized.body.length], ['1000', 1000])
   assert.equal(sized.headers['content-type'], 'application/octet-stream')
   assert.equal(hosted.requests[0]?.headers['accept-encoding'], 'identity')
-  const chunked = await send(url, 'GET', '/v2/a/manifests/chunked')
-  assert.deepEqual([chunked.headers['content-length'], chunked.body.length], [undefined, 1000])
+  // A manifest is read whole, so the router knows its length. A layer streams.
+  for (const [path, length] of [
+    ['/v2/a/manifests/chunked', '1000'],
+    [`/v2/chunked/blobs/${digestOf(body)}`, undefined],
+  ] as const) {
+    const chunked = await send(url, 'GET', path)
+    assert.deepEqual([chunked.headers['content-length'], chunked.body.length], [length, 1000])
+  }
   const head = await send(url, 'HEAD', '/v2/a/manifests/sized')
   assert.deepEqual([head.status, head.headers['content-length']], [200, '1000'])
-  const empty = await send(url, 'GET', '/v2/a/manifests/empty')
+  const empty = await send(url, 'GET', `/v2/a/blobs/${digestOf('')}`)
   assert.deepEqual([empty.status, empty.headers['content-length']], [200, '0'])
+  assert.equal((await send(url, 'GET', '/v2/a/manifests/empty')).status, 502, 'nothing is no manifest')
   await close()
 })
 
 test("a login goes to hosted only, even one of 14 KB; the client's Host and forwarding header fields go nowhere", async () => {
-  const { url, proxy, hosted, close } = await between(answer(404), answer(200))
+  const { url, proxy, hosted, close } = await between(answer(404), answer(200, {}, mine))
   const Authorization = `Bearer ${'canary'.repeat(2400)}`
   const headers = {
     Authorization,
@@ -445,9 +454,9 @@ test("HTTP/1.0 without Host: a load balancer's plain health check is answered", 
 })
 
 test('the proxy accepts and never answers: a lookup waits PROXY_TIMEOUT, no longer', async () => {
-  const { url, close } = await between(() => {}, answer(200, {}, 'mine'), { PROXY_TIMEOUT: '0.2' })
+  const { url, close } = await between(() => {}, answer(200, {}, mine), { PROXY_TIMEOUT: '0.2' })
   const started = performance.now()
-  assert.equal((await send(url, 'GET', '/v2/a/manifests/1')).body.toString(), 'mine')
+  assert.equal((await send(url, 'GET', '/v2/a/manifests/1')).body.toString(), mine)
   const tookMs = performance.now() - started
   assert.ok(tookMs >= 190 && tookMs < 5000, `${tookMs} ms`)
   await close()
@@ -463,9 +472,9 @@ test('no packet reaches the proxy: a lookup waits PROXY_TIMEOUT, no longer', asy
   const queue = Array.from({ length: 8 }, () => connect(port, '127.0.0.1').on('error', () => {}))
   await until('the queue', () => queue.some(({ connecting }) => !connecting))
   const settings = { PROXY_TIMEOUT: '0.2', PROXY_HOSTNAME: `127.0.0.1:${port}` }
-  const { url, close } = await between(answer(404), answer(200, {}, 'mine'), settings)
+  const { url, close } = await between(answer(404), answer(200, {}, mine), settings)
   const started = performance.now()
-  assert.equal((await send(url, 'GET', '/v2/a/manifests/1')).body.toString(), 'mine')
+  assert.equal((await send(url, 'GET', '/v2/a/manifests/1')).body.toString(), mine)
   const tookMs = performance.now() - started
   assert.ok(
     queue.some(({ connecting }) => connecting),

@@ -57,7 +57,15 @@ test("a private image: the rule, the order, each registry's verdict, what memory
   assert.deepEqual(first.answer, { status: 200, by: 'hosted', digest: ownImage.digest })
   assert.deepEqual([first.memory, first.shadowed], [{}, undefined])
   const again = await explain(url, 'registry.example:80/team/app:1.0')
-  assert.deepEqual(again.memory, { first: 'hosted' }, 'what the proxy lacked is remembered')
+  assert.deepEqual([again.memory, verdictsOf(again)], [{}, verdictsOf(first)], 'explaining changes nothing')
+  await pull(url, 'team/app', '1.0')
+  const pulled = await explain(url, 'team/app:1.0')
+  assert.equal(pulled.memory.manifest, 'hosted', 'the tag that is kept')
+  assert.deepEqual(
+    verdictsOf(pulled).sort(),
+    verdictsOf(first).sort(),
+    'each registry is asked without a condition, so none says 304',
+  )
   await pull(url, 'team/app', ownImage.digest)
   assert.equal((await explain(url, `team/app@${ownImage.digest}`)).memory.first, 'hosted')
   await stop()

@@ -23,10 +23,25 @@ const raw =
   (request) =>
     request.socket.end(bytes)
 
+const manifest = '{"schemaVersion":2}'
+const html = { 'Content-Type': 'text/html; charset=utf-8' }
+const oneOf = (head: Script, get: Script): Script => {
+  return (request, ...rest) => (request.method === 'HEAD' ? head : get)(request, ...rest)
+}
+/** Redirects, but answers with `then` when it is asked where the redirect leads. */
+const moves = (status: number, location: string, then: Script): Script => {
+  return (request, ...rest) =>
+    (request.url?.includes('/moved') ? then : answer(status, { Location: request.url?.replace(/[^/]*$/, location) }))(
+      request,
+      ...rest,
+    )
+}
+const found = answer(200, { 'Content-Length': manifest.length, ETag: '"x"' }, manifest)
+
 /** Everything a registry may do, with its verdict as the proxy and as hosted (empty: not tested there). */
-const doings: [name: string, proxy: string, hosted: string, script: Script][] = [
-  ['200', 'found', 'found', answer(200, { 'Content-Length': 4, ETag: '"x"' }, 'body')],
-  ['307', 'found', 'found', answer(307, { Location: 'https://storage.example/x' })],
+const doings: [name: string, proxy: string, hosted: string, script: Script, only?: 'manifest' | 'blob'][] = [
+  ['200', 'found', 'found', found],
+  ['307', 'found', 'found', answer(307, { Location: 'https://storage.example/x' }), 'blob'],
   ['404', 'absent', 'absent', error(404, 'NAME_UNKNOWN')],
   ['404-html', 'absent', 'absent', answer(404, { 'Content-Type': 'text/html' }, '<h1>Not Found</h1>')],
   ['500-unknown', 'absent', '', nested('MANIFEST_UNKNOWN')],
@@ -38,7 +53,7 @@ const doings: [name: string, proxy: string, hosted: string, script: Script][] = 
   ['500', 'failed', 'failed', answer(500, {}, 'oops')],
   ['503', 'failed', 'failed', error(503, 'UNAVAILABLE')],
   ['408', 'failed', 'failed', answer(408)],
-  ['301-itself', 'failed', 'failed', answer(301, { Location: '/v2/elsewhere' })],
+  ['301-itself', 'failed', 'failed', (request, response) => response.writeHead(301, { Location: request.url }).end()],
   ['reset', 'failed', 'failed', (request) => request.socket.resetAndDestroy()],
   ['closed', 'failed', 'failed', (request) => request.socket.destroy()],
   ['junk', 'failed', 'failed', raw('SSH-2.0-OpenSSH_9.2\r\n\r\n')],
@@ -46,21 +61,64 @@ const doings: [name: string, proxy: string, hosted: string, script: Script][] = 
   ['hang', 'late', 'late', () => {}],
 ]
 
+/** What other registries do, and what stands in front of them. Each is paired with the first doings of each kind only. */
+const variants: typeof doings = [
+  ['200-chunked', 'found', 'found', (_, response) => response.writeHead(200).end(manifest), 'manifest'],
+  ['200-as-html', 'found', 'found', answer(200, html, manifest), 'manifest'],
+  ['200-page', 'failed', 'failed', answer(200, html, '<html>Welcome</html>')],
+  ['200-page-chunked', 'failed', 'failed', (_, response) => response.writeHead(200, html).end('<html>')],
+  ['200-empty', 'failed', 'failed', oneOf(answer(200, html), answer(200, { 'Content-Length': 0 }))],
+  ['200-errors', 'failed', 'failed', oneOf(answer(405), answer(200, {}, '{"errors":[]}')), 'manifest'],
+  ['200-list', 'failed', 'failed', oneOf(answer(405), answer(200, {}, '[{"schemaVersion":2}]')), 'manifest'],
+  [
+    '200-cut-short',
+    'failed',
+    'failed',
+    oneOf(answer(405), raw('HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{')),
+    'manifest',
+  ],
+  ['405-to-head', 'found', 'found', oneOf(answer(405), found), 'manifest'],
+  ['400-to-head', 'found', 'found', oneOf(answer(400), found), 'manifest'],
+  ['405-to-head-404', 'absent', 'absent', oneOf(answer(405), error(404, 'MANIFEST_UNKNOWN')), 'manifest'],
+  ['405-to-head-503', 'failed', 'failed', oneOf(answer(405), answer(503)), 'manifest'],
+  ['400', 'failed', 'failed', answer(400, {}, 'Client sent an HTTP request to an HTTPS server.')],
+  ['407', 'failed', 'failed', answer(407)],
+  ['421', 'failed', 'failed', answer(421)],
+  ['426', 'failed', 'failed', answer(426, { Upgrade: 'TLS/1.2' })],
+  ['400-invalid', 'refused', 'refused', error(400, 'MANIFEST_INVALID')],
+  ['400-name', 'absent', 'absent', error(400, 'NAME_INVALID')],
+  ['400-unknown', 'absent', 'absent', error(400, 'NAME_UNKNOWN')],
+  ['400-tag', 'absent', 'absent', error(400, 'TAG_INVALID')],
+  ['404-bare', 'absent', 'absent', (_, response) => response.writeHead(404).end()],
+  ['301-library', 'found', 'found', moves(301, 'moved', found), 'manifest'],
+  ['302-pulp', 'found', 'found', moves(302, 'moved?a=b', found), 'manifest'],
+  ['307-chunked', 'found', 'found', moves(307, 'moved', (_, response) => response.end(manifest)), 'manifest'],
+  ['302-login', 'failed', 'failed', moves(302, 'moved', answer(200, html, '<html>log in</html>')), 'manifest'],
+  ['302-404', 'absent', 'absent', moves(302, 'moved', error(404, 'MANIFEST_UNKNOWN')), 'manifest'],
+  ['302-503', 'failed', 'failed', moves(302, 'moved', answer(503)), 'manifest'],
+  ['302-nowhere', 'failed', 'failed', answer(302), 'manifest'],
+  ['302-file', 'failed', 'failed', answer(302, { Location: 'file:///etc/passwd' }), 'manifest'],
+  ['302-router', 'failed', 'failed', answer(302, { Location: 'http://registry.example/v2/' })],
+]
+const isBasic = (name: string) => ['200', '404', '401', '503'].includes(name)
+
 /**
  * Rows: the proxy's verdict. Columns: hosted's verdict. Cells: the registry whose answer the client gets, or the
  * router's own status code.
  */
-const columns = ['found', 'absent', 'login', 'denied', 'limited', 'failed', 'late']
+const columns = ['found', 'absent', 'login', 'denied', 'limited', 'failed', 'late', 'refused']
 const grid: Record<string, string> = {
-  found: '  proxy   proxy   proxy  proxy   proxy    proxy   proxy',
-  absent: ' hosted  404     401    403     429      502     504',
-  denied: ' hosted  404     401    403     429      502     504',
-  limited: 'hosted  429     401    429     429      502     504',
-  failed: ' hosted  502     401    502     429      502     504',
-  late: '   hosted  504     401    504     429      502     504',
+  found: '  proxy   proxy   proxy  proxy   proxy    proxy   proxy  proxy',
+  absent: ' hosted  404     401    403     429      502     504    400',
+  denied: ' hosted  404     401    403     429      502     504    400',
+  limited: 'hosted  429     401    429     429      502     504    429',
+  failed: ' hosted  502     401    502     429      502     504    502',
+  late: '   hosted  504     401    504     429      502     504    504',
+  refused: 'hosted  400     401    403     429      502     504    400',
 }
 const codes: Record<string, string> = {
-  404: 'NAME_UNKNOWN|MANIFEST_UNKNOWN|BLOB_UNKNOWN',
+  400: 'MANIFEST_INVALID',
+  404: 'NAME_UNKNOWN|MANIFEST_UNKNOWN|BLOB_UNKNOWN|NAME_INVALID|TAG_INVALID',
   401: 'UNAUTHORIZED',
   403: 'DENIED',
   429: 'TOOMANYREQUESTS',
@@ -78,7 +136,7 @@ const byName =
   (who: string): Script =>
   (request, response, recorded) => {
     const [, doing] = new RegExp(`/${who}-([^/]+)/`).exec(request.url ?? '') ?? []
-    const script = doings.find(([name]) => name === doing)?.[3] ?? answer(200, {}, '{}')
+    const script = [...doings, ...variants].find(([name]) => name === doing)?.[3] ?? answer(200, {}, '{}')
     script(request, response, recorded)
   }
 
@@ -91,6 +149,7 @@ before(async () => {
     ...hosts,
     PROXY_TIMEOUT: `${timeoutSeconds}`,
     HOSTED_TIMEOUT: `${timeoutSeconds}`,
+    BLOB_TIMEOUT: `${timeoutSeconds}`,
   })
 })
 after(async () => {
@@ -125,7 +184,7 @@ function checkReply(
 ): void {
   if (wanted === 'proxy' || wanted === 'hosted') {
     assert.ok([200, 307].includes(reply.status), `${reply.status}`)
-    if (reply.status === 200) assert.equal(reply.body.toString(), method === 'HEAD' ? '' : 'body')
+    if (reply.status === 200) assert.equal(reply.body.toString(), method === 'HEAD' ? '' : manifest)
     else assert.equal(reply.headers.location, 'https://storage.example/x')
     return
   }
@@ -146,37 +205,48 @@ function checkReply(
   assert.ok(!/127\.0\.0\.1|localhost/.test(reply.body.toString()), 'an address is told')
 }
 
-const verdict = (column: string) => (({ login: 'denied', late: 'failed' }) as Record<string, string>)[column] ?? column
+const verdict = (column: string) =>
+  (({ login: 'denied', refused: 'denied', late: 'failed' }) as Record<string, string>)[column] ?? column
 
 const paths = {
   manifest: 'manifests/1.0',
   'manifest by digest': `manifests/${digestOf('x')}`,
   blob: `blobs/${digestOf('x')}`,
 }
-for (const [p, row] of doings) {
-  for (const [h, , column] of doings) {
-    if (!column) continue
-    const wanted = grid[row]?.trim().split(/ +/)[columns.indexOf(column)] as string
-    for (const [what, path] of Object.entries(paths)) {
-      for (const method of what === 'blob' ? ['GET'] : ['GET', 'HEAD']) {
-        // By digest differs from by tag only if the cache nests an error: all other cases would repeat.
-        if (what === 'manifest by digest' && !p.startsWith('500-')) continue
-        test(`${method} ${what}, proxy ${p}, hosted ${h}: the client gets ${wanted}`, async () => {
-          const router = routerFor(p, h)
-          await closeBreakers(router)
-          if (/failed|late/.test(row + column)) troubled.add(router)
-          // A rate limit that a cache nests comes without Retry-After.
-          const retryAfter = wanted === '429' && [p, h].includes('429') ? '7' : undefined
-          const reply = await send(router.url, method, `/v2/proxy-${p}/hosted-${h}/${path}`)
-          const expectedDetail: [string, string][] = [
-            ['proxy', verdict(row)],
-            ['hosted', verdict(column)],
-          ]
-          checkReply(reply, method, wanted, expectedDetail, retryAfter)
-        })
+/** What is tested of a pair: not of two variants, and of a variant only with the first doings of each kind. */
+function* cases() {
+  const all = [...doings, ...variants]
+  for (const [p, row, , , ofProxy] of all) {
+    for (const [h, , column, , ofHosted] of all) {
+      const isVariant = [p, h].map((name) => variants.some(([one]) => one === name))
+      if (!column || (isVariant[0] && !isBasic(h)) || (isVariant[1] && !isBasic(p))) continue
+      for (const [what, path] of Object.entries(paths)) {
+        const kind = what === 'blob' ? 'blob' : 'manifest'
+        if ([ofProxy, ofHosted].some((only) => only && only !== kind)) continue
+        // By digest differs from by tag only if the cache nests an error, or in what a variant is taken for.
+        if (what === 'manifest by digest' && !p.startsWith('500-') && !isVariant.includes(true)) continue
+        for (const method of kind === 'blob' ? ['GET'] : ['GET', 'HEAD'])
+          yield { p, row, h, column, what, path, method }
       }
     }
   }
+}
+
+for (const { p, row, h, column, what, path, method } of cases()) {
+  const wanted = grid[row]?.trim().split(/ +/)[columns.indexOf(column)] as string
+  test(`${method} ${what}, proxy ${p}, hosted ${h}: the client gets ${wanted}`, async () => {
+    const router = routerFor(p, h)
+    await closeBreakers(router)
+    if (/failed|late/.test(row + column)) troubled.add(router)
+    // A rate limit that a cache nests comes without Retry-After.
+    const retryAfter = wanted === '429' && [p, h].includes('429') ? '7' : undefined
+    const reply = await send(router.url, method, `/v2/proxy-${p}/hosted-${h}/${path}`)
+    const expectedDetail: [string, string][] = [
+      ['proxy', verdict(row)],
+      ['hosted', verdict(column)],
+    ]
+    checkReply(reply, method, wanted, expectedDetail, retryAfter)
+  })
 }
 
 for (const [h, , column] of doings) {
@@ -207,7 +277,7 @@ test('a registry that refuses connections is failed, also while the breaker skip
       ['proxy', 'failed'],
       ['hosted', 'absent'],
     ])
-    assert.equal((await send(ownRouter.url, 'GET', '/v2/hosted-200/manifests/1.0')).body.toString(), 'body')
+    assert.equal((await send(ownRouter.url, 'GET', '/v2/hosted-200/manifests/1.0')).body.toString(), manifest)
   }
   await ownRouter.stop('SIGKILL')
   near.destroy()
@@ -258,7 +328,9 @@ test('no 404, 401, 403, 429, 500 or redirect opens the breaker, however many', a
     for (let i = 0; i < 5; i++) {
       const path = `/v2/proxy-${doing}/hosted-200/manifests/again-${i}`
       await send(router.url, 'GET', path)
-      assert.equal(proxy.requests.filter(({ target }) => target === path).length, 1, doing)
+      // A redirect to itself is followed three times.
+      const times = doing === '301-itself' ? 4 : 1
+      assert.equal(proxy.requests.filter(({ target }) => target === path).length, times, doing)
     }
   }
 })

@@ -18,6 +18,8 @@ import { until } from './parts/until.ts'
 const password = 'canary-password'
 /** bcrypt of `password`, cost 4. */
 const hash = '$2b$04$wc19a07rSHOqzzOCmQVYouFAsmv/e5S2S4piwVisWHzzQj4ZZGQFu'
+/** Has every manifest. */
+const serves = answer(200, {}, '{"schemaVersion":2}')
 const basic = `Basic ${Buffer.from(`router:${password}`).toString('base64')}`
 
 let folder: string
@@ -141,7 +143,7 @@ test('the realm refuses the login: failed, the log says so without the password;
     const reply = await manifest(router, 'private/app')
     assert.equal(reply.status, 502)
     const [{ code, detail }] = reply.json().errors
-    assert.deepEqual([code, detail[0].reason], ['UNAVAILABLE', 'wants a login that this router does not have'])
+    assert.deepEqual([code, detail[0].reason], ['UNAVAILABLE', 'refuses the login of this router'])
   }
   // One request has the scope, and one has none: this tells a refused login from a refused name.
   assert.equal(tokens.length, 2, 'a refused password is not tried again at once')
@@ -210,7 +212,7 @@ test('the old password is refused after the new one was read: the new one is sti
   const wantsLogin = answer(401, { 'WWW-Authenticate': 'Basic realm="closed"' })
   const closed: Script = (request, ...rest) => {
     const { authorization } = request.headers
-    if (authorization === basic) return answer(200, {}, '{}')(request, ...rest)
+    if (authorization === basic) return serves(request, ...rest)
     // At /v2/ the router asks if the password itself is refused: hold this answer back.
     if (request.url === '/v2/') held.then(() => wantsLogin(request, ...rest))
     else wantsLogin(request, ...rest)
@@ -325,10 +327,10 @@ test("a token for DELETE opens no upload; a layer is never sent twice; the clien
 
 test('a name that the realm or the registry refuses is denied; other names still work', async () => {
   const closed = /closed/
-  const tokens = wantsTokens((scope) => (closed.test(scope) ? [401] : 'open'), answer(200, {}, '{}'))
+  const tokens = wantsTokens((scope) => (closed.test(scope) ? [401] : 'open'), serves)
   const passwords: Script = (request, ...rest) => {
     const opens = request.headers.authorization === basic && !closed.test(request.url as string)
-    return answer(opens ? 200 : 401, opens ? {} : { 'WWW-Authenticate': 'Basic realm="x"' }, '{}')(request, ...rest)
+    return (opens ? serves : answer(401, { 'WWW-Authenticate': 'Basic realm="x"' }, '{}'))(request, ...rest)
   }
   for (const [registry, login] of [
     [tokens, {}],
@@ -360,13 +362,10 @@ test('a proxy that wants a login gets two requests per lookup (the read and a pi
 
 test('a token is for the requested name, whatever else in the path or query looks like a name', async () => {
   const scopes: string[] = []
-  const registry = wantsTokens(
-    (scope) => {
-      scopes.push(scope)
-      return scope
-    },
-    answer(200, {}, '{}'),
-  )
+  const registry = wantsTokens((scope) => {
+    scopes.push(scope)
+    return scope
+  }, serves)
   const router = await between(registry, answer(404), { LOOKUP_TTL: '0' })
   const paths = [
     'team/v2/nginx/manifests/1',
@@ -392,7 +391,7 @@ test('the realm refuses one name with 400 or 401: other names still work', async
   ] as const) {
     // A realm may need a scope. Its answer without a scope is about the login only if it is 401.
     const refuses = (scope: string) => scope.includes('odd') || (status === 400 && scope === '')
-    const registry = wantsTokens((scope) => (refuses(scope) ? [status] : 'open'), answer(200))
+    const registry = wantsTokens((scope) => (refuses(scope) ? [status] : 'open'), serves)
     const router = await between(registry, answer(404), login)
     const statusOf = async (name: string) => (await send(router.url, 'GET', `/v2/${name}/manifests/1`)).status
     assert.deepEqual([await statusOf('odd/app'), await statusOf('library/app')], [404, 200], `${status}`)
@@ -402,7 +401,7 @@ test('the realm refuses one name with 400 or 401: other names still work', async
 
 test('the realm answers 404, 405, 451 or without a token for one name: other names still work', async () => {
   for (const status of [404, 405, 451, 200]) {
-    const registry = wantsTokens((scope) => (scope.includes('odd') ? [status, {}] : 'open'), answer(200))
+    const registry = wantsTokens((scope) => (scope.includes('odd') ? [status, {}] : 'open'), serves)
     const router = await between(registry, answer(404))
     const statusOf = async (name: string) => (await send(router.url, 'GET', `/v2/${name}/manifests/1`)).status
     for (const i of [1, 2, 3, 4]) assert.equal(await statusOf(`odd/app${i}`), 502, `${status}`)
@@ -412,7 +411,7 @@ test('the realm answers 404, 405, 451 or without a token for one name: other nam
 })
 
 test('the realm does not answer, or not in time: failed, and the log names the realm', async () => {
-  const registry = wantsTokens(() => [200, {}], answer(200))
+  const registry = wantsTokens(() => [200, {}], serves)
   for (const [end, expectedRequests] of [
     [(socket: Socket) => socket.destroy(), 2],
     [() => {}, 1],
@@ -435,7 +434,7 @@ test('the realm does not answer, or not in time: failed, and the log names the r
 })
 
 test('the realm limits the rate: the client gets 429 with its Retry-After, and the breaker stays closed', async () => {
-  const registry = wantsTokens(() => [429, { 'Retry-After': '7' }], answer(200))
+  const registry = wantsTokens(() => [429, { 'Retry-After': '7' }], serves)
   const router = await between(registry, answer(404))
   for (let i = 0; i < 5; i++) {
     const reply = await send(router.url, 'GET', '/v2/library/app/manifests/1')

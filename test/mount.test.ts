@@ -332,11 +332,11 @@ test("the client's login goes to hosted with a copy, never to the proxy", async 
   await router.close()
 })
 
-test("User-Agent: the client's, then this router's; only this router's for pings, copies and clients that send none", async () => {
+test("User-Agent: the client's, then this router's; only this router's for pings of the proxy, copies and clients that send none", async () => {
   const own = `combined-registry/${packageManifest.version}`
   const docker = 'docker/28.2 go/1.24 (linux)'
   const router = await between(
-    answer(200, { 'Content-Length': content.length }, content.toString()),
+    (request, ...rest) => (request.url?.includes('/manifests/') ? hasAll : hasLayer)(request, ...rest),
     (request, ...rest) => {
       const opened = request.method === 'POST' ? [202, { Location: '/v2/a/blobs/uploads/1' }] : [201]
       answer(...(opened as [number]))(request, ...rest)
@@ -346,7 +346,7 @@ test("User-Agent: the client's, then this router's; only this router's for pings
     ['GET', '/v2/a/manifests/1', docker, [`${docker} ${own}`], []],
     ['GET', '/v2/b/manifests/1', undefined, [own], []],
     ['DELETE', '/v2/a/manifests/1', docker, [], [`${docker} ${own}`]],
-    ['GET', '/v2/', docker, [own], [own]],
+    ['GET', '/v2/', docker, [own], [`${docker} ${own}`]],
     ['GET', '/healthcheck', docker, [own], [own]],
     ['POST', `/v2/a/blobs/uploads/?mount=${digest}&from=library/base`, docker, [own], [`${docker} ${own}`, own]],
   ] as const) {
@@ -365,9 +365,10 @@ const read = (url: string, name: string, reference = '1') =>
 
 /** A registry that has everything it is asked for. */
 const hasAll: Script = (request, ...rest) =>
-  (request.url?.includes('/blobs/')
-    ? answer(200, { 'Content-Length': 5 })
-    : answer(200, { 'Content-Length': 2 }, '{}'))(request, ...rest)
+  (request.url?.includes('/blobs/') ? answer(200, { 'Content-Length': 5 }) : answer(200, {}, '{"schemaVersion":2}'))(
+    request,
+    ...rest,
+  )
 
 test('hosted refuses a manifest because of a layer with urls: HEAD then says 404, so that a second push uploads the layer', async () => {
   const digest = digestOf('hello')
@@ -555,8 +556,9 @@ test('a read that began while a manifest is completed is not shared with a read 
   assert.equal((await pushed).status, 201)
   const after = send(router.url, 'GET', '/v2/a/manifests/1')
   await until('hosted to be asked again', () => gets.length === 2)
-  for (const [i, response] of gets.entries()) response.writeHead(200).end(['old', 'new'][i])
-  assert.deepEqual([(await before).body.toString(), (await after).body.toString()], ['old', 'new'])
+  const manifests = ['old', 'new'].map((name) => `{"schemaVersion":2,"name":"${name}"}`)
+  for (const [i, response] of gets.entries()) response.writeHead(200).end(manifests[i])
+  assert.deepEqual([(await before).body.toString(), (await after).body.toString()], manifests)
   await router.close()
 })
 

@@ -8,8 +8,15 @@ import { answer } from './parts/scripted.ts'
 after(closeAll)
 
 const digest = digestOf('x')
-const absent = answer(404, { 'Content-Type': 'application/json' }, '{"errors":[{"code":"MANIFEST_UNKNOWN"}]}')
-const found = answer(200, { 'Content-Length': 2 }, 'ok')
+/** The first field is for HEAD, whose answer has no body that shows that a registry speaks. */
+const absent = answer(
+  404,
+  { 'Docker-Distribution-Api-Version': 'registry/2.0', 'Content-Type': 'application/json' },
+  '{"errors":[{"code":"MANIFEST_UNKNOWN"}]}',
+)
+/** A manifest and a tag list in one. */
+const anything = '{"schemaVersion":2,"tags":["1.0"]}'
+const found = answer(200, { 'Content-Length': anything.length }, anything)
 
 /** The registries that were asked since the last call: proxy first, each once. */
 function asked({ proxy, hosted }: Between): string {
@@ -132,7 +139,7 @@ test('?ns= of a public registry: every read asks the proxy only, every write is 
     assert.deepEqual([status, headers.allow, who], [405, 'GET, HEAD', ''], `${method} ${path}`)
   }
   const [unlisted, nobody] = await ns('GET', 'library/app/manifests/1.0', 'quay.io')
-  assert.deepEqual([unlisted.status, messageOf(unlisted), nobody], [404, 'PROXY_NS does not list this registry', ''])
+  assert.deepEqual([unlisted.status, messageOf(unlisted), nobody], [404, 'PROXY_NS does not list quay.io', ''])
   const [claimed, neither] = await ns('GET', 'kanarie/app/manifests/1.0')
   assert.deepEqual([claimed.status, messageOf(claimed), neither], [404, 'HOSTED_NAMES claims this name', ''])
   assert.equal((await ns('GET', ''))[1], 'proxy hosted', '/v2/ is about this router')

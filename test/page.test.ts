@@ -55,7 +55,7 @@ const open = async (url: string, image = '', headers = {}) => {
   return { ...reply, html, text }
 }
 const basic = (login: string) => ({ Authorization: `Basic ${Buffer.from(login).toString('base64')}` })
-const ok = answer(200, { 'Content-Length': 2 }, '{}')
+const ok = answer(200, {}, '{"schemaVersion":2}')
 const absent = answer(404, {}, '{"errors":[{"code":"MANIFEST_UNKNOWN"}]}')
 /** Answers 200 at /v2/, and runs `other` everywhere else. */
 const onlyPings =

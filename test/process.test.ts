@@ -42,12 +42,13 @@ const another = () => startRouter(way, { HOSTED_HOSTNAME: hosted.host, PROXY_HOS
 
 test('400 requests wait upstream at the same time', async () => {
   const waiting: (() => void)[] = []
+  const late = '{"schemaVersion":2,"name":"late"}'
   const { url, close } = await between(answer(404), (_, response) => {
-    waiting.push(() => response.end('late'))
+    waiting.push(() => response.end(late))
     if (waiting.length === 400) for (const release of waiting) release()
   })
   const replies = Array.from({ length: 400 }, (_, i) => send(url, 'GET', `/v2/a/manifests/${i}`))
-  for (const { body } of await Promise.all(replies)) assert.equal(body.toString(), 'late')
+  for (const { body } of await Promise.all(replies)) assert.equal(body.toString(), late)
   await close()
 })
 
@@ -340,7 +341,7 @@ test('HTTP_PROXY and similar variables are ignored: nothing goes to an address o
   const stranger = await scripted(answer(503))
   const names = ['HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY'].flatMap((name) => [name, name.toLowerCase()])
   const proxies = Object.fromEntries(names.map((name) => [name, `http://${stranger.host}`]))
-  const { url, router, close } = await between(answer(404), answer(200), proxies)
+  const { url, router, close } = await between(answer(404), answer(200, {}, '{"schemaVersion":2}'), proxies)
   const headers = { Authorization: 'Basic canary' }
   assert.equal((await send(url, 'GET', '/v2/a/manifests/1', { headers })).status, 200)
   const hosts = { AGGREGATE_HOSTNAME: 'a', HOSTED_HOSTNAME: 'b', PROXY_HOSTNAME: 'c', HOST: '127.0.0.1' }

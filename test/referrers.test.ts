@@ -176,6 +176,11 @@ const listing = (body: string, headers = {}) => answer(200, { 'Content-Type': in
 const empty = listing(index())
 const loop = listing(index({ digest: image.digest }), { Link: `<${path}?page=1>; rel="next"` })
 const unasked = answer(500)
+/** Runs `script`, but serves a web page for people at `page`. */
+const leadsTo =
+  (page: string, script: Script): Script =>
+  (request, ...rest) =>
+    (request.url === page ? answer(200, { 'Content-Type': 'text/html' }, '<html>') : script)(request, ...rest)
 /** A list whose first page links to a second page. `gone` answers the second page. */
 const lastPageGone =
   (gone: Script): Script =>
@@ -184,6 +189,9 @@ const lastPageGone =
       request,
       ...rest,
     )
+
+/** Nobody listens there. */
+const nowhere = 'http://127.0.0.1:1/x'
 
 /** What goes wrong, the scripts of proxy and hosted, and the status code and error code that the client gets. */
 const troubles: [what: string, proxy: Script, hosted: Script, status: number, code: string][] = [
@@ -200,7 +208,15 @@ const troubles: [what: string, proxy: Script, hosted: Script, status: number, co
     'UNAVAILABLE',
   ]),
   ['the proxy sends something that is not a list', listing('{}'), empty, 502, 'UNAVAILABLE'],
-  ['the proxy redirects everything', answer(307, { Location: 'https://sso.example/' }), empty, 502, 'UNAVAILABLE'],
+  ['the proxy redirects everything to nowhere', answer(307, { Location: nowhere }), empty, 502, 'UNAVAILABLE'],
+  [
+    'the proxy redirects everything to its page for logins',
+    leadsTo('/login', answer(307, { Location: '/login' })),
+    empty,
+    502,
+    'UNAVAILABLE',
+  ],
+  ['the proxy redirects without a usable Location', answer(302), empty, 502, 'UNAVAILABLE'],
   ['hosted lists something that is not a descriptor', empty, listing('{"manifests":[null]}'), 502, 'UNAVAILABLE'],
   [
     'hosted links to a next page at another path',
@@ -221,7 +237,7 @@ const troubles: [what: string, proxy: Script, hosted: Script, status: number, co
   ],
   ...[404, 403, 302].map((gone): (typeof troubles)[number] => [
     `the proxy says ${gone} to the second page`,
-    lastPageGone(answer(gone, { Location: 'https://accounts.example/' })),
+    lastPageGone(answer(gone, { Location: nowhere })),
     empty,
     502,
     'UNAVAILABLE',
@@ -302,8 +318,8 @@ test('a list of very many small referrers is accepted', async () => {
 test('the proxy denies, lacks or redirects the list: it has no referrers, since public registries deny what does not exist', async () => {
   const router = await between(unasked, listing(index({ digest: image.digest })))
   for (const status of [401, 403, 404, 302]) {
-    // After a redirect the router reads the referrers tag instead.
-    const asked = answer(status, { Location: 'https://accounts.example/' })
+    // If a redirect leads to a web page, the router reads the referrers tag instead.
+    const asked = leadsTo('/login', answer(status, { Location: '/login' }))
     router.now.proxy = (request, ...rest) =>
       (request.url?.includes('/manifests/') ? answer(404) : asked)(request, ...rest)
     assert.equal((await send(router.url, 'GET', path)).json().manifests?.length, 1, `${status}`)

@@ -1,16 +1,24 @@
 /** The rules of one registry, function by function: challenges, header fields, redirects, digests, verdicts, the login. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import type { Entity } from '../routing.ts'
 import type { Question } from '../src/registry/answer.ts'
-import { verdictOf, verdictOfNested } from '../src/registry/answer.ts'
-import { bearerFirst, parseChallenges, splitChallenges } from '../src/registry/challenge.ts'
+import { bearerFirst, parseChallenges, splitChallenges, withRealms } from '../src/registry/challenge.ts'
 import { hasDigest } from '../src/registry/digest.ts'
-import { nestedCode } from '../src/registry/errors.ts'
+import { nestedCode, readAhead } from '../src/registry/errors.ts'
 import { ownPath, requestFields, responseFields, signed, type Trust } from '../src/registry/headers.ts'
 import { withLogin } from '../src/registry/login.ts'
 import { LoginRefused, RealmFailed } from '../src/registry/realm.ts'
 import { judgeRedirect } from '../src/registry/redirects.ts'
 import { RemoteRegistry } from '../src/registry/registry.ts'
+import {
+  faultOfBlob,
+  isManifest,
+  isVagueHead,
+  verdictOf,
+  verdictOfNested,
+  verdictOfTags,
+} from '../src/registry/verdict.ts'
 import type { Asked, Fetch } from '../src/runtime/runtime.ts'
 
 test('challenges are split at commas, but not inside quotes or between parameters', () => {
@@ -92,14 +100,16 @@ test('too many bytes of the fields of a read are a 431', () => {
   assert.throws(() => fieldsOf('GET', { Accept: 'x'.repeat(8001) }, proxy), { status: 431 })
 })
 
+const mapping = { forwardsLogin: false, nameHere: String, realmHere: () => undefined }
+
 test('challenges and cookies of a registry pass only if the client has its login there', () => {
   const from = new Headers({
     'WWW-Authenticate': 'Basic realm="a", Bearer realm="b"',
     'Set-Cookie': 'c=1',
     ETag: '"x"',
   })
-  assert.deepEqual(responseFields(401, from, false, String), [['etag', '"x"']])
-  const fields = new Headers(responseFields(401, from, true, String))
+  assert.deepEqual(responseFields(401, from, mapping), [['etag', '"x"']])
+  const fields = new Headers(responseFields(401, from, { ...mapping, forwardsLogin: true }))
   assert.equal(fields.get('WWW-Authenticate'), 'Bearer realm="b", Basic realm="a"')
   assert.equal(fields.get('Set-Cookie'), 'c=1')
 })
@@ -118,7 +128,7 @@ test('an address of the API becomes a path; any other address stays', () => {
 test('links of a registry lead to the names the client knows', () => {
   const from = new Headers({ Link: '<http://cache/v2/there/a/tags/list?n=1>; rel="next"' })
   const nameHere = (path: string) => path.replace('/v2/there/', '/v2/')
-  assert.deepEqual(responseFields(200, from, false, nameHere), [['link', '</v2/a/tags/list?n=1>; rel="next"']])
+  assert.deepEqual(responseFields(200, from, { ...mapping, nameHere }), [['link', '</v2/a/tags/list?n=1>; rel="next"']])
 })
 
 test('a redirect passes to another host only; a blob outside the API on the same host becomes a whole address', () => {
@@ -152,10 +162,92 @@ test('digests of both algorithms are checked; one of another algorithm is never 
 })
 
 test('the verdict of each status', () => {
-  const verdicts = { found: [200, 206, 301, 304, 307, 412, 416], absent: [404], limited: [429] }
-  const others = { denied: [400, 401, 402, 403, 405, 406, 410, 451], failed: [300, 303, 408, 500, 502, 503, 504, 599] }
+  const verdicts = { found: [200, 206, 301, 303, 304, 307, 412, 416], absent: [404], limited: [429] }
+  const others = {
+    denied: [400, 401, 402, 403, 405, 406, 410, 451],
+    failed: [300, 407, 408, 421, 426, 500, 502, 503, 504, 599],
+  }
   for (const [verdict, statuses] of Object.entries({ ...verdicts, ...others })) {
     for (const status of statuses) assert.equal(verdictOf(status), verdict, `${status}`)
+  }
+})
+
+test('a manifest has the digest that was asked for, or is JSON that looks like one', () => {
+  const text = (body: string) => Buffer.from(body)
+  const sha256 = 'sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824'
+  const manifests = ['{"schemaVersion":2}', '{"mediaType":"x"}', '{"manifests":[]}', '{"layers":[]}', '{"config":{}}']
+  for (const body of manifests) assert.ok(isManifest(text(body), undefined), body)
+  for (const body of [
+    '',
+    '<html>',
+    '{}',
+    '[]',
+    'null',
+    '"schemaVersion"',
+    '[{"schemaVersion":2}]',
+    '{"errors":[]}',
+    '{"schemaVersion":2',
+  ])
+    assert.ok(!isManifest(text(body), undefined), body)
+  assert.ok(isManifest(text('hello'), sha256), 'whatever it is')
+  assert.ok(!isManifest(text('hello!'), sha256))
+})
+
+test('a HEAD of a manifest that says 405, 400 or text/html leaves its meaning to a GET', () => {
+  const vague = (entity: Entity, status: number, type = 'application/json') =>
+    isVagueHead(entity, { status, headers: new Headers({ 'Content-Type': type }) })
+  assert.deepEqual(
+    [vague('manifest', 405), vague('manifest', 400), vague('manifest', 200, 'Text/HTML; charset=x')],
+    [true, true, true],
+  )
+  assert.deepEqual(
+    [vague('manifest', 200), vague('manifest', 404, 'text/html'), vague('blob', 405)],
+    [false, false, false],
+  )
+})
+
+test('a blob is no web page, and empty only if its digest is that of nothing', () => {
+  const of = (fields: Record<string, string>, digest?: string) => faultOfBlob(new Headers(fields), digest) === undefined
+  const nothing = 'sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'
+  const some = `sha256:${'a'.repeat(64)}`
+  assert.ok(of({ 'Content-Type': 'application/octet-stream', 'Content-Length': '3' }, some))
+  assert.ok(of({ 'Content-Length': '0' }, nothing))
+  assert.ok(!of({ 'Content-Length': '0' }, some))
+  assert.ok(!of({ 'Content-Type': 'text/html' }, some))
+})
+
+test('a list of tags has tags; null is a name that is not there', () => {
+  const rows: [string, string][] = [
+    ['{"name":"a","tags":["1"]}', 'found'],
+    ['{"name":"a","tags":[]}', 'found'],
+    ['{"name":"a","tags":null}', 'absent'],
+    ['{"name":"a"}', 'failed'],
+    ['<html>', 'failed'],
+    ['[]', 'failed'],
+    ['null', 'failed'],
+  ]
+  for (const [body, wanted] of rows) assert.equal(verdictOfTags(Buffer.from(body)), wanted, body)
+})
+
+test('only the realm of a Bearer challenge changes, and only if there is another address for it', () => {
+  const change = (field: string) =>
+    withRealms(field, (realm) => (realm.includes('inner') ? 'https://r/v2/token' : undefined))
+  assert.equal(
+    change('Basic realm="inner", Bearer service="s",realm="http://inner/token",scope="a,b"'),
+    'Basic realm="inner", Bearer service="s",realm="https://r/v2/token",scope="a,b"',
+  )
+  assert.equal(change('Bearer realm=http://inner/token'), 'Bearer realm="https://r/v2/token"')
+  assert.equal(change('Bearer realm="https://auth.example/token"'), 'Bearer realm="https://auth.example/token"')
+})
+
+test('a body is read whole up to a bound; a longer one is still all there', async () => {
+  const of = (text: string, headers = {}) => readAhead(new Response(text, { headers }), 10)
+  const short = await of('1234567890')
+  assert.ok('content' in short && Buffer.from(short.content).toString() === '1234567890')
+  for (const headers of [{}, { 'Content-Length': '11' }]) {
+    const long = await of('1234567890x', headers)
+    assert.ok('rest' in long)
+    assert.equal(await new Response(long.rest).text(), '1234567890x')
   }
 })
 
@@ -190,13 +282,13 @@ function loginAt(say: Say, password?: string) {
     return say(url, asked)
   }
   const login = password === undefined ? undefined : { username: 'u', password, file: '' }
-  const ask = withLogin(
-    fetch,
+  const ask = withLogin(fetch, {
     login,
-    1,
-    () => performance.now(),
-    () => {},
-  )
+    readTimeout: 1,
+    routerHost: 'registry.example',
+    now: () => performance.now(),
+    log: () => {},
+  })
   const get = (path: string) =>
     ask(`http://r${path}`, { method: 'GET', headers: {}, signal: new AbortController().signal })
   return { get, sent }
@@ -256,16 +348,33 @@ function registryOf(says: (() => Promise<Response>)[], options: { role?: 'hosted
       return (says.shift() as () => Promise<Response>)()
     }) as Fetch,
     now: () => performance.now(),
+    fetchElsewhere: (() => Promise.reject(new Error('asked elsewhere'))) as Fetch,
     onAnswer: () => {},
     onBreaker: () => {},
   }
   const address = new URL('http://registry:1')
   const { role = 'public', path = '' } = options
-  const rest = { address, path, forwardsLogin: role === 'hosted', readTimeout: 0.05, writeTimeout: 0.05, router }
+  const rest = {
+    address,
+    path,
+    forwardsLogin: role === 'hosted',
+    readTimeout: 0.05,
+    blobTimeout: 0.05,
+    writeTimeout: 0.05,
+    followsBlobs: false,
+    router,
+  }
   const registry = new RemoteRegistry({ name: role === 'public' ? 'proxy' : 'hosted', role, ...rest }, around)
   const ask = (question: Partial<Question> = {}) => {
     const { signal } = new AbortController()
-    const asked = { method: 'GET', target: '/v2/a/manifests/1', headers: {}, read: 'error', purpose: 'lookup' } as const
+    const asked = {
+      method: 'GET',
+      target: '/v2/a/manifests/1',
+      entity: 'manifest',
+      headers: {},
+      read: 'error',
+      purpose: 'lookup',
+    } as const
     return registry.ask({ ...asked, signal, ...question })
   }
   return { registry, ask, urls }
@@ -276,7 +385,7 @@ const says = (status: number, headers = {}, body: string | null = '') => {
 const breaks = () => Promise.reject(new TypeError('reset'))
 
 test('a read is asked once more if its connection breaks; what has a body is not', async () => {
-  const { ask, urls } = registryOf([breaks, says(200)])
+  const { ask, urls } = registryOf([breaks, says(200, {}, '{"schemaVersion":2}')])
   assert.equal((await ask()).status, 200)
   assert.equal(urls.length, 2)
   const writing = registryOf([breaks, says(201)])
@@ -286,8 +395,10 @@ test('a read is asked once more if its connection breaks; what has a body is not
 
 test('a path of the registry stands before names there, and before none here', async () => {
   const link = '<http://registry:1/v2/cache/hub/a/tags/list?last=1>; rel="next"'
-  const { registry, ask, urls } = registryOf([says(200, { Link: link }), says(200)], { path: '/cache/hub' })
-  const answer = await ask({ target: '/v2/a/tags/list' })
+  const { registry, ask, urls } = registryOf([says(200, { Link: link }, '{"tags":[]}'), says(200)], {
+    path: '/cache/hub',
+  })
+  const answer = await ask({ target: '/v2/a/tags/list', entity: 'tags' })
   assert.deepEqual(
     registry.fieldsFrom(answer).find(([name]) => name === 'link')?.[1],
     '</v2/a/tags/list?last=1>; rel="next"',
@@ -324,13 +435,28 @@ test("a 401 of a registry that may not challenge clients is a failure, but not i
       path: '',
       forwardsLogin: false,
       readTimeout: 1,
+      blobTimeout: 1,
       writeTimeout: 1,
+      followsBlobs: false,
       router,
     },
-    { fetch: async () => new Response(null, { status: 401 }), now: () => 0, onAnswer: () => {}, onBreaker: () => {} },
+    {
+      fetch: async () => new Response(null, { status: 401 }),
+      fetchElsewhere: async () => new Response(null),
+      now: () => 0,
+      onAnswer: () => {},
+      onBreaker: () => {},
+    },
   )
   const { signal } = new AbortController()
-  const asked = { method: 'POST', target: '/v2/a/blobs/uploads/', headers: {}, signal, read: 'head' } as const
+  const asked = {
+    method: 'POST',
+    target: '/v2/a/blobs/uploads/',
+    entity: 'uploads',
+    headers: {},
+    signal,
+    read: 'head',
+  } as const
   assert.equal((await own.ask({ ...asked, purpose: 'write' })).verdict, 'failed')
   assert.equal((await own.ask({ ...asked, purpose: 'mount' })).verdict, 'denied')
 })

@@ -11,8 +11,9 @@ import { Manifests } from '../src/memory/manifests.ts'
 import { accepts, loginAt, mayShare, type Reading, readingOf } from '../src/memory/reading.ts'
 import { Writes } from '../src/memory/writes.ts'
 import { type Answer, goneAnswer, type Registry } from '../src/registry/answer.ts'
+import { nextQuery } from '../src/registry/links.ts'
 import { blockedBy, type NameRules, ownNames, planOf } from '../src/relay/plan.ts'
-import { joined, nextQuery, readList, referrersTag } from '../src/relay/referrers.ts'
+import { joined, readList, referrersTag } from '../src/relay/referrers.ts'
 
 const matched = (method: string, path: string): Match => {
   const found = match(method, path)
@@ -78,6 +79,7 @@ const registry = (role: 'hosted' | 'public', forwardsLogin = role === 'hosted'):
   ask: () => Promise.reject(new Error('not asked here')),
   fieldsFor: () => ({}),
   fieldsFrom: ({ headers }) => [...headers],
+  askRealm: async () => undefined,
 })
 const proxy = registry('public')
 const hosted = registry('hosted')

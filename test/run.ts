@@ -24,6 +24,7 @@ const units = [
   './test/breaker.test.ts',
   './test/registry.test.ts',
   './test/rules.test.ts',
+  './test/addresses.test.ts',
   './test/config.test.ts',
   './test/service.test.ts',
   './test/deploy.test.ts',
@@ -89,9 +90,8 @@ const packaged = { NODE_RUNS: 'package' }
 /** These files test `npm start` itself, so they run the sources. */
 const fromSource = new Set(['e2e', 'kills'])
 /** The longest first, because several run at a time. */
-const files = 'e2e tls mount referrers memory access page names explain broken process hostile login scale kills'.split(
-  ' ',
-)
+const files =
+  'e2e tls mount answers referrers memory access page names explain broken process hostile login scale kills'.split(' ')
 const suites: Suite[] = [
   ...Object.keys(ways).map((way) => tests('faults', way)),
   tests('faults', 'binary', withoutMemory),

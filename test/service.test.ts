@@ -38,6 +38,7 @@ function between(proxy: Say, hosted: Say, environment: Record<string, string> = 
     const to = new URL(url).hostname
     const one = { to, method: init.method, url, headers: new Headers(init.headers), fresh }
     sent.push(one)
+    if (to.endsWith('.example')) return new Response(anyManifest)
     return (to === 'proxy' ? proxy : hosted)(one, init)
   }
   const log = createLog({ logFormat: 'json', logLevel: 'debug' }, (line) => lines.push(line))
@@ -77,9 +78,13 @@ const oci = (status: number, code: string, headers: Record<string, string> = {},
     new Response(JSON.stringify({ errors: [{ code, message: `${code} said`, detail }] }), { status, headers })
 }
 const nested = (code: string) => oci(500, 'UNKNOWN', {}, { errors: [{ code, message: 'nested' }] })
+/** The same of a registry: a 200 is any manifest or tag list, a 404 says that a registry speaks. */
 const status = (code: number, headers: Record<string, string> = {}): Say => {
-  return () => new Response(code === 304 ? null : `${code}`, { status: code, headers })
+  const fields = code === 404 ? { 'Docker-Distribution-Api-Version': 'registry/2.0', ...headers } : headers
+  const body = code === 200 ? anyManifest : `${code}`
+  return () => new Response(code === 304 ? null : body, { status: code, headers: fields })
 }
+const anyManifest = '{"schemaVersion":2,"tags":["1"]}'
 const refused: Say = () => Promise.reject(new TypeError('fetch failed', { cause: { code: 'ECONNREFUSED' } }))
 const silent: Say = (_, { signal }) =>
   new Promise((_, reject) => signal?.addEventListener('abort', () => reject(signal.reason)))
@@ -95,14 +100,19 @@ const proxyAnswers: [string, Say, string][] = [
   ['304', status(304), 'found'],
   ['412', status(412), 'found'],
   ['416', status(416), 'found'],
-  ['307 to storage', status(307, hub), 'found'],
-  ['308 to storage', status(308, hub), 'found'],
   ['404', oci(404, 'MANIFEST_UNKNOWN'), 'absent'],
   ['500 nesting MANIFEST_UNKNOWN', nested('MANIFEST_UNKNOWN'), 'absent'],
   ['500 nesting NAME_UNKNOWN', nested('NAME_UNKNOWN'), 'absent'],
   ['401', oci(401, 'UNAUTHORIZED'), 'denied'],
   ['403', oci(403, 'DENIED'), 'denied'],
-  ['400', status(400), 'denied'],
+  ['400 without an OCI error', status(400), 'failed'],
+  ['400 MANIFEST_INVALID', oci(400, 'MANIFEST_INVALID'), 'denied'],
+  ['400 NAME_INVALID', oci(400, 'NAME_INVALID'), 'absent'],
+  ['400 TAG_INVALID', oci(400, 'TAG_INVALID'), 'absent'],
+  ['405', status(405), 'denied'],
+  ['407', status(407), 'failed'],
+  ['421', status(421), 'failed'],
+  ['426', status(426), 'failed'],
   ['500 nesting UNAUTHORIZED', nested('UNAUTHORIZED'), 'denied'],
   ['429', oci(429, 'TOOMANYREQUESTS', { 'Retry-After': '7' }), 'limited'],
   ['500 nesting TOOMANYREQUESTS', nested('TOOMANYREQUESTS'), 'limited'],
@@ -120,7 +130,6 @@ const proxyAnswers: [string, Say, string][] = [
   ['205, whose body no client would read', () => new Response(null, { status: 205 }), 'failed'],
   ['connection refused', refused, 'failed'],
   ['no answer in time', silent, 'failed'],
-  ['307 to itself', status(307, { Location: 'https://proxy:2/elsewhere' }), 'failed'],
   ['301 to this router', status(301, { Location: 'https://registry.example/v2/' }), 'failed'],
   ['301 without a Location', status(301), 'failed'],
 ]
@@ -133,6 +142,98 @@ for (const [what, say, verdict] of proxyAnswers) {
     assert.equal(JSON.parse(lines.at(-1) as string).asked[0].verdict, verdict)
   })
 }
+
+const tags = '/v2/team/app/tags/list'
+/** What the proxy redirects, where to, the client's status, and who else is asked. */
+const redirected: [string, string, string, number, string[]][] = [
+  ['a manifest', byTag, 'https://storage.example/x', 200, ['storage.example']],
+  ['a manifest by digest', byDigest, 'https://storage.example/x', 200, ['storage.example']],
+  ['a manifest on its own host', byTag, '/v2/library/app/manifests/1.0', 200, []],
+  ['a manifest to this router', byTag, 'https://registry.example/v2/', 502, []],
+  ['a manifest to a file', byTag, 'file:///etc/passwd', 502, []],
+  ['a manifest to an address with a login', byTag, 'https://u:p@storage.example/x', 502, []],
+  ['a manifest to nothing', byTag, '', 502, []],
+  ['a tag list', tags, 'https://storage.example/x', 200, ['storage.example']],
+  ['a tag list to this router', tags, 'https://registry.example/v2/', 502, []],
+]
+for (const [what, path, location, wanted, elsewhere] of redirected) {
+  test(`the proxy redirects ${what} to "${location}": ${wanted}, for each redirect, GET and HEAD`, async () => {
+    for (const method of path === tags ? ['GET'] : ['GET', 'HEAD']) {
+      for (const code of [301, 302, 303, 307, 308]) {
+        const proxy: Say = (sent, init) =>
+          (sent.url.includes('/library/') ? status(200) : status(code, { Location: location }))(sent, init)
+        const { ask, sent } = between(proxy, status(404), { TAGS: 'lookup' })
+        const reply = await ask(path, { method, headers: { Authorization: 'Basic canary', Cookie: 'canary' } })
+        assert.equal(reply.status, wanted)
+        if (wanted === 200) assert.equal(reply.text, method === 'HEAD' ? '' : anyManifest)
+        const asked = sent.filter(({ to }) => !['proxy', 'hosted'].includes(to))
+        assert.deepEqual(
+          asked.map((one) => [one.to, one.method]),
+          elsewhere.map((to) => [to, method]),
+        )
+        assert.ok(!asked.some(({ headers }) => JSON.stringify([...headers]).includes('canary')))
+      }
+    }
+  })
+}
+
+test('a redirect of a registry that is asked by https never leads to http', async () => {
+  for (const path of [byTag, byDigest, tags]) {
+    const location = { Location: 'http://storage.example/x' }
+    const environment = { PROXY_HOSTNAME: 'https://proxy:2', TAGS: 'lookup' }
+    const { ask, sent } = between(status(302, location), status(404), environment)
+    assert.equal((await ask(path)).status, 502)
+    assert.ok(!sent.some(({ to }) => to === 'storage.example'))
+  }
+})
+
+test('three redirects of one request are followed, a fourth is not', async () => {
+  for (const [count = 0, wanted] of [
+    [3, 200],
+    [4, 502],
+  ]) {
+    const asked: string[] = []
+    const proxy: Say = (sent, init) => {
+      asked.push(sent.url)
+      return (asked.length > count ? status(200) : status(302, { Location: '/v2/x/manifests/1' }))(sent, init)
+    }
+    assert.equal((await between(proxy, status(404)).ask(byTag)).status, wanted)
+  }
+})
+
+test('a redirect to a login page is an outage: the client gets the image of hosted, or 502', async () => {
+  const page: Say = () => new Response('<html>log in</html>', { headers: { 'Content-Type': 'text/html' } })
+  const proxy: Say = (sent, init) =>
+    (sent.url.endsWith('/login') ? page : status(302, { Location: '/login' }))(sent, init)
+  assert.equal((await between(proxy, status(404)).ask(byTag)).status, 502)
+  assert.equal((await between(proxy, status(200)).ask(byTag)).status, 200)
+})
+
+test('a redirect of hosted to another host is followed without the login, one to its own host with it', async () => {
+  const hosted = (location: string): Say => {
+    return (sent, init) => (sent.url.endsWith('/moved') ? status(200) : status(307, { Location: location }))(sent, init)
+  }
+  const headers = { Authorization: 'Basic canary' }
+  for (const [location, login] of [
+    ['https://storage.example/moved', null],
+    ['/moved', 'Basic canary'],
+  ] as const) {
+    const { ask, sent } = between(status(404), hosted(location))
+    assert.equal((await ask(byTag, { headers })).status, 200)
+    assert.equal(sent.at(-1)?.headers.get('Authorization'), login)
+  }
+})
+
+test('BLOB_REDIRECTS: clients get the redirect of a layer, or with "follow" the layer itself', async () => {
+  const passed = await between(status(307, hub), notAsked).ask(blob)
+  assert.deepEqual([passed.status, passed.headers.get('Location')], [307, hub.Location])
+  const { ask, sent } = between(status(307, hub), notAsked, { BLOB_REDIRECTS: 'follow' })
+  assert.deepEqual([(await ask(blob)).text, sent.at(-1)?.to], [anyManifest, 'storage.example'])
+  for (const location of ['https://registry.example/x', 'ftp://storage.example/x']) {
+    const forbidden = between(status(307, { Location: location }), status(404), { BLOB_REDIRECTS: 'follow' })
+    assert.equal((await forbidden.ask(blob)).status, 502)
+  }
+})
 
 test("a redirect of a blob to the registry's own host, outside /v2/, is found: the client gets the absolute URL", async () => {
   for (const [path, location, wanted] of [
@@ -165,7 +266,9 @@ const combined: [string, Say, string, Say, number, string, string?][] = [
   ['failed', failed, 'asking for a login', login, 401, 'UNAUTHORIZED'],
   ['limited', limited, 'asking for a login', login, 401, 'UNAUTHORIZED'],
   ['absent', absent, 'denied', denied, 403, 'DENIED'],
-  ['denied', denied, 'denied with 400', oci(400, 'TAG_INVALID'), 400, 'TAG_INVALID'],
+  ['denied', denied, 'denied with 400', oci(400, 'MANIFEST_INVALID'), 400, 'MANIFEST_INVALID'],
+  ['denied with 400', oci(400, 'SIZE_INVALID'), 'absent', absent, 400, 'SIZE_INVALID'],
+  ['denied with 400', oci(400, 'SIZE_INVALID'), 'denied', denied, 403, 'DENIED'],
   ['limited', limited, 'denied', denied, 429, 'TOOMANYREQUESTS', '7'],
   ['failed', failed, 'denied', denied, 502, 'UNAVAILABLE'],
   ['absent', absent, 'limited', limited, 429, 'TOOMANYREQUESTS', '7'],
@@ -255,7 +358,8 @@ test('hosted-first, by tag: if hosted is failed or limited, the proxy is not ask
     [refused, 502],
     [limited, 429],
     // What an https server answers to plain http.
-    [status(400), 400],
+    [status(400), 502],
+    [oci(400, 'MANIFEST_INVALID'), 400],
   ] as const) {
     const { ask } = between(notAsked, hosted, { LOOKUP_ORDER: 'hosted-first' })
     assert.equal((await ask(byTag)).status, wanted)
@@ -316,7 +420,8 @@ for (const [requires, proxy, hosted, wanted] of base) {
     })
     const { status: got, headers } = await ask('/v2/')
     assert.equal(got, wanted)
-    assert.equal(headers.get('WWW-Authenticate'), wanted === 401 ? 'Basic realm="hosted"' : null)
+    // On a 200 too: reading is open, and a client that wants more logs in.
+    assert.equal(headers.get('WWW-Authenticate'), wanted === 503 ? null : 'Basic realm="hosted"')
     assert.equal(headers.get('Docker-Distribution-Api-Version'), 'registry/2.0')
   })
 }
@@ -356,7 +461,7 @@ test("writes, tags, catalog and HEAD of a blob are hosted's alone, and its answe
       const { ask, asked } = between(notAsked, status(code, { 'Retry-After': '3' }))
       const { status: got, text, headers } = await ask(path, { method })
       assert.deepEqual([got, headers.get('Retry-After'), asked()], [code, '3', [`${method} hosted`]])
-      assert.equal(text, method === 'HEAD' ? '' : `${code}`)
+      assert.equal(text, method === 'HEAD' ? '' : code === 200 ? anyManifest : `${code}`)
     }
   }
 })
@@ -501,7 +606,14 @@ const long = 120_000
 /** A status code, a header field, and values that a backtracking parser would need seconds for. */
 const slowFields: [status: number, field: string, ...values: string[]][] = [
   [200, 'Link', '<'.repeat(long), `<x>; rel=${' '.repeat(long)}x`, '<>"'.repeat(long / 3)],
-  [401, 'WWW-Authenticate', 'a'.repeat(long), `Basic x="${'\\"'.repeat(long / 2)}`, 'a="'.repeat(long / 3)],
+  [
+    401,
+    'WWW-Authenticate',
+    'a'.repeat(long),
+    `Basic x="${'\\"'.repeat(long / 2)}`,
+    'a="'.repeat(long / 3),
+    `Bearer ${'realm="\\"'.repeat(long / 9)}`,
+  ],
 ]
 for (const [code, field, ...values] of slowFields) {
   test(`a long ${field} is parsed in linear time: no registry holds up the clients of the other one`, async () => {
@@ -510,7 +622,7 @@ for (const [code, field, ...values] of slowFields) {
         const say: Say = () => new Response('{"manifests":[]}', { status: code, headers })
         const { ask } = between(say, say)
         const started = performance.now()
-        for (const path of ['/v2/', byTag, `/v2/team/app/referrers/${sha256}`]) await ask(path)
+        for (const path of ['/v2/', byTag, tags, `/v2/team/app/referrers/${sha256}`]) await ask(path)
         return performance.now() - started
       }
       const [plainMs, hostileMs] = [await tookMs({ 'X-Field': value }), await tookMs({ [field]: value })]
@@ -627,7 +739,7 @@ test("the proxy's token is renewed shortly before it expires; a refused login is
   const proxy: Say = ({ url, headers }) => {
     if (url.includes('/token') && realm.refuses) return new Response('no', { status: 401 })
     if (url.includes('/token?')) return new Response('{"access_token":"t","expires_in":100}')
-    if (headers.get('Authorization') === 'Bearer t') return new Response('found')
+    if (headers.get('Authorization') === 'Bearer t') return new Response(anyManifest)
     return new Response('', { status: 401, headers: { 'WWW-Authenticate': 'Bearer realm="/token",scope="a"' } })
   }
   const login = { PROXY_USERNAME: 'router', PROXY_PASSWORD: 'canary', LOOKUP_TTL: '0' }
@@ -953,7 +1065,7 @@ test('the log has one line for each request, with every verdict and no secret', 
     reference: '1.0',
     status: 200,
     by: 'hosted',
-    bytesOut: 0,
+    bytesOut: anyManifest.length,
     complete: true,
     client: '192.0.2.1',
   })

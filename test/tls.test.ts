@@ -315,7 +315,7 @@ test('the token realm is checked against CA_FILE; a realm with another certifica
   const challenge = { 'WWW-Authenticate': `Bearer realm="https://${realm.host}/token",service="x"` }
   const proxy = await scripted((request, response, recorded) => {
     const granted = request.headers.authorization === 'Bearer granted'
-    const script = granted ? answer(200, { 'Content-Length': 2 }, '{}') : answer(401, challenge)
+    const script = granted ? answer(200, {}, '{"schemaVersion":2}') : answer(401, challenge)
     script(request, response, recorded)
   }, first)
   unclosed.push(realm.close, proxy.close)

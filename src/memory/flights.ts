@@ -45,7 +45,8 @@ export class Flights {
       leave()
       return ask(linked(client).signal)
     }
-    return answer.later ? { ...answer, later: answer.later.then(ownOf) } : ownOf(answer)
+    const { later } = answer
+    return later ? { ...answer, later: { ...later, answer: later.answer.then(ownOf) } } : ownOf(answer)
   }
 
   #begin(key: string, ask: AskWith): Flight {

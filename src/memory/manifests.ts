@@ -55,9 +55,16 @@ export class Manifests {
     return kept && accepts(reading, kept.type) && mayShare(kept.from, reading) ? kept : undefined
   }
 
-  /** Which registry's manifest is kept for a read by digest. Changes nothing. */
-  peek(reading: Reading): Registry | undefined {
-    return reading.matched.digest ? this.#kept?.peek(this.#key(reading))?.from : undefined
+  /** Which registry's manifest is kept for a read: by digest, or the one its tag last led to. Changes nothing. */
+  peek(reading: Reading, order: readonly Registry[]): Registry | undefined {
+    if (reading.matched.digest) return this.#kept?.peek(this.#key(reading))?.from
+    return order.find((from) => {
+      // Whatever its client accepted.
+      const before = this.#tagKey(from, { ...reading, question: reading.question.slice(0, -reading.accept.length) })
+      const key = [...this.#tagged.keys()].find((one) => one.startsWith(before))
+      const digest = key && this.#tagged.peek(key)
+      return digest && this.#kept?.peek(this.#key(reading, digest))?.from === from
+    })
   }
 
   /** What was last read by this tag from this registry, if it is still kept. */

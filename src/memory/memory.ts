@@ -6,7 +6,7 @@ import type { Fields } from '../runtime/runtime.ts'
 import { type AskWith, Flights } from './flights.ts'
 import { Hints } from './hints.ts'
 import { type Kept, Manifests, revived, unlessSame } from './manifests.ts'
-import { loginAt, mayShare, type Reading } from './reading.ts'
+import { loginAt, mayShare, type PingReading, type Reading } from './reading.ts'
 import { Writes } from './writes.ts'
 
 export interface MemorySettings {
@@ -16,13 +16,24 @@ export interface MemorySettings {
   manifestMemory: number
 }
 
+/** What a lookup uses of the memory. */
+export interface LookupMemory {
+  manifest: (reading: Reading) => Kept | undefined
+  inTurn: (reading: Reading, order: readonly Registry[]) => readonly Registry[]
+  learn: (reading: Reading, answer: Answer) => void
+  askTogether: (from: Registry, method: string, reading: Reading, ask: AskManifest) => Promise<Answer>
+}
+
+/** Asks for a manifest, with these header fields besides. */
+type AskManifest = (signal: AbortSignal, fields?: Fields) => Promise<Answer>
+
 /** Called for every use: whether memory had what was looked for. */
 type OnUse = (kind: 'hint' | 'manifest' | 'tag' | 'flight' | 'ping', outcome: 'hit' | 'miss') => void
 
 const maxPings = 1000
 const pingMs = 1000
 
-export class Memory {
+export class Memory implements LookupMemory {
   readonly writes: Writes
   readonly hints: Hints
   readonly #manifests: Manifests
@@ -45,14 +56,26 @@ export class Memory {
     if (!this.hints.isOn) return order
     const first = this.hints.first(reading, order)
     this.#count('hint', first)
-    return first && first !== order[0] && order.includes(first)
-      ? [first, ...order.filter((one) => one !== first)]
-      : order
+    return firstOf(order, first)
+  }
+
+  learn(reading: Reading, answer: Answer): void {
+    this.hints.learn(reading, answer)
   }
 
   /** What is held for a read: which registry would be asked first, and whose manifest is kept. Changes nothing. */
   holds(reading: Reading, order: readonly Registry[]): { first?: Registry; manifest?: Registry } {
-    return { first: this.hints.first(reading, order), manifest: this.#manifests.peek(reading) }
+    return { first: this.hints.first(reading, order), manifest: this.#manifests.peek(reading, order) }
+  }
+
+  /** For a lookup that is only looked at: it is asked anew, in the order that this memory gives, and nothing is learned. */
+  onlyLooking(): LookupMemory {
+    return {
+      manifest: () => undefined,
+      inTurn: (reading, order) => firstOf(order, this.hints.first(reading, order)),
+      learn: () => {},
+      askTogether: (_, __, { signal }, ask) => ask(signal),
+    }
   }
 
   /** The manifest that a read asks for, if it is kept and its client may get it. */
@@ -65,12 +88,7 @@ export class Memory {
   }
 
   /** Asks for a manifest, once for all who ask the same at the same time, and keeps it if it may be kept. */
-  async askTogether(
-    from: Registry,
-    method: string,
-    reading: Reading,
-    ask: (signal: AbortSignal, fields?: Fields) => Promise<Answer>,
-  ): Promise<Answer> {
+  async askTogether(from: Registry, method: string, reading: Reading, ask: AskManifest): Promise<Answer> {
     const { signal, name, isPartial, question } = reading
     if (isPartial) return ask(signal)
     const generation = this.writes.generationOf(name)
@@ -87,13 +105,14 @@ export class Memory {
         this.#manifests.keep(answer, reading, method === 'GET')
       }
       const whole = (said: Answer) => (last && said.status === 304 ? revived(last.kept, said) : said)
-      return answer.later ? { ...answer, later: answer.later.then(whole) } : whole(answer)
+      const { later } = answer
+      return later ? { ...answer, later: { ...later, answer: later.answer.then(whole) } } : whole(answer)
     })
   }
 
-  /** Asks for a registry's `/v2/`, at most once a second for each login. */
-  async ping(from: Registry, reading: Reading, ask: AskWith): Promise<Answer> {
-    const key = `${from.name} ${loginAt(from, reading)}`
+  /** Asks for a registry's `/v2/`, at most once a second for all clients that the registry may not tell apart. */
+  async ping(from: Registry, reading: PingReading, ask: AskWith): Promise<Answer> {
+    const key = `${from.name} ${loginAt(from, reading)} ${from.forwardsLogin ? reading.userAgent : ''}`
     const known = this.hints.isOn ? this.#pings.get(key) : undefined
     this.#count('ping', known)
     if (known) return known
@@ -115,4 +134,8 @@ export class Memory {
   #count(kind: Parameters<OnUse>[0], found: unknown): void {
     this.#onUse(kind, found === undefined ? 'miss' : 'hit')
   }
+}
+
+function firstOf(order: readonly Registry[], first: Registry | undefined): readonly Registry[] {
+  return first && order.includes(first) ? [first, ...order.filter((one) => one !== first)] : order
 }

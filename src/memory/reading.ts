@@ -4,6 +4,11 @@ import type { Match } from '../../routing.ts'
 import type { Registry } from '../registry/answer.ts'
 import { conditions, passedOn } from '../registry/headers.ts'
 
+/** A question for `/v2/`, as far as its answer depends on the client. */
+export interface PingReading extends Pick<Reading, 'login' | 'signal'> {
+  userAgent: string
+}
+
 export interface Reading {
   matched: Match
   name: string
@@ -41,13 +46,20 @@ function hashOf(...secrets: (string | null)[]): string {
   return createHash('sha256').update(JSON.stringify(secrets)).digest('base64')
 }
 
+/** `sharesLogin`: as for `readingOf`. */
+export function pingReadingOf({ headers, signal }: Request, sharesLogin: boolean): PingReading {
+  const field = passedOn(headers)
+  const login = sharesLogin ? hashOf(field('authorization'), field('cookie')) : ''
+  return { login, signal, userAgent: field('user-agent') ?? '' }
+}
+
 /** Whether other clients may get what a registry answers to this one: not if it was told who the client is. */
 export function mayShare(from: Registry, { login }: Reading): boolean {
   return !from.forwardsLogin || login === ''
 }
 
 /** What tells apart the clients that a registry knows; empty for a registry that knows none. */
-export function loginAt(from: Registry, { login }: Reading): string {
+export function loginAt(from: Registry, { login }: Pick<Reading, 'login'>): string {
   return from.forwardsLogin ? login : ''
 }
 

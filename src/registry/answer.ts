@@ -1,8 +1,9 @@
 /** What one registry is asked, what it answers, and what the answer means. The types of all rooms above; pure. */
 import { setMaxListeners } from 'node:events'
-import type { UpstreamName } from '../../routing.ts'
+import type { Entity, UpstreamName } from '../../routing.ts'
 import type { Fields, Reply, Upload } from '../runtime/runtime.ts'
 import type { OciError } from './errors.ts'
+import type { Verdict } from './verdict.ts'
 
 /** One registry, and all that is particular to it. */
 export interface Registry {
@@ -18,6 +19,11 @@ export interface Registry {
   fieldsFor(request: Pick<Request, 'method' | 'headers'>, client: Client): Fields
   /** The header fields a client gets of its answer. */
   fieldsFrom(answer: Answer): [string, string][]
+  /**
+   * Asks the realm that it names now for a token, for a client that cannot reach that realm. Undefined if the realm is not on the
+   * registry's own host. Rejects if there is no answer, and with a RangeError if the form of a POST is too long.
+   */
+  askRealm(request: Request, client: Client): Promise<Reply | undefined>
 }
 
 /** Who sent a request, as registries are told. */
@@ -31,6 +37,10 @@ export interface Question {
   method: string
   /** Path and query, with the name as it is called here. */
   target: string
+  /** What the target is. */
+  entity: Entity
+  /** The digest that is asked for, if any. */
+  digest?: string
   headers: Fields
   body?: Upload
   /** Settles when the last byte of a streamed body was read. The deadline of a write starts then. */
@@ -45,32 +55,23 @@ export interface Question {
  * How much of the answer's body is read before `ask` settles. What is not read streams.
  * - `head`: nothing.
  * - `error`: the body of an answer that is not `found`, so that its connection is free again.
- * - `small`: also the body of a `found` answer, if its length is told and small. The deadline is then for all of it.
  * - `maxBytes`: also the whole body of a `found` answer. A longer or a broken one is `failed`.
+ *
+ * A lookup of a manifest or of tags reads these whole as well, to judge them. The deadline is then for all of it.
  */
-export type Reading = 'head' | 'error' | 'small' | { maxBytes: number }
+export type Reading = 'head' | 'error' | { maxBytes: number }
 
 /**
- * What the question is for.
- * - `lookup`: another registry may have the answer. A registry that failed lately answers `failed` at once, with `later`.
- * - `read`: only this registry has the answer. If it failed lately, the one trial of it is waited for.
+ * What the question is for. The answers to the first three are judged: only what is of the image counts as `found` or `absent`.
+ * - `lookup`: another registry may have the answer. One that failed lately, or a late blob, is `failed` for now, with `later`.
+ * - `deciding`: a lookup that no other registry may answer in place of this one, so it is waited for.
+ * - `copy`: a lookup of a blob for this router's own use: its redirects are followed.
+ * - `read`: the answer passes as it came.
  * - `ping`: asked even if the registry is skipped, since it proves nothing about lookups.
  * - `write`: always tried.
  * - `mount`: a write that also names its source repository. A 401 may be about that one, so it is `denied`, not `failed`.
  */
-export type Purpose = 'lookup' | 'read' | 'ping' | 'write' | 'mount'
-
-/** What an answer means for a lookup, in short (README, "What an answer means"). Only `found` ends a lookup. */
-export const verdicts = {
-  found: '2xx, 3xx',
-  absent: '404',
-  denied: 'other 4xx',
-  limited: '429',
-  failed: 'no usable answer',
-} as const
-
-/** `gone`: there is no answer, since the client left. */
-export type Verdict = keyof typeof verdicts | 'gone'
+export type Purpose = 'lookup' | 'deciding' | 'copy' | 'read' | 'ping' | 'write' | 'mount'
 
 export interface Answer {
   from: Registry
@@ -79,6 +80,8 @@ export interface Answer {
   status: number
   /** From asking to the verdict. */
   milliseconds: number
+  /** The path of the list that was asked for, if it was one. */
+  listPath?: string
   /** Why there is no usable answer. Clients read it, so it never holds an address. */
   reason?: string
   headers: Headers
@@ -89,8 +92,14 @@ export interface Answer {
   content?: Uint8Array<ArrayBuffer>
   /** An answer to a HEAD whose meaning is only in the body that a GET would get. */
   isVague?: boolean
-  /** The answer that is still on its way: to be waited for, or discarded. */
-  later?: Promise<Answer>
+  /** The answer that is still on its way. */
+  later?: Later
+}
+
+/** An answer on its way: to be waited for, or abandoned. */
+export interface Later {
+  answer: Promise<Answer>
+  abandon: () => void
 }
 
 /** The reason of an answer that a skipped registry did not give. */
@@ -111,28 +120,6 @@ export const isUnwell = (status: number) => status >= 502 && status <= 504
 
 /** Whether a registry's answer to a ping says that it is up: one that wants a login is. */
 export const isUp = ({ status }: Pick<Answer, 'status'>) => status === 200 || status === 401
-
-/** Whether an answer leaves open what the registry has. */
-export const isUnsure = ({ verdict }: Answer) => verdict === 'failed' || verdict === 'limited'
-
-export const redirects: ReadonlySet<number> = new Set([301, 302, 307, 308])
-
-/** The verdict of a status, without its body. */
-export function verdictOf(status: number): Verdict {
-  if (status < 300 || redirects.has(status) || [304, 412, 416].includes(status)) return 'found'
-  if (status === 404) return 'absent'
-  if (status === 429) return 'limited'
-  if (status < 400 || status >= 500 || status === 408) return 'failed'
-  return 'denied'
-}
-
-/** The verdict of a cache's 500. CNCF distribution says 500 to whatever its own upstream answered, and nests the truth. */
-export function verdictOfNested(code: string | undefined): Verdict {
-  if (code?.endsWith('_UNKNOWN')) return 'absent'
-  if (code === 'TOOMANYREQUESTS') return 'limited'
-  if (code === 'UNAUTHORIZED' || code === 'DENIED') return 'denied'
-  return 'failed'
-}
 
 /** What the log, and the `detail` of a combined error, tell of each answer. */
 export function summarize(answers: readonly Answer[]) {

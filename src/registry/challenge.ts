@@ -28,11 +28,24 @@ export function bearerFirst(field: string): string {
   return [...challenges.filter(isBearer), ...challenges.filter((challenge) => !isBearer(challenge))].join(', ')
 }
 
+/** The same field with another realm in each Bearer challenge for which `realmFor` gives one. */
+export function withRealms(field: string, realmFor: (realm: string) => string | undefined): string {
+  const changed = splitChallenges(field).map((challenge) => {
+    if (!/^bearer\b/i.test(challenge)) return challenge
+    const { realm = '' } = parseChallenges(challenge)[0] ?? {}
+    const own = realmFor(realm)
+    return own === undefined
+      ? challenge
+      : challenge.replace(/\brealm=(?:"(?:[^"\\]|\\.)*(?:"|$)|[^\s,"]+)/i, () => `realm="${own}"`)
+  })
+  return changed.join(', ')
+}
+
 /** The parsed challenges of a field. */
 export function parseChallenges(field: string): Challenge[] {
   return splitChallenges(field).map((challenge) => {
     const [scheme = ''] = challenge.split(' ')
-    const parameters = challenge.matchAll(/\b([a-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))/gi)
+    const parameters = challenge.matchAll(/\b([a-z]+)=(?:"((?:[^"\\]|\\.)*)(?:"|$)|([^\s,"]+))/gi)
     const entries = [...parameters].map(([, name = '', quoted, plain]) => [name.toLowerCase(), quoted ?? plain])
     return { scheme: scheme.toLowerCase(), ...Object.fromEntries(entries) }
   })

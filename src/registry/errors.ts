@@ -1,6 +1,7 @@
 /** OCI errors (distribution-spec 1.1, "Error Codes"): the router's own, and those of registries. */
 import type { Refusal } from '../../routing.ts'
 import { respond } from '../runtime/body.ts'
+import type { Reply } from '../runtime/runtime.ts'
 
 /** The first error in the body of an answer. */
 export interface OciError {
@@ -58,6 +59,45 @@ export async function readBytes({ body }: Pick<Response, 'body'>, maxBytes: numb
   }
   reader.cancel().catch(() => {})
   return undefined
+}
+
+/**
+ * A body of up to `maxBytes`, whole; or what has come of a longer one, and the whole body as a stream again. Rejects if it breaks.
+ */
+export async function readAhead(
+  response: Reply,
+  maxBytes: number,
+): Promise<{ content: Uint8Array<ArrayBuffer> } | { begun: Uint8Array; rest: ReadableStream<Uint8Array> }> {
+  const length = response.headers.get('Content-Length')
+  if (length !== null && Number(length) <= maxBytes) return { content: new Uint8Array(await response.arrayBuffer()) }
+  if (!response.body) return { content: new Uint8Array() }
+  const reader: ReadableStreamDefaultReader<Uint8Array> = response.body.getReader()
+  const chunks: Uint8Array[] = []
+  let size = 0
+  while (size <= maxBytes) {
+    const { done, value } = await reader.read()
+    if (done) return { content: new Uint8Array(Buffer.concat(chunks)) }
+    chunks.push(value)
+    size += value.byteLength
+  }
+  const begun = new Uint8Array(Buffer.concat(chunks))
+  return { begun, rest: continued(begun, reader) }
+}
+
+/** A stream that begins with what was read already. */
+function continued(begun: Uint8Array, reader: ReadableStreamDefaultReader<Uint8Array>): ReadableStream<Uint8Array> {
+  return new ReadableStream(
+    {
+      start: (controller) => controller.enqueue(begun),
+      pull: async (controller) => {
+        const { done, value } = await reader.read()
+        if (done) controller.close()
+        else controller.enqueue(value)
+      },
+      cancel: (reason) => reader.cancel(reason),
+    },
+    { highWaterMark: 0 },
+  )
 }
 
 /** The value of a JSON text; undefined if it is no JSON. */

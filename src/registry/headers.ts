@@ -3,7 +3,8 @@ import { HTTPException } from 'hono/http-exception'
 import { match } from '../../routing.ts'
 import type { Fetch, Fields } from '../runtime/runtime.ts'
 import type { Client } from './answer.ts'
-import { bearerFirst } from './challenge.ts'
+import { bearerFirst, withRealms } from './challenge.ts'
+import { linksOfList } from './links.ts'
 
 /**
  * Never passed on: fields of one connection (RFC 9110, section 7.6.1), their older names, and what a registry says about its own
@@ -23,8 +24,10 @@ const ofReads = new RegExp(
 )
 /** Characters of `ofReads` together: nginx in front of a registry takes no field of more than 8 KiB. */
 const maxOfReads = 8000
-/** What a ping brings: its answer is shared by all who have the same login. */
-const ofPings = /^(authorization|cookie|accept-encoding|x-forwarded-(host|proto)|x-request-id)$/
+/** What a ping brings. Its answer is shared by all clients that are the same in what of these tells clients apart. */
+const ofPings = /^(accept-encoding|x-forwarded-(host|proto)|x-request-id)$/
+/** zot with an anonymous policy challenges only clients whose User-Agent begins with `docker/`. */
+const ofClients = /^(authorization|cookie|user-agent)$/
 
 /** What decides which fields a registry gets. */
 export interface Trust {
@@ -77,29 +80,44 @@ export function requestFields(
   return fields
 }
 
-/** Of the fields a registry would get, those that may go with a ping. */
-export function pingFields(fields: Fields): Fields {
-  return Object.fromEntries(Object.entries(fields).filter(([name]) => ofPings.test(name)))
+/** Of the fields a registry would get, those that go with a ping; `tellsClients`: whether it may tell clients apart. */
+export function pingFields(fields: Fields, tellsClients: boolean): Fields {
+  const passes = (name: string) => ofPings.test(name) || (tellsClients && ofClients.test(name))
+  return Object.fromEntries(Object.entries(fields).filter(([name]) => passes(name)))
+}
+
+/** How the fields of a registry's answer are mapped for a client. */
+export interface Mapping {
+  forwardsLogin: boolean
+  /** A path of the registry, with the name as it is called here. */
+  nameHere: (path: string) => string
+  /** The address of a realm that is asked through this router; undefined for any other. */
+  realmHere: (realm: string) => string | undefined
+  /** The path of the list that was asked for, if it was one. */
+  listPath?: string
 }
 
 /**
  * The fields a client gets of an answer.
  * - Challenges and cookies pass only if the client has its login at that registry.
- * - An address of this API becomes a path; `nameHere` maps that path to the name the client knows.
+ * - An address of this API becomes a path, with the name that the client knows.
+ * - The next page of a list is linked at the path of the list, whatever address the registry names.
  */
 export function responseFields(
   status: number,
   from: Headers,
-  forwardsLogin: boolean,
-  nameHere: (path: string) => string,
+  { forwardsLogin, nameHere, realmHere, listPath }: Mapping,
 ): [string, string][] {
   const hasOwnLocation = [201, 202, 204, 416].includes(status)
   const fields: [string, string][] = []
   endToEnd(from, (value, name) => {
     if (!forwardsLogin && (name === 'www-authenticate' || name === 'set-cookie')) return
-    if (name === 'www-authenticate') fields.push([name, bearerFirst(value)])
+    if (name === 'www-authenticate') fields.push([name, bearerFirst(withRealms(value, realmHere))])
     else if (name === 'location' && hasOwnLocation) fields.push([name, ownPath(value)])
-    else if (name === 'link')
+    else if (name === 'link' && listPath !== undefined) {
+      const links = linksOfList(value, listPath, (link) => nameHere(ownPath(link)))
+      if (links) fields.push([name, links])
+    } else if (name === 'link')
       fields.push([name, value.replace(/(?<=<)[^<>]*(?=>)/g, (link) => nameHere(ownPath(link)))])
     else fields.push([name, value])
   })

@@ -21,16 +21,26 @@ const loginMs = 60_000
 /** What a token is for, so that the token of a delete opens no push, nor the other way round. */
 const rights: Record<string, string> = { GET: 'read', HEAD: 'read', DELETE: 'delete' }
 
+export interface LoginOptions {
+  /** Undefined: only anonymous tokens. */
+  login: Login | undefined
+  /** The deadline of the registry, in seconds. A realm gets less, so that the log names the one that is late. */
+  readTimeout: number
+  /** The public host of this router. */
+  routerHost: string
+  /** Milliseconds. */
+  now: () => number
+  log: Log
+}
+
 /**
  * A fetch that answers the registry's challenges. It rejects with `LoginRefused` if the login is not taken, and with
  * `RealmFailed` if the realm is down. These answers are the registry's own:
  * - a 401 after a token was granted,
  * - a 401 or 429 of the realm about one scope: public registries say so of names that do not exist.
- *
- * `seconds`: the deadline of the registry. A realm gets less, so that the log names the one that is late.
  */
-export function withLogin(fetch: Fetch, login: Login | undefined, seconds: number, now: () => number, log: Log): Fetch {
-  const session = new LoginSession(fetch, login, seconds, now, log)
+export function withLogin(fetch: Fetch, options: LoginOptions): Fetch {
+  const session = new LoginSession(fetch, options)
   return (url, asked, fresh) =>
     session.fetch(url, asked, fresh).catch((error) => {
       if (error instanceof ScopeRefused) return error.answer
@@ -40,18 +50,20 @@ export function withLogin(fetch: Fetch, login: Login | undefined, seconds: numbe
 
 class LoginSession implements Password {
   basic: string | undefined
+  /** The Bearer challenge that was last answered. */
+  #lastBearer: Challenge | undefined
   #refused: { until: number; reason: string } | undefined
   readonly #fetch: Fetch
   readonly #now: () => number
   readonly #pingMs: number
   readonly #tokens: Tokens
 
-  constructor(fetch: Fetch, login: Login | undefined, seconds: number, now: () => number, log: Log) {
+  constructor(fetch: Fetch, { login, readTimeout, routerHost, now, log }: LoginOptions) {
     this.#fetch = fetch
     this.#now = now
     // Node takes only a whole number.
-    this.#pingMs = Math.ceil(seconds * 700)
-    this.#tokens = new Tokens(fetch, this, this.#pingMs, now)
+    this.#pingMs = Math.ceil(readTimeout * 700)
+    this.#tokens = new Tokens(fetch, this, this.#pingMs, now, routerHost)
     if (login) this.basic = basicOf(login.username, login.file ? this.#followPassword(login, log) : login.password)
   }
 
@@ -68,7 +80,7 @@ class LoginSession implements Password {
   }
 
   async fetch(url: string, asked: Asked, fresh?: boolean): Promise<Reply> {
-    if (this.#refused && this.#now() < this.#refused.until) throw new LoginRefused(this.#refused.reason)
+    if (this.#refused && this.#now() < this.#refused.until) throw new LoginRefused(this.#refused.reason, true)
     const { base, name } = partsOf(url)
     const purpose = `${rights[asked.method] ?? 'write'} ${name}`
     // A streamed body cannot be sent twice, so the login is asked for before it.
@@ -80,6 +92,7 @@ class LoginSession implements Password {
     if (response.status !== 401) return response
     const { bearer, takesBasic } = challengesOf(response)
     if (bearer) {
+      this.#lastBearer = bearer
       readOciError(response)
       const token = await this.#tokens.ask(purpose, bearer, url, asked.signal)
       if (sendsOnce) throw tooLate()
@@ -100,8 +113,8 @@ class LoginSession implements Password {
   /** Asks the registry which login it wants for a push, and gets that. */
   async #introduce(base: string, name: string, purpose: string, signal: AbortSignal): Promise<void> {
     const response = await this.#ping(base, {}, signal)
-    if (response.status !== 401) return
-    const { bearer } = challengesOf(response)
+    // If its `/v2/` is open, its writes may want a login all the same: the one that was last asked for, or else Basic.
+    const bearer = response.status === 401 ? challengesOf(response).bearer : this.#lastBearer
     const scope = `repository:${name}:pull,push`
     if (bearer) await this.#tokens.ask(purpose, { ...bearer, scope }, base, signal)
     else if (this.basic) this.#tokens.keep(purpose, this.basic, loginMs)
@@ -115,7 +128,7 @@ class LoginSession implements Password {
     readOciError(answer)
     throw tried
       ? this.refuse('the registry refuses its password', tried)
-      : new LoginRefused('the registry wants a login')
+      : new LoginRefused('the registry wants a login', false)
   }
 
   async #ping(base: string, headers: Fields, signal: AbortSignal): Promise<Reply> {
@@ -129,7 +142,7 @@ class LoginSession implements Password {
     // The password was read anew in the meantime, so a second try may succeed.
     if (tried !== this.basic) return new Error(reason)
     this.#refused = { until: this.#now() + loginMs, reason }
-    return new LoginRefused(reason)
+    return new LoginRefused(reason, true)
   }
 }
 

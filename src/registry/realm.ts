@@ -1,11 +1,23 @@
 /** Bearer tokens: asked of the realm that a challenge names, and kept (distribution, "Token Authentication Specification"). */
 import { bounded } from '../bounded.ts'
-import type { Fetch, Fields, Reply } from '../runtime/runtime.ts'
+import { type Asked, type Fetch, type Fields, ForbiddenAddress, type Reply } from '../runtime/runtime.ts'
 import type { Challenge } from './challenge.ts'
 import { causeOf, json, readBytes, readOciError } from './errors.ts'
 
+export const wantsLogin = 'wants a login that this router does not have'
+const refusesLogin = 'refuses the login of this router'
+
 /** The registry, or its realm, does not take the login of this router. Neither is down. */
-export class LoginRefused extends Error {}
+export class LoginRefused extends Error {
+  /** What clients may read. */
+  readonly reason: string
+
+  /** `cause`: for the log. `hasLogin`: whether a login was sent. */
+  constructor(cause: string, hasLogin: boolean) {
+    super(cause)
+    this.reason = hasLogin ? refusesLogin : wantsLogin
+  }
+}
 
 /** The realm is down: to ask the registry once more mends nothing. */
 export class RealmFailed extends Error {}
@@ -37,11 +49,13 @@ export class Tokens {
   readonly #fetch: Fetch
   readonly #password: Password
   readonly #realmMs: number
+  readonly #routerHost: string
   readonly #granted
   readonly #inFlight = new Map<string, Promise<string>>()
 
   /** `realmMs`: how long a realm may take. */
-  constructor(fetch: Fetch, password: Password, realmMs: number, now: () => number) {
+  constructor(fetch: Fetch, password: Password, realmMs: number, now: () => number, routerHost: string) {
+    this.#routerHost = routerHost
     this.#fetch = fetch
     this.#password = password
     this.#realmMs = realmMs
@@ -76,20 +90,22 @@ export class Tokens {
   }
 
   async #grant(purpose: string, challenge: Challenge, origin: string): Promise<string> {
-    const url = realmUrl(challenge, origin)
     const tried = this.#password.basic
-    const response = await this.#askRealm(url, tried)
+    const url = realmUrl(challenge, origin, tried !== undefined, this.#routerHost)
+    const response = await this.#askRealm(url, origin, tried)
     const { status } = response
     const said = json(await readBytes(response, maxTokenBytes)) as Record<string, unknown> | null | undefined
-    if (tried && (status === 400 || status === 401)) await this.#tryLogin(url, tried)
+    if (tried && (status === 400 || status === 401)) await this.#tryLogin(url, origin, tried)
     if (status === 400 || status === 401 || status === 403) throw new ScopeRefused(new Response(null, { status: 401 }))
     if (status === 429) {
       const retryAfter = response.headers.get('Retry-After')
       throw new ScopeRefused(new Response(null, { status, headers: retryAfter ? { 'Retry-After': retryAfter } : {} }))
     }
     const token = said?.token || said?.access_token
-    if (status !== 200 || typeof token !== 'string')
-      throw new (status < 500 ? LoginRefused : RealmFailed)(`the realm says ${status}`)
+    if (status !== 200 || typeof token !== 'string') {
+      const cause = `the realm says ${status}`
+      throw status < 500 ? new LoginRefused(cause, tried !== undefined) : new RealmFailed(cause)
+    }
     const lifeSeconds = Math.max(Number(said?.expires_in) || defaultLifeSeconds, defaultLifeSeconds)
     // Used for nine tenths of its life.
     this.keep(purpose, `Bearer ${token}`, lifeSeconds * 900)
@@ -97,37 +113,86 @@ export class Tokens {
   }
 
   /** Throws if the realm refuses the login itself: it is then refused without any scope too. */
-  async #tryLogin(url: URL, tried: string): Promise<void> {
+  async #tryLogin(url: URL, origin: string, tried: string): Promise<void> {
     const withoutScope = new URL(url)
     withoutScope.searchParams.delete('scope')
-    const answer = await this.#askRealm(withoutScope, tried)
+    const answer = await this.#askRealm(withoutScope, origin, tried)
     readOciError(answer)
     if (answer.status === 401) throw this.#password.refuse('the realm refuses its login', tried)
   }
 
-  async #askRealm(url: URL, authorization: string | undefined): Promise<Reply> {
+  async #askRealm(url: URL, origin: string, authorization: string | undefined): Promise<Reply> {
     const headers: Fields = { accept: 'application/json', 'accept-encoding': 'identity' }
     if (authorization) headers.authorization = authorization
-    const asked = { method: 'GET', headers, signal: AbortSignal.timeout(this.#realmMs) }
+    const sentBy = url.origin === origin ? undefined : origin
+    const asked = { method: 'GET', headers, signal: AbortSignal.timeout(this.#realmMs), sentBy }
     try {
       // A kept-alive connection may close just as a request goes out.
       return await this.#fetch(url.href, asked).catch(() => this.#fetch(url.href, asked, true))
     } catch (error) {
+      if (error instanceof ForbiddenAddress) throw new LoginRefused(`its realm: ${error.message}`, false)
       throw new RealmFailed(`the realm gives no answer: ${causeOf(error)}`)
     }
   }
 }
 
-/** Where to ask. In clear, a password may only go to the host it was given for, and only if that one is asked in clear too. */
-function realmUrl({ realm = '', service, scope }: Challenge, origin: string): URL {
-  const url = URL.canParse(realm, origin) ? new URL(realm, origin) : undefined
+/**
+ * Where to ask for a token.
+ * - A realm on the registry's own host and port is asked in the registry's own scheme: it may not know that.
+ * - A realm on this router's host is the registry's own: it was told that host as its public one.
+ * - A registry of https has no realm in clear.
+ * - In clear, a password goes only to the host it was given for.
+ *
+ * Throws `LoginRefused` if the realm may not be asked.
+ */
+export function realmUrl(
+  { realm = '', service, scope }: Challenge,
+  origin: string,
+  hasPassword: boolean,
+  routerHost: string,
+): URL {
   const own = new URL(origin)
-  const isSafe = url && (url.protocol === 'https:' || (url.hostname === own.hostname && url.protocol === own.protocol))
-  if (!isSafe) throw new LoginRefused('its realm is another host, without https')
+  const url = ownRealm(realm, origin, routerHost) ?? (URL.canParse(realm, origin) ? new URL(realm, origin) : undefined)
+  if (!url || !['http:', 'https:'].includes(url.protocol))
+    throw new LoginRefused('its realm is no address', hasPassword)
+  const isInClear =
+    url.protocol === 'http:' && (own.protocol === 'https:' || (hasPassword && url.hostname !== own.hostname))
+  if (isInClear) throw new LoginRefused('its realm is another host, without https', hasPassword)
   if (service) url.searchParams.set('service', service)
   if (scope) url.searchParams.set('scope', scope)
   return url
 }
+
+/** Where clients ask for tokens of a registry through this router. */
+export const tokenPath = '/v2/token'
+
+/** The address of a realm that is on the registry's own host and port, or was built from this router's host; else undefined. */
+export function ownRealm(realm: string, origin: string, routerHost: string): URL | undefined {
+  const url = realm !== '' && URL.canParse(realm, origin) ? new URL(realm, origin) : undefined
+  const own = new URL(origin)
+  const isOwn = url && ((url.hostname === own.hostname && portOf(url) === portOf(own)) || url.host === routerHost)
+  return isOwn ? new URL(url.pathname + url.search, own) : undefined
+}
+
+const maxFormBytes = 65_536
+
+/** The request of a client to `tokenPath`, as the realm at `url` gets it. Rejects with a RangeError if its form is too long. */
+export async function realmRequest(
+  url: URL,
+  request: Request,
+  headers: Fields,
+  signal: AbortSignal,
+): Promise<[string, Asked]> {
+  const [, query = ''] = /\?([^#]*)/.exec(request.url) ?? []
+  const search = [url.search.slice(1), query].filter(Boolean).join('&')
+  const address = `${url.origin}${url.pathname}${search ? `?${search}` : ''}`
+  if (request.method !== 'POST') return [address, { method: 'GET', headers, signal }]
+  const body = await readBytes(request, maxFormBytes)
+  if (!body) throw new RangeError('the form is too long')
+  return [address, { method: 'POST', headers: { ...headers, 'content-length': `${body.byteLength}` }, body, signal }]
+}
+
+const portOf = ({ port, protocol }: URL) => port || (protocol === 'https:' ? '443' : '80')
 
 function waitFor<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {

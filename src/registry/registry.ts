@@ -1,26 +1,24 @@
-/** One registry: asks it within a deadline, tries again if a connection breaks, and gives its answer a verdict. */
+/** One registry: its names, its header rules, its breaker, its deadlines. */
 import type { UpstreamName } from '../../routing.ts'
 import type { Fetch, Fields, Reply } from '../runtime/runtime.ts'
 import {
   type Answer,
   type Client,
-  goneAnswer,
   isRead,
-  isUnwell,
-  linked,
+  isUp,
+  type Later,
   noHeaders,
   type Question,
   type Registry,
-  redirects,
   skipReason,
-  verdictOf,
-  verdictOfNested,
 } from './answer.ts'
 import { createBreaker, type Report } from './breaker.ts'
-import { causeOf, nestedCode, readBytes, readOciError } from './errors.ts'
+import { parseChallenges } from './challenge.ts'
+import { readOciError } from './errors.ts'
 import { requestFields, responseFields } from './headers.ts'
-import { LoginRefused, RealmFailed } from './realm.ts'
-import { judgeRedirect } from './redirects.ts'
+import { type Inquired, Inquiry } from './inquiry.ts'
+import { ownRealm, realmRequest, tokenPath } from './realm.ts'
+import { isHtml } from './verdict.ts'
 
 export interface RegistryOptions {
   name: UpstreamName
@@ -29,16 +27,22 @@ export interface RegistryOptions {
   /** The path before every name there, from its first slash on; or empty. */
   path: string
   forwardsLogin: boolean
-  /** Seconds to the first byte of the answer to a read, and to a write after its last byte was sent. */
+  /** Seconds to the first byte of the answer: to a read, to a GET of a blob, and to a write after its last byte was sent. */
   readTimeout: number
+  blobTimeout: number
   writeTimeout: number
+  /** Whether redirects of blobs are followed here, for clients that can reach only this router. */
+  followsBlobs: boolean
   /** This router's public address. */
   router: URL
 }
 
 /** What a registry is asked with, and who hears of it. */
 export interface RegistrySurroundings {
+  /** Asks with the login for this registry. */
   fetch: Fetch
+  /** Asks other hosts that the registry leads to, without a login. */
+  fetchElsewhere: Fetch
   /** Milliseconds. */
   now: () => number
   /** Called for every answer; `cause` is what a log may say and a client may not. */
@@ -46,20 +50,9 @@ export interface RegistrySurroundings {
   onBreaker: (isOpen: boolean) => void
 }
 
-/** One question on its way. */
-interface Asking {
-  question: Question
-  url: string
-  /** Ends the question: at its deadline, or when its asker does not want the answer any more. */
-  abort: AbortController
-  endDeadline: () => void
-  startedAt: number
-  report: Report
-}
-
-const wantsLogin = 'wants a login that this router does not have'
-/** The body of a `found` answer that is read at once: a manifest has a few KB. */
-const maxSmallBytes = 1024 * 1024
+/** How long it is remembered that a registry answers `/v2/`, and that it does not. */
+const confirmedMs = 60_000
+const unconfirmedMs = 1000
 
 export class RemoteRegistry implements Registry {
   readonly name: UpstreamName
@@ -68,6 +61,8 @@ export class RemoteRegistry implements Registry {
   readonly #options: RegistryOptions
   readonly #around: RegistrySurroundings
   readonly #breaker: ReturnType<typeof createBreaker>
+  readonly #inquired: Inquired
+  #confirmed: { until: number; isRegistry: Promise<boolean> } | undefined
 
   constructor(options: RegistryOptions, around: RegistrySurroundings) {
     this.name = options.name
@@ -76,23 +71,99 @@ export class RemoteRegistry implements Registry {
     this.#options = options
     this.#around = around
     this.#breaker = createBreaker(around.now, around.onBreaker)
+    this.#inquired = {
+      ...around,
+      registry: this,
+      urlOf: (target) => this.#urlOf(target),
+      timeoutFor: (question) => this.#timeoutFor(question),
+      followsBlobs: options.followsBlobs,
+      routerHost: options.router.host,
+      isRegistry: () => this.#isRegistry(),
+    }
   }
 
   async ask(question: Question): Promise<Answer> {
-    if (!isRead(question) || question.purpose === 'ping') return this.#send(question, () => {})
-    const admitted = this.#breaker()
-    const skipped = this.#failed(502, skipReason)
-    if (!admitted) return skipped
-    const answer = this.#send(question, admitted.report)
-    return admitted.trial && question.purpose === 'lookup' ? { ...skipped, later: answer } : answer
+    if (!isRead(question) || question.purpose === 'ping') return this.#inquire(question, () => {}).answer()
+    if (isOfBlob(question)) return this.#askForBlob(question)
+    const admitted = this.#breaker.admit()
+    if (!admitted) return this.#skipped(skipReason)
+    const inquiry = this.#inquire(question, admitted.report)
+    const answer = inquiry.answer()
+    if (!admitted.trial || question.purpose !== 'lookup') return answer
+    // The trial goes on for the breaker's sake, even if nobody wants its answer.
+    return { ...this.#skipped(skipReason), later: { answer, abandon: () => answer.then(discard) } }
+  }
+
+  /**
+   * A cache may need long for the first byte of a blob, so a blob is never a trial, and another registry may be asked after the
+   * time of any other read.
+   */
+  async #askForBlob(question: Question): Promise<Answer> {
+    const mayWait = ['lookup', 'copy'].includes(question.purpose)
+    if (mayWait && this.#breaker.isOpen()) return { ...this.#skipped(skipReason), later: this.#onlyIfWanted(question) }
+    const inquiry = this.#inquire(question, this.#breaker.bypass())
+    const answer = inquiry.answer()
+    if (!mayWait) return answer
+    const later = { answer, abandon: () => inquiry.abandon() }
+    const { readTimeout, blobTimeout } = this.#options
+    if (blobTimeout <= readTimeout) return answer
+    const late = { ...this.#skipped(`no answer within ${readTimeout} s`), status: 504, later }
+    return earliest(answer, readTimeout * 1000, late)
   }
 
   fieldsFor(request: Pick<Request, 'method' | 'headers'>, client: Client): Fields {
     return requestFields(request, client, this.#options)
   }
 
-  fieldsFrom({ response, headers }: Answer): [string, string][] {
-    return responseFields(response?.status ?? 0, headers, this.forwardsLogin, (path) => this.#nameHere(path))
+  fieldsFrom(answer: Answer): [string, string][] {
+    return responseFields(answer.response?.status ?? answer.status, answer.headers, {
+      forwardsLogin: this.forwardsLogin,
+      nameHere: (path) => this.#nameHere(path),
+      realmHere: (realm) => this.#realmHere(realm),
+      listPath: answer.listPath,
+    })
+  }
+
+  /** `Registry.askRealm`. */
+  async askRealm(request: Request, client: Client): Promise<Reply | undefined> {
+    const { address, router, readTimeout } = this.#options
+    const { authorization, cookie: _, ...fields } = this.fieldsFor(request, client)
+    const signal = AbortSignal.any([request.signal, AbortSignal.timeout(Math.ceil(readTimeout * 1000))])
+    const { fetch } = this.#around
+    const reply = await fetch(this.#urlOf('/v2/'), { method: 'GET', headers: fields, signal })
+    readOciError(reply)
+    const challenges = parseChallenges(reply.headers.get('WWW-Authenticate') ?? '')
+    const { realm = '' } = challenges.find(({ scheme }) => scheme === 'bearer') ?? {}
+    const url = ownRealm(realm, address.origin, router.host)
+    return (
+      url &&
+      fetch(...(await realmRequest(url, request, { ...fields, ...(authorization ? { authorization } : {}) }, signal)))
+    )
+  }
+
+  /** Asks when the answer is first waited for: a registry that is down is not asked for what another one has. */
+  #onlyIfWanted(question: Question): Later {
+    const inquire = () => this.#inquire(question, this.#breaker.bypass())
+    let inquiry: Inquiry | undefined
+    let asked: Promise<Answer> | undefined
+    return {
+      get answer() {
+        inquiry ??= inquire()
+        asked ??= inquiry.answer()
+        return asked
+      },
+      abandon: () => inquiry?.abandon(),
+    }
+  }
+
+  #inquire(question: Question, report: Report): Inquiry {
+    return new Inquiry(this.#inquired, question, report)
+  }
+
+  #timeoutFor(question: Question): number {
+    const { readTimeout, blobTimeout, writeTimeout } = this.#options
+    if (!isRead(question)) return writeTimeout
+    return isOfBlob(question) ? blobTimeout : readTimeout
   }
 
   /** The address of a path of this API, with the name as it is called there. */
@@ -107,139 +178,52 @@ export class RemoteRegistry implements Registry {
     return target.startsWith(`/v2${path}/`) ? `/v2${target.slice(3 + path.length)}` : target
   }
 
-  async #send(question: Question, report: Report): Promise<Answer> {
-    const abort = linked(question.signal)
-    const { readTimeout, writeTimeout } = this.#options
-    const asking: Asking = {
-      question,
-      url: this.#urlOf(question.target),
-      abort,
-      endDeadline: startDeadline(isRead(question) ? readTimeout : writeTimeout, abort, question),
-      startedAt: this.#around.now(),
-      report,
+  /** A realm on the registry's own host, which clients may not reach, is asked through this router. */
+  #realmHere(realm: string): string | undefined {
+    const { address, router } = this.#options
+    return ownRealm(realm, address.origin, router.host) ? `${router.origin}${tokenPath}` : undefined
+  }
+
+  /** Whether a registry answers there, and not only a balancer. A yes is remembered for a minute. */
+  #isRegistry(): Promise<boolean> {
+    const now = this.#around.now()
+    if (!this.#confirmed || this.#confirmed.until < now) {
+      const confirmed = { until: now + confirmedMs, isRegistry: this.#ping() }
+      this.#confirmed = confirmed
+      confirmed.isRegistry.then((isRegistry) => {
+        if (!isRegistry) confirmed.until = this.#around.now() + unconfirmedMs
+      })
     }
-    try {
-      return await this.#judge(asking, await this.#fetch(asking))
-    } catch (error) {
-      return this.#noAnswer(asking, error)
-    }
+    return this.#confirmed.isRegistry
   }
 
-  /** A kept-alive connection may close just as a request goes out. What has a body is never sent twice. */
-  async #fetch({ question, url, abort }: Asking): Promise<Reply> {
-    const { method, headers, body } = question
-    const { signal } = abort
-    const asked = { method, headers, body, signal }
-    return this.#around.fetch(url, asked).catch((error) => {
-      const mayRepeat = (isRead(question) || (method === 'POST' && !body)) && !signal.aborted
-      if (!mayRepeat || error instanceof RealmFailed || error instanceof LoginRefused) throw error
-      return this.#around.fetch(url, asked, true)
-    })
+  async #ping(): Promise<boolean> {
+    const signal = AbortSignal.timeout(Math.ceil(this.#options.readTimeout * 1000))
+    const asked = { method: 'GET', headers: { 'accept-encoding': 'identity' }, signal }
+    const reply = await this.#around.fetch(this.#urlOf('/v2/'), asked).catch(() => undefined)
+    if (reply) readOciError(reply)
+    return reply !== undefined && isUp(reply) && !isHtml(reply.headers)
   }
 
-  async #judge(asking: Asking, response: Reply): Promise<Answer> {
-    const { question, url } = asking
-    const { status } = response
-    let { headers } = response
-    const unusable = (reason: string, cause: string, isWell: boolean) => {
-      readOciError(response)
-      return this.#answered(asking, this.#failed(502, reason, asking), cause, isWell)
-    }
-    // A 205 has no content, whatever its fields say (RFC 9110, section 15.3.6): a client would take it for the next answer.
-    if (status < 200 || status === 205 || status > 599) return unusable('no answer', `status ${status}`, false)
-    if (redirects.has(status)) {
-      const redirect = judgeRedirect(headers.get('Location') ?? '', url, this.#options.router.host)
-      if ('fault' in redirect) return unusable('redirects to itself or to this router', redirect.fault, true)
-      headers = new Headers(headers)
-      headers.set('Location', redirect.location)
-    }
-    // The challenges of a public registry reach no client: what it denies to the router, it denies to all.
-    const mayChallenge = this.role === 'public' || this.forwardsLogin || question.purpose === 'mount'
-    if (status === 401 && !mayChallenge) return unusable(wantsLogin, '401', true)
-    const answer = { ...this.#failed(status, undefined, asking), verdict: verdictOf(status), headers, response }
-    return answer.verdict === 'found' ? this.#readFound(asking, answer) : this.#readError(asking, answer)
-  }
-
-  async #readFound(asking: Asking, answer: Answer & { response: Reply }): Promise<Answer> {
-    const { read } = asking.question
-    const { response } = answer
-    if (typeof read === 'object') {
-      const content = await readBytes(response, read.maxBytes)
-      if (content) return this.#answered(asking, { ...answer, content })
-      if (asking.abort.signal.aborted) throw asking.abort.signal.reason
-      // A list that is too long is not the registry's fault: somebody put it there.
-      return this.#answered(asking, this.#failed(502, 'no answer', asking), 'its answer breaks, or is too long', true)
-    }
-    if (read !== 'small' || !isSmall(response)) return this.#answered(asking, answer)
-    const content = new Uint8Array(await response.arrayBuffer())
-    return this.#answered(asking, { ...answer, milliseconds: this.#since(asking), content })
-  }
-
-  async #readError(asking: Asking, answer: Answer & { response: Reply }): Promise<Answer> {
-    if (asking.question.read === 'head') return this.#answered(asking, answer)
-    const error = await readOciError(answer.response)
-    if (this.role !== 'public' || answer.status !== 500) return this.#answered(asking, { ...answer, error })
-    const isVague = asking.question.method === 'HEAD'
-    return this.#answered(asking, { ...answer, error, isVague, verdict: verdictOfNested(nestedCode(error)) })
-  }
-
-  #answered(asking: Asking, answer: Answer, cause?: string, isWell = !isUnwell(answer.status)): Answer {
-    asking.endDeadline()
-    asking.report(isWell)
-    this.#around.onAnswer(answer, isRead(asking.question), cause)
-    return answer
-  }
-
-  #noAnswer(asking: Asking, error: unknown): Answer {
-    const { question, abort } = asking
-    if (abort.signal.reason === timeUp) {
-      const { readTimeout, writeTimeout } = this.#options
-      const seconds = isRead(question) ? readTimeout : writeTimeout
-      return this.#answered(asking, this.#failed(504, `no answer within ${seconds} s`, asking), 'timeout')
-    }
-    if (error instanceof LoginRefused)
-      return this.#answered(asking, this.#failed(502, wantsLogin, asking), error.message, true)
-    if (!abort.signal.aborted && (error as Error).name !== 'AbortError')
-      return this.#answered(asking, this.#failed(502, 'no answer', asking), causeOf(error))
-    // The client left: that says nothing about the registry.
-    asking.endDeadline()
-    asking.report(undefined)
-    return { ...goneAnswer(this), milliseconds: this.#since(asking) }
-  }
-
-  #failed(status: number, reason?: string, asking?: Asking): Answer {
-    const milliseconds = asking ? this.#since(asking) : 0
-    return { from: this, verdict: 'failed', status, reason, milliseconds, headers: noHeaders }
-  }
-
-  #since({ startedAt }: Asking): number {
-    return this.#around.now() - startedAt
+  #skipped(reason: string): Answer {
+    return { from: this, verdict: 'failed', status: 502, reason, milliseconds: 0, headers: noHeaders }
   }
 }
 
-function isSmall({ status, headers }: Reply): boolean {
-  const length = headers.get('Content-Length')
-  // The length in a 304 is that of the body it does not have (RFC 9110, section 8.6).
-  return status !== 304 && length !== null && Number(length) <= maxSmallBytes
+const isOfBlob = ({ entity, method }: Question) => entity === 'blob' && method === 'GET'
+
+/** The answer, or `late` if there is none after `milliseconds`. */
+function earliest(answer: Promise<Answer>, milliseconds: number, late: Answer): Promise<Answer> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => resolve({ ...late, milliseconds }), milliseconds)
+    answer.then((given) => {
+      clearTimeout(timer)
+      resolve(given)
+    })
+  })
 }
 
 /** Frees the connection of an answer nobody wants. A small body is read, so that the connection serves again. */
 export function discard({ verdict, response, content }: Answer): void {
   if (verdict === 'found' && response && !content) readOciError(response).catch(() => {})
 }
-
-/** Aborts with `timeUp` after `seconds`, unless it is ended before. With a streamed body the time starts when that was read. */
-function startDeadline(seconds: number, abort: AbortController, { body, bodyRead }: Question): () => void {
-  let hasEnded = false
-  let timer: ReturnType<typeof setTimeout> | undefined
-  const start = () => {
-    if (!hasEnded) timer = setTimeout(() => abort.abort(timeUp), seconds * 1000)
-  }
-  if (body && !(body instanceof Uint8Array)) bodyRead?.then(start)
-  else start()
-  return () => {
-    hasEnded = true
-    clearTimeout(timer)
-  }
-}
-const timeUp = new Error('timeout')

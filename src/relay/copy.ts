@@ -71,7 +71,9 @@ export function sessionOf({ status, headers }: Answer): string | undefined {
 /** Ends a session that nobody will use; hosted would keep its content for days. */
 export function endSession(hosted: Registry, session: string, ask: AskAs): void {
   const { signal } = new AbortController()
-  ask(hosted, { method: 'DELETE', target: session, signal, purpose: 'write' }, ownFields).then(discard)
+  ask(hosted, { method: 'DELETE', target: session, entity: 'upload', signal, purpose: 'write' }, ownFields).then(
+    discard,
+  )
 }
 
 export class Copier {
@@ -149,7 +151,11 @@ class Job {
     // Not the client's signal: a copy that is doing well goes on without it.
     const abort = new AbortController()
     const { signal } = abort
-    const blob = await ask(registries.proxy, { method: 'GET', target: path, signal, purpose: 'lookup' }, ownFields)
+    const blob = await ask(
+      registries.proxy,
+      { method: 'GET', target: path, entity: 'blob', digest, signal, purpose: 'copy' },
+      ownFields,
+    )
     answers.push(blob)
     const length = Number(blob.headers.get('Content-Length') ?? Number.NaN)
     if (blob.status !== 200 || !blob.response?.body || !(length <= copyLimit)) {
@@ -159,7 +165,15 @@ class Job {
     const { end, ...content } = checked(blob.response.body, digest, idleTimeout, abort)
     const target = `${session}${session.includes('?') ? '&' : '?'}digest=${digest}`
     const fields = { ...ownFields, 'content-type': 'application/octet-stream', 'content-length': `${length}` }
-    const put = { method: 'PUT', target, ...content, signal, read: 'error', purpose: 'write' } as const
+    const put = {
+      method: 'PUT',
+      target,
+      entity: 'upload',
+      ...content,
+      signal,
+      read: 'error',
+      purpose: 'write',
+    } as const
     const stored = await ask(registries.hosted, put, fields)
     end()
     answers.push(stored)

@@ -13,8 +13,8 @@ export interface Exchange {
   /** As it came: `?…` or empty. */
   query: string
   client: Client
-  /** The body of a write, and a promise that settles when its last byte was read. */
-  upload?: { body: Upload; bodyRead?: Promise<void> }
+  /** Opens the body of a write, once; with a promise that settles when its last byte was read. */
+  openBody?: () => { body: Upload; bodyRead?: Promise<void> }
 }
 
 /** What came of one request, as the client, the log and the metrics need it. */
@@ -33,10 +33,13 @@ export type AskAs = (to: Registry, changes?: Partial<Question>, fields?: Fields)
 
 export function askAs({ request, matched, query, client }: Exchange): AskAs {
   const { method, signal } = request
+  const { route, digest } = matched
   const isRead = method === 'GET' || method === 'HEAD'
   const asked = {
     method,
     target: matched.path + query,
+    entity: route.entity,
+    digest,
     signal,
     read: 'head',
     purpose: isRead ? 'read' : 'write',
@@ -54,7 +57,15 @@ export function deliver(answer: Answer, answers: readonly Answer[], method: stri
   const length = answer.headers.get('Content-Length')
   const hasNone = [204, 304].includes(status) || method === 'HEAD' || length === '0'
   const body = hasNone ? null : (answer.content ?? stream ?? null)
+  // A body that was read whole has a length, even if the registry did not say it.
+  if (answer.content && length === null) headers.push(['content-length', `${answer.content.byteLength}`])
   if (body && !answer.headers.has('Content-Type')) headers.push(['content-type', 'application/octet-stream'])
   const response = respond(body, { status, headers })
-  return { response, answers, by: answer.from, bytesIn, bytesOut: body ? Number(length) : 0 }
+  return {
+    response,
+    answers,
+    by: answer.from,
+    bytesIn,
+    bytesOut: body ? Number(length ?? answer.content?.byteLength ?? Number.NaN) : 0,
+  }
 }

@@ -6,8 +6,8 @@ import { type OciError, readOciError } from '../registry/errors.ts'
 import { unconditional } from '../registry/headers.ts'
 import { discard } from '../registry/registry.ts'
 import { askAs, type Exchange } from './exchange.ts'
+import { lookup } from './lookup.ts'
 import { ownNames, type Plan, planOf } from './plan.ts'
-import { carryOut } from './relay.ts'
 import type { Surroundings } from './surroundings.ts'
 
 export interface Explanation {
@@ -58,10 +58,10 @@ export async function explain(
   const order = plan.order.map((name) => registries[name])
   const held = memory.holds(reading, order)
 
-  const { response, by, answers } = await carryOut(around, exchange)
+  const { response, by, answers } = await lookup(around, exchange, plan, memory.onlyLooking())
   const others = order.filter((registry) => !answers.some(({ from }) => from === registry))
   const ask = askAs(exchange)
-  const asked = await Promise.all(others.map((registry) => ask(registry, { read: 'error' })))
+  const asked = await Promise.all(others.map((registry) => ask(registry, { read: 'error', purpose: 'deciding' })))
   for (const one of asked) discard(one)
   const said = [...answers, ...asked].map((one) => ({ ...(summarize([one])[0] as Summary), digest: digestOf(one) }))
   const answer: Explanation['answer'] = { status: response.status, by: by?.name, digest: digestOf(response) }

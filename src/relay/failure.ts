@@ -1,7 +1,6 @@
 /** The answer if no registry gave one: what each of them said, as one error. */
 import type { Entity } from '../../routing.ts'
 import { type Answer, summarize } from '../registry/answer.ts'
-import { bearerFirst } from '../registry/challenge.ts'
 import { type OciError, ociError } from '../registry/errors.ts'
 import type { Plan } from './plan.ts'
 
@@ -11,12 +10,13 @@ const unknown: Partial<Record<Entity, string>> = {
   referrers: 'UNSUPPORTED',
 }
 
-/** The first rule that applies (the table is in the README, "When nothing is found"). */
+/** The first rule that applies (the table is in the README, "When nothing is found"). `hint`: what to try after a 404. */
 export function failure(
   method: string,
   entity: Entity,
   answers: readonly Answer[],
   unasked?: Plan['unasked'],
+  hint?: string,
 ): Response {
   const hosted = answers.find(({ from }) => from.role === 'hosted')
   const proxy = answers.find(({ from }) => from.role === 'public')
@@ -28,7 +28,7 @@ export function failure(
 
   if (answers.some(({ verdict }) => verdict === 'gone')) return new Response(null, { status: 499 })
   if (hosted?.status === 401) {
-    const challenges = bearerFirst(hosted.headers.get('WWW-Authenticate') ?? '')
+    const challenges = new Headers(hosted.from.fieldsFrom(hosted)).get('WWW-Authenticate')
     const error = hosted.error ?? { code: 'UNAUTHORIZED', message: 'hosted requires a login' }
     return answer(401, error, challenges ? { 'WWW-Authenticate': challenges } : {})
   }
@@ -44,5 +44,9 @@ export function failure(
     const code = hosted.status === 403 ? 'DENIED' : 'UNSUPPORTED'
     return answer(hosted.status, hosted.error ?? { code, message: 'hosted refuses this request' })
   }
-  return answer(404, hosted?.error ?? { code: unknown[entity] ?? 'NAME_UNKNOWN', message: `${entity} unknown` })
+  // A refusal of the public registry that is about this request, and an OCI error. Its detail may hold inner addresses.
+  if (proxy?.verdict === 'denied' && proxy.status === 400 && proxy.error)
+    return answer(400, { code: proxy.error.code, message: proxy.error.message })
+  const error = hosted?.error ?? { code: unknown[entity] ?? 'NAME_UNKNOWN', message: `${entity} unknown` }
+  return answer(404, hint ? { ...error, message: `${error.message}: ${hint}` } : error)
 }

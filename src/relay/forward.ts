@@ -10,7 +10,7 @@ import type { Surroundings } from './surroundings.ts'
 export async function forward(around: Surroundings, exchange: Exchange, to: Registry): Promise<Outcome> {
   const { request, matched } = exchange
   const size = Number(request.headers.get('Content-Length') ?? Number.NaN)
-  const isManifest = matched.route.entity === 'manifest' && exchange.upload !== undefined
+  const isManifest = matched.route.entity === 'manifest' && exchange.openBody !== undefined
   // Without a place in memory it streams, and is not assisted.
   if (!isManifest || !(size <= maxManifestBytes) || !around.held.take(size)) return pass(around, exchange, to)
   try {
@@ -29,21 +29,21 @@ async function pass(
   to: Registry,
   manifest?: Uint8Array<ArrayBuffer>,
 ): Promise<Outcome> {
-  const { request, matched, upload } = exchange
+  const { request, matched, openBody } = exchange
   const { method } = request
   const { entity } = matched.route
   const ask = askAs(exchange)
   const length = request.headers.get('Content-Length')
-  const question: Partial<Question> = { ...upload, ...(manifest ? { body: manifest } : {}) }
+  const question: Partial<Question> = manifest ? { body: manifest } : { ...openBody?.() }
   if (isMount(exchange)) question.purpose = 'mount'
-  const first = await ask(to, question, upload && length !== null ? { 'content-length': length } : {})
+  const first = await ask(to, question, openBody && length !== null ? { 'content-length': length } : {})
   const assist = first.response && assists[`${method} ${entity}`]
   const answers = assist ? await assist({ ...exchange, around, ask, manifest }, first) : [first]
   const last = answers.at(-1) as Answer
   recordWrite(around, exchange, last)
   for (const one of answers.slice(0, -1)) discard(one)
   if (!last.response) return { response: failure(method, entity, [last]), answers }
-  const isTaken = upload && last.verdict === 'found'
+  const isTaken = openBody && last.verdict === 'found'
   return deliver(last, answers, method, isTaken ? Number(length ?? storedBytes(last)) : 0)
 }
 

@@ -1,19 +1,31 @@
 /** A row that asks several registries: the first answer that is `found` wins. */
+import type { Match } from '../../routing.ts'
+import type { LookupMemory } from '../memory/memory.ts'
 import { type Reading, readingOf } from '../memory/reading.ts'
-import { type Answer, isUnsure, type Registry } from '../registry/answer.ts'
+import type { Answer, Registry } from '../registry/answer.ts'
 import { discard } from '../registry/registry.ts'
+import { isUnsure } from '../registry/verdict.ts'
 import { respond } from '../runtime/body.ts'
 import { askAs, deliver, type Exchange, type Outcome } from './exchange.ts'
 import { failure } from './failure.ts'
-import type { Plan } from './plan.ts'
+import type { NameRules, Plan } from './plan.ts'
 import type { Surroundings } from './surroundings.ts'
+import { isLaterPage, ownPage } from './tags.ts'
 
 /** Asks one of the registries, by this method. */
 type Look = (registry: Registry, method: string) => Promise<Answer>
 
-/** Without a `found`, the failure names what each registry said. */
-export async function lookup(around: Surroundings, exchange: Exchange, plan: Plan): Promise<Outcome> {
-  const { memory, registries } = around
+/**
+ * Without a `found`, the failure names what each registry said. `memory` is what is used of what was learned, and learns from
+ * the answers.
+ */
+export async function lookup(
+  around: Surroundings,
+  exchange: Exchange,
+  plan: Plan,
+  memory: LookupMemory = around.memory,
+): Promise<Outcome> {
+  const { registries, settings } = around
   const { request, matched, query } = exchange
   const { method } = request
   const reading = readingOf(request, matched, query, registries.hosted.forwardsLogin)
@@ -25,23 +37,18 @@ export async function lookup(around: Surroundings, exchange: Exchange, plan: Pla
   }
   const order = plan.order.map((name) => registries[name])
   const decides = (registry: Registry) => registry === order[0] && decidesTags(registry, matched.digest)
-  const look = lookerOf(around, exchange, reading, decides)
+  const look = lookerOf(memory, exchange, reading, decides)
   const answers: Answer[] = []
   for (const registry of memory.inTurn(reading, order)) {
     const answer = await look(registry, method)
-    memory.hints.learn(reading, answer)
-    answers.push(answer)
+    memory.learn(reading, answer)
+    answers.push(await ownPage(exchange, answer))
     const winner = winnerOf(answers, exchange)
     if (winner) return win(winner, answers, method)
     if (answer.verdict === 'gone' || (decides(registry) && isOpen(answer))) break
   }
-  // Nobody else has it, so a registry that failed lately is worth waiting for.
-  for (const [i, { later }] of answers.entries()) {
-    if (!later) continue
-    answers[i] = await later
-    const winner = winnerOf(answers, exchange)
-    if (winner) return win(winner, answers, method)
-  }
+  const late = await waitForLater(answers, exchange)
+  if (late) return win(late, answers, method)
   for (const one of answers) discard(one)
   const vague = answers.findIndex(({ isVague }) => isVague)
   if (vague >= 0) {
@@ -51,7 +58,26 @@ export async function lookup(around: Surroundings, exchange: Exchange, plan: Pla
   }
   // In the table's order, whoever was asked first.
   answers.sort((a, b) => order.indexOf(a.from) - order.indexOf(b.from))
-  return { response: failure(method, matched.route.entity, answers, plan.unasked), answers }
+  const hint = libraryHint(settings, matched, plan)
+  return { response: failure(method, matched.route.entity, answers, plan.unasked, hint), answers }
+}
+
+/** Nobody has it so far, so a registry that failed lately, or is late, is worth waiting for. Gives the first that has it. */
+async function waitForLater(answers: Answer[], exchange: Exchange): Promise<Answer | undefined> {
+  for (;;) {
+    const pending = answers.flatMap(({ later }, at) => (later ? [later.answer.then((answer) => ({ answer, at }))] : []))
+    if (pending.length === 0) return undefined
+    const { answer, at } = await Promise.race(pending)
+    answers[at] = answer
+    const winner = winnerOf(answers, exchange)
+    if (winner) return winner
+  }
+}
+
+/** For a name of one part that nobody has: Docker Hub keeps its own images under `library/`, which only clients of it add. */
+function libraryHint({ proxyNs }: NameRules, { name = '' }: Match, { order }: Plan): string | undefined {
+  const mayBeOfHub = order.includes('proxy') && proxyNs.includes('docker.io') && !name.includes('/')
+  return mayBeOfHub ? `an official image of Docker Hub is library/${name} here` : undefined
 }
 
 /** A tag that hosted may hold is never served from elsewhere only because hosted could not be asked. */
@@ -63,7 +89,7 @@ function isOpen(answer: Answer): boolean {
 }
 
 function lookerOf(
-  { memory }: Surroundings,
+  memory: LookupMemory,
   exchange: Exchange,
   reading: Reading,
   decides: (registry: Registry) => boolean,
@@ -75,9 +101,9 @@ function lookerOf(
   return async (registry, method) => {
     // Before it is shared: if the fields are too long, only the client that sent them gets the 431.
     const headers = registry.fieldsFor(request, client)
-    const purpose = decides(registry) ? 'read' : 'lookup'
+    const purpose = decides(registry) ? 'deciding' : 'lookup'
     return memory.askTogether(registry, method, reading, (signal, fields) =>
-      ask(registry, { method, headers, read: 'small', purpose, signal }, fields),
+      ask(registry, { method, headers, read: 'error', purpose, signal }, fields),
     )
   }
 }
@@ -87,14 +113,13 @@ function lookerOf(
  * that the other registry lacks the name.
  */
 function winnerOf(answers: readonly Answer[], { matched, query }: Exchange): Answer | undefined {
-  const isPage = ({ headers }: Answer) =>
-    matched.route.entity === 'tags' && (headers.has('Link') || new URLSearchParams(query).has('last'))
+  const isPage = ({ headers }: Answer) => matched.route.entity === 'tags' && (headers.has('Link') || isLaterPage(query))
   return answers.find((one) => one.verdict === 'found' && !(isPage(one) && answers.some(isUnsure)))
 }
 
 function win(winner: Answer, answers: readonly Answer[], method: string): Outcome {
   // Answers that are still on their way are not needed any more.
-  for (const { later } of answers) later?.then(discard)
+  for (const { later } of answers) later?.abandon()
   return deliver(winner, answers, method)
 }
 
@@ -102,6 +127,6 @@ function win(winner: Answer, answers: readonly Answer[], method: string): Outcom
 async function lookAgain(look: Look, { from }: Answer): Promise<Answer> {
   const answer = await look(from, 'GET')
   discard(answer)
-  answer.later?.then(discard)
+  answer.later?.abandon()
   return answer
 }

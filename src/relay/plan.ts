@@ -33,8 +33,8 @@ export function planOf(rules: NameRules, method: string, { route, name }: Match,
       const message = 'a name of another registry is read-only here'
       return { refused: 405, code: 'UNSUPPORTED', message, allow: 'GET, HEAD' }
     }
-    const areListed = namespaces.every((one) => rules.proxyNs.includes(one))
-    const message = areListed ? reason : 'PROXY_NS does not list this registry'
+    const unlisted = namespaces.find((one) => !rules.proxyNs.includes(one))
+    const message = unlisted === undefined ? reason : `PROXY_NS does not list ${hostIn(unlisted)}`
     if (message) return { refused: 404, code: 'NAME_UNKNOWN', message }
     return { order: ['proxy'], unasked: { upstream: 'hosted', reason: 'ns names a public registry' } }
   }
@@ -49,6 +49,9 @@ export function blockedBy({ hostedNames, proxyNames }: Pick<NameRules, 'hostedNa
   if (hostedNames.test(name)) return 'HOSTED_NAMES claims this name'
   return proxyNames.test(name) ? undefined : 'PROXY_NAMES does not list this name'
 }
+
+/** What a client may write as a host, cut to what a host may be. */
+const hostIn = (text: string) => text.replace(/[^\w.:-]/g, '?').slice(0, 255)
 
 /** The registries that `ns` names, without this one. */
 function namespacesIn(query: string, rules: NameRules): string[] {

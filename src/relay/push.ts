@@ -73,8 +73,9 @@ async function complete(assisted: Assisted, first: Answer): Promise<Answer[]> {
   const content = await readBytes(first.response, maxErrorBytes, errorSeconds)
   if (!content) return [{ ...first, verdict: 'failed', status: 502, reason: 'no answer', response: undefined }]
   const refusal = { ...first, content }
-  // Quay and zot say MANIFEST_INVALID if a blob is missing.
-  if (!/"((MANIFEST_)?BLOB_UNKNOWN|MANIFEST_INVALID)"/.test(new TextDecoder().decode(content))) return [refusal]
+  // Quay and zot say MANIFEST_INVALID if a blob is missing, and go-containerregistry MANIFEST_UNKNOWN if a manifest is.
+  if (!/"((MANIFEST_)?BLOB_UNKNOWN|MANIFEST_(INVALID|UNKNOWN))"/.test(new TextDecoder().decode(content)))
+    return [refusal]
   const supplied = await supply(assisted, manifest)
   if (!supplied) {
     // A HEAD may have told the client that a blob is there. The next push must hear what hosted itself has.
@@ -112,14 +113,18 @@ async function supplyManifest(assisted: Assisted, { digest, mediaType = '' }: Pa
   if ('refused' in child || !mediaTypes.test(mediaType)) return undefined
   const target = child.path
   const fields = { accept: mediaType }
-  const head = await ask(hosted, { method: 'HEAD', target, purpose: 'read' }, fields)
+  const head = await ask(hosted, { method: 'HEAD', target, entity: 'manifest', digest, purpose: 'read' }, fields)
   if (head.verdict !== 'absent') return []
   const read = { maxBytes: maxManifestBytes }
-  const got = await ask(proxy, { method: 'GET', target, read, purpose: 'lookup' }, fields)
+  const got = await ask(proxy, { method: 'GET', target, entity: 'manifest', digest, read, purpose: 'lookup' }, fields)
   const body = got.content
   const supplied = body && (await supply(assisted, body))
   if (!supplied) return undefined
-  const put = await ask(hosted, { target, body, read: 'error' }, { 'content-type': mediaType })
+  const put = await ask(
+    hosted,
+    { target, entity: 'manifest', digest, body, read: 'error' },
+    { 'content-type': mediaType },
+  )
   return put.status === 201 ? [...supplied, got, put] : undefined
 }
 
@@ -129,11 +134,16 @@ async function supplyBlob({ ask, around, matched }: Assisted, { digest = '' }: P
   const { name = '' } = matched
   const blob = match('HEAD', `/v2/${name}/blobs/${digest}`)
   if ('refused' in blob) return undefined
-  const head = await ask(hosted, { method: 'HEAD', target: blob.path, purpose: 'read' })
+  const head = await ask(hosted, { method: 'HEAD', target: blob.path, entity: 'blob', digest, purpose: 'read' })
   if (head.verdict !== 'absent') return []
   const source = sourceOf(settings, name, digest)
   if (!source) return undefined
-  const opened = await ask(hosted, { method: 'POST', target: `/v2/${name}/blobs/uploads/`, read: 'error' })
+  const opened = await ask(hosted, {
+    method: 'POST',
+    target: `/v2/${name}/blobs/uploads/`,
+    entity: 'uploads',
+    read: 'error',
+  })
   const session = sessionOf(opened)
   if (!session) return undefined
   const copied = await copier.copy({ ...source, session, registries, ask }, true)

@@ -1,7 +1,10 @@
 /** The referrers of an image at both registries, as one list (OCI distribution-spec 1.1, "Listing Referrers"). */
-import { type Answer, isUnsure, linked, type Registry } from '../registry/answer.ts'
+import { type Answer, linked, type Registry } from '../registry/answer.ts'
 import { json } from '../registry/errors.ts'
 import { unconditional } from '../registry/headers.ts'
+import { nextQuery } from '../registry/links.ts'
+import { discard } from '../registry/registry.ts'
+import { isHtml, isUnsure } from '../registry/verdict.ts'
 import { respond } from '../runtime/body.ts'
 import { type AskAs, askAs, type Exchange, type Outcome } from './exchange.ts'
 import { failure } from './failure.ts'
@@ -47,7 +50,8 @@ export async function referrers({ registries }: Surroundings, exchange: Exchange
   }
   const proxy = await ofProxy
   const answers = [proxy.answer, hosted.answer]
-  if (isUnsure(proxy.answer)) return { response: failure(method, 'referrers', answers), answers }
+  if (isUnsure(proxy.answer) || proxy.answer.verdict === 'gone')
+    return { response: failure(method, 'referrers', answers), answers }
   const artifactType = new URLSearchParams(query).get('artifactType') || null
   // Hosted's come last: of several signatures cosign looks at the last one.
   const body = new TextEncoder().encode(joined([proxy, hosted], artifactType))
@@ -68,18 +72,30 @@ async function publicList(
   const listing = await readList(async (page) => {
     const answer = await askPage(page)
     // Some redirect to a page for people instead of a 404.
-    return answer.verdict === 'found' && answer.status >= 300 ? { ...answer, verdict: 'absent' } : answer
+    const isPage = answer.verdict === 'found' && (answer.status >= 300 || isHtml(answer.headers))
+    return isPage ? { ...answer, verdict: 'absent' } : answer
   }, query)
   // Registries without the API say 404, as they should, or 400, 403 or 405.
-  if (!['absent', 'denied'].includes(listing.answer.verdict)) return listing
-  return readList(pagesOf(proxy, `/v2/${name}/manifests/${referrersTag(digest)}`, ask, signal), '')
+  if (!isMissing(listing)) return listing
+  const tagged = await readList(pagesOf(proxy, `/v2/${name}/manifests/${referrersTag(digest)}`, ask, signal), '')
+  if (tagged.answer.verdict !== 'denied') return tagged
+  // If it denies the lists of an image that it gives, there may be referrers that nobody may see now: no shorter list then.
+  const target = `/v2/${name}/manifests/${digest}`
+  const subject = await ask(proxy, { target, entity: 'manifest', digest, signal, read: 'error', purpose: 'deciding' })
+  discard(subject)
+  if (subject.verdict !== 'found') return tagged
+  const reason = 'denies the referrers of an image that it has'
+  return { answer: { ...tagged.answer, verdict: 'failed', status: 502, reason }, descriptors: [] }
 }
+
+const isMissing = ({ answer }: Listing) => answer.verdict === 'absent' || answer.verdict === 'denied'
 
 type AskPage = (query: string) => Promise<Answer>
 
 function pagesOf(registry: Registry, path: string, ask: AskAs, signal: AbortSignal): AskPage {
   const read = { maxBytes: maxPageBytes }
-  return (query) => ask(registry, { target: path + query, signal, read, purpose: 'read' })
+  const entity = path.includes('/manifests/') ? 'manifest' : 'referrers'
+  return (query) => ask(registry, { target: path + query, entity, signal, read, purpose: 'read' })
 }
 
 /** Reads all pages; `ask` gets the query of each. A list that cannot be read to its end is `failed`. */
@@ -122,16 +138,6 @@ function descriptorsIn(index: unknown): Descriptor[] | undefined {
     // Nested too deep to be written.
     return undefined
   }
-}
-
-/** The query of the next page (RFC 8288); undefined without a next page, empty if no query leads to it. */
-export function nextQuery(links: string): string | undefined {
-  const [, target] =
-    [...links.matchAll(/<([^<>]*)>((?:[^,"]|"[^"]*")*)/g)].find(([, , fields = '']) => {
-      const [, several, one] = /;\s*rel\s*=\s*(?:"([^"]*)"|([^\s";,]+))/i.exec(fields) ?? []
-      return (several ?? one ?? '').toLowerCase().split(/\s+/).includes('next')
-    }) ?? []
-  return target?.replace(/^[^?]*/, '')
 }
 
 /** One index of all lists. Each descriptor is in it once, as the last list has it. */

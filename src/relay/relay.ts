@@ -1,6 +1,5 @@
 /** Carries out a matched request: decides who is asked, and gives the client one answer. */
-import { type Match, match } from '../../routing.ts'
-import { readingOf } from '../memory/reading.ts'
+import { pingReadingOf } from '../memory/reading.ts'
 import { type Answer, isUp, type Registry, summarize } from '../registry/answer.ts'
 import { ociError, refusalOf } from '../registry/errors.ts'
 import { pingFields } from '../registry/headers.ts'
@@ -12,8 +11,6 @@ import { lookup } from './lookup.ts'
 import { planOf } from './plan.ts'
 import { referrers } from './referrers.ts'
 import type { Surroundings } from './surroundings.ts'
-
-const v2 = match('GET', '/v2/') as Match
 
 /** What comes of a request. */
 export async function carryOut(around: Surroundings, exchange: Exchange): Promise<Outcome> {
@@ -40,23 +37,25 @@ async function base(around: Surroundings, { request, client }: Exchange): Promis
   if (hosted.status === 401)
     return { response: failure(request.method, 'base', answers), answers, by: registries.hosted }
   if (hosted.status === 200 && (!proxy || isUp(proxy))) {
-    const headers = { 'Content-Type': 'application/json' }
+    // A challenge on a 200: reading is open, and a client that wants more logs in (zot with an anonymous policy).
+    const challenge = hosted.from.fieldsFrom(hosted).filter(([name]) => name === 'www-authenticate')
+    const headers = [['content-type', 'application/json'], ...challenge] as [string, string][]
     return { response: respond(request.method === 'HEAD' ? null : '{}', { headers }), answers }
   }
   const error = { code: 'UNAVAILABLE', message: 'a registry is not available', detail: summarize(answers) }
   return { response: ociError(request.method, 503, error), answers }
 }
 
-/** What a registry says to `/v2/`, asked at most once a second for each login. */
+/** What a registry says to `/v2/`, asked at most once a second for each login and kind of client. */
 export function ping(
   { memory, registries }: Surroundings,
   to: Registry,
   request: Request,
   client: Exchange['client'],
 ): Promise<Answer> {
-  const headers = pingFields(to.fieldsFor(request, client))
-  const reading = readingOf(request, v2, '', registries.hosted.forwardsLogin)
+  const headers = pingFields(to.fieldsFor(request, client), to.forwardsLogin)
+  const reading = pingReadingOf(request, registries.hosted.forwardsLogin)
   return memory.ping(to, reading, (signal) =>
-    to.ask({ method: 'GET', target: '/v2/', headers, read: 'error', purpose: 'ping', signal }),
+    to.ask({ method: 'GET', target: '/v2/', entity: 'base', headers, read: 'error', purpose: 'ping', signal }),
   )
 }

@@ -118,6 +118,7 @@ function report({ log, metrics, page }: Observers, c: Context<Env>, milliseconds
     entity,
     name: matched?.name,
     reference: matched?.reference ?? matched?.digest,
+    ns: namespaceIn(query),
     status,
     by,
     asked,
@@ -128,6 +129,11 @@ function report({ log, metrics, page }: Observers, c: Context<Env>, milliseconds
     client: c.env.address,
     user: c.get('user'),
   })
+}
+
+/** The registry that a mirror's client names, for the log. */
+function namespaceIn(query: string): string | undefined {
+  return query.includes('ns=') ? (new URLSearchParams(query).get('ns')?.slice(0, 255) ?? undefined) : undefined
 }
 
 /** Path and query as they came: a URL object would change what the route table must see. */

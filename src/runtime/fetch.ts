@@ -1,9 +1,11 @@
 /** How to ask a registry, on Node, Bun and Deno: undici's client, told to hold a fast registry back for a slow client. */
+import { lookup } from 'node:dns/promises'
 import type { Socket } from 'node:net'
 import { Readable } from 'node:stream'
 import type { Dispatcher } from 'undici'
+import { allowedOf } from './addresses.ts'
 import { Arrival, clientGone, toWeb, type Valve, wholeOf } from './body.ts'
-import type { Asked, Fetch, Reply } from './runtime.ts'
+import { type Asked, type Fetch, ForbiddenAddress, type Reply } from './runtime.ts'
 
 /** The valve of the connection whose bytes undici is parsing now. */
 let current: Valve
@@ -51,8 +53,13 @@ function fitValve(socket: Socket): void {
  * - Bun's fetch runs 256 requests at a time, and holds up to 2.5 MiB of a body for a slow client.
  *
  * `ca`: the authorities to trust, in PEM; undefined for the usual ones. `connectMs`: how long a connection may take to open.
+ * `resolve`: gives the addresses of a host.
  */
-export async function createFetch(ca: string[] | undefined, connectMs: number): Promise<Fetch> {
+export async function createFetch(
+  ca: string[] | undefined,
+  connectMs: number,
+  resolve: Resolve = addressesOf,
+): Promise<Fetch> {
   // By its file: under the bare name Bun gives a stand-in made of its own fetch.
   const { Agent, buildConnector } = await import('undici/index.js')
   // The signal of a request does not reach a connection whose handshake never ends.
@@ -65,7 +72,38 @@ export async function createFetch(ca: string[] | undefined, connectMs: number): 
   const options = { headersTimeout: 0, bodyTimeout: 0, maxHeaderSize: 128 * 1024, connect }
   const kept = new Agent(options)
   const unkept = new Agent({ ...options, pipelining: 0 })
-  return (url, asked, fresh) => dispatch(fresh ? unkept : kept, url, asked)
+  // The address that was checked is the one connected to: no second look at the name in between.
+  const connectChecked =
+    (senders: readonly string[]): typeof connector =>
+    (target, callback) => {
+      checked(target.hostname, senders, resolve).then(
+        (hostname) => connect({ ...target, hostname }, callback),
+        (error) => callback(error, null),
+      )
+    }
+  return async (url, asked, fresh) => {
+    if (asked.sentBy === undefined) return dispatch(fresh ? unkept : kept, url, asked)
+    const senders = await resolve(hostOf(asked.sentBy))
+    // Its connections are not shared: they were checked for this sender only.
+    return dispatch(new Agent({ ...options, pipelining: 0, connect: connectChecked(senders) }), url, asked)
+  }
+}
+
+/** Gives all addresses of a host. */
+export type Resolve = (host: string) => Promise<string[]>
+
+const addressesOf: Resolve = async (host) => {
+  return (await lookup(host, { all: true })).map(({ address }) => address)
+}
+
+/** The host of an address, without the brackets of IPv6. */
+const hostOf = (url: string) => new URL(url).hostname.replace(/^\[|\]$/g, '')
+
+/** An address of a host that a registry at `senders` may lead to. Rejects with `ForbiddenAddress`. */
+async function checked(host: string, senders: readonly string[], resolve: Resolve): Promise<string> {
+  const [address] = allowedOf(await resolve(host), senders)
+  if (!address) throw new ForbiddenAddress(`${host} is at an address that this registry may not lead to`)
+  return address
 }
 
 /** One request; settles when the head of its answer has come. */

@@ -33,11 +33,16 @@ export interface Asked {
   headers: Fields
   body?: Upload
   signal: AbortSignal
+  /** The address of the registry that led here, by a redirect or as a realm. It bounds the network addresses that are connected to. */
+  sentBy?: string
 }
+
+/** A registry led to a network address that it may not lead to. */
+export class ForbiddenAddress extends Error {}
 
 /**
  * The web's fetch, with less: it follows no redirect and decodes no body. With `fresh` it opens a new connection. It rejects
- * with an AbortError if the client left before its body had come whole.
+ * with an AbortError if the client left before its body had come whole, and with `ForbiddenAddress` because of `sentBy`.
  */
 export type Fetch = (url: string, init: Asked, fresh?: boolean) => Promise<Reply>
 

@@ -71,8 +71,10 @@ export async function scripted(script: Script, certificate?: { cert: string; key
 
 /** A script that reads the whole request body, then sends this response. */
 export function answer(status: number, headers: http.OutgoingHttpHeaders = {}, body = ''): Script {
+  // What a registry says of itself: a bare 404 could be a balancer's.
+  const fields = status === 404 && !body ? { 'Docker-Distribution-Api-Version': 'registry/2.0', ...headers } : headers
   return (request, response) => {
-    const end = () => response.writeHead(status, headers).end(body)
+    const end = () => response.writeHead(status, fields).end(body)
     if (request.readableEnded) end()
     else request.on('end', end).resume()
   }

@@ -1,0 +1,122 @@
+/** Judges the answer of a registry: what it means for the question, and why it is none. */
+import type { Reply } from '../runtime/runtime.ts'
+import type { Answer, Question, Registry } from './answer.ts'
+import { nestedCode, readAhead, readBytes, readOciError } from './errors.ts'
+import { wantsLogin } from './realm.ts'
+import { judgeRedirect } from './redirects.ts'
+import * as verdict from './verdict.ts'
+
+/** What a judgement needs to know of the registry. */
+export interface Judging {
+  registry: Pick<Registry, 'role' | 'forwardsLogin'>
+  /** The public host of this router. */
+  routerHost: string
+  /** Whether a registry answers its `/v2/`, and not a balancer in front of it. */
+  isRegistry: () => Promise<boolean>
+}
+
+/** An answer that means something. */
+type Meaning = Pick<Answer, 'verdict' | 'headers' | 'response' | 'content' | 'error' | 'isVague'>
+
+/** Why an answer is no usable one: for the client, and for the log. The registry is well unless `isWell` says otherwise. */
+export interface Fault {
+  reason: string
+  cause: string
+  isWell?: boolean
+}
+
+export type Judgement = Meaning | Fault
+
+/** Manifests and tag lists are judged whole up to this length (distribution-spec 1.1, "Pushing Manifests"). */
+const maxWholeBytes = 4 * 1024 * 1024
+
+/** Whether the answers to a question are judged by their content. */
+export const isLookup = ({ purpose }: Question) => ['lookup', 'deciding', 'copy'].includes(purpose)
+
+/** `question.method` is the method that was asked with, and `url` what was asked. Rejects if a body breaks that is needed. */
+export async function judge(by: Judging, question: Question, url: string, response: Reply): Promise<Judgement> {
+  const { status, headers } = response
+  const { purpose } = question
+  // A 205 has no content, whatever its fields say (RFC 9110, section 15.3.6): a client would take it for the next answer.
+  if (status < 200 || status === 205 || status > 599)
+    return unusable(response, { reason: 'no answer', cause: `status ${status}`, isWell: false })
+  if (purpose === 'ping' && status === 200 && verdict.isHtml(headers))
+    return unusable(response, { reason: 'its /v2/ is a web page, not a registry', cause: 'text/html' })
+  if (verdict.redirects.has(status)) return judgeLocation(by, url, response)
+  // The challenges of a public registry reach no client: what it denies to the router, it denies to all.
+  const mayChallenge = by.registry.role === 'public' || by.registry.forwardsLogin || purpose === 'mount'
+  if (status === 401 && !mayChallenge) return unusable(response, { reason: wantsLogin, cause: '401' })
+  const meaning: Meaning & { response: Reply } = { verdict: verdict.verdictOf(status), headers, response }
+  if (meaning.verdict !== 'found') return judgeError(by, question, meaning)
+  return isLookup(question) && status === 200 ? judgeFound(question, meaning) : readFound(question, meaning)
+}
+
+/** A redirect that was not followed is for the client. */
+function judgeLocation({ routerHost }: Judging, url: string, response: Reply): Judgement {
+  const redirect = judgeRedirect(response.headers.get('Location') ?? '', url, routerHost)
+  if ('fault' in redirect)
+    return unusable(response, { reason: 'redirects to itself or to this router', cause: redirect.fault })
+  const headers = new Headers(response.headers)
+  headers.set('Location', redirect.location)
+  return { verdict: verdict.verdictOf(response.status), headers, response }
+}
+
+/** A 200 to a lookup counts only if it is what was asked for. */
+async function judgeFound(question: Question, meaning: Meaning & { response: Reply }): Promise<Judgement> {
+  const { method, entity, digest, read } = question
+  const { response, headers } = meaning
+  const none = (cause: string): Fault => ({ reason: `its 200 is no ${entity}`, cause: `${cause}, ${typeIn(headers)}` })
+  if (entity === 'blob') {
+    const fault = verdict.faultOfBlob(headers, digest)
+    return fault ? unusable(response, none(fault)) : readFound(question, meaning)
+  }
+  if (!['manifest', 'tags'].includes(entity) || typeof read === 'object') return readFound(question, meaning)
+  if (method === 'HEAD') return meaning
+  const whole = await readAhead(response, maxWholeBytes)
+  if ('content' in whole) {
+    const { content } = whole
+    const isManifest = verdict.isManifest(content, digest)
+    const judged = entity === 'tags' ? verdict.verdictOfTags(content) : isManifest ? 'found' : 'failed'
+    return judged === 'failed' ? none(`${content.byteLength} bytes`) : { ...meaning, verdict: judged, content }
+  }
+  const { begun, rest } = whole
+  if (verdict.mayBeJson(begun, headers)) {
+    const { status, arrayBuffer } = response
+    return { ...meaning, response: { status, headers, body: rest, arrayBuffer } }
+  }
+  rest.cancel().catch(() => {})
+  return none(`more than ${maxWholeBytes} bytes`)
+}
+
+async function readFound({ read }: Question, meaning: Meaning & { response: Reply }): Promise<Judgement> {
+  if (typeof read !== 'object') return meaning
+  const content = await readBytes(meaning.response, read.maxBytes)
+  // A list that is too long is not the registry's fault: somebody put it there.
+  return content ? { ...meaning, content } : { reason: 'no answer', cause: 'its answer breaks, or is too long' }
+}
+
+async function judgeError(by: Judging, question: Question, meaning: Meaning & { response: Reply }): Promise<Judgement> {
+  const { method, digest, read } = question
+  const { status, headers } = meaning.response
+  if (read === 'head' && !isLookup(question)) return meaning
+  const error = await readOciError(meaning.response)
+  const told = { ...meaning, error }
+  // Some say 500 to a digest of an algorithm they do not know.
+  if (status === 500 && verdict.isOddDigest(digest)) return { ...told, verdict: 'absent' }
+  if (status === 500 && by.registry.role === 'public')
+    return { ...told, isVague: method === 'HEAD', verdict: verdict.verdictOfNested(nestedCode(error)) }
+  if (!isLookup(question)) return told
+  if (verdict.isAboutRequest(status, error))
+    return { reason: `does not take this request: ${status}`, cause: `${status}, ${typeIn(headers)}` }
+  if (status === 400) return { ...told, verdict: verdict.verdictOf400(error) }
+  const isOfRegistry = status !== 404 || error || headers.has('Docker-Distribution-Api-Version')
+  if (isOfRegistry || (await by.isRegistry())) return told
+  return { reason: 'its 404 is not the answer of a registry', cause: `404, ${typeIn(headers)}` }
+}
+
+function unusable(response: Reply, fault: Fault): Fault {
+  readOciError(response)
+  return fault
+}
+
+const typeIn = (headers: Headers) => headers.get('Content-Type') ?? 'no type'

@@ -1,0 +1,99 @@
+/** What an answer to a lookup means: the verdicts, by status and by body. Pure. */
+import type { Entity } from '../../routing.ts'
+import type { Reply } from '../runtime/runtime.ts'
+import { hasDigest, isCheckable } from './digest.ts'
+import { json, type OciError } from './errors.ts'
+
+/** What an answer means for a lookup, in short (README, "What an answer means"). Only `found` ends a lookup. */
+export const verdicts = {
+  found: '2xx, 3xx',
+  absent: '404',
+  denied: 'other 4xx',
+  limited: '429',
+  failed: 'no usable answer',
+} as const
+
+/** `gone`: there is no answer, since the client left. */
+export type Verdict = keyof typeof verdicts | 'gone'
+
+/** Whether an answer leaves open what the registry has. */
+export const isUnsure = ({ verdict }: { verdict: Verdict }) => verdict === 'failed' || verdict === 'limited'
+
+export const redirects: ReadonlySet<number> = new Set([301, 302, 303, 307, 308])
+
+/** Statuses about the request or the way to the registry: they say nothing about the image (RFC 9110, section 15.5). */
+const aboutTheRequest = [407, 408, 421, 426]
+/** Codes of a 400 that mean: this registry has no such name. */
+const noSuchName = ['NAME_INVALID', 'NAME_UNKNOWN', 'TAG_INVALID']
+
+/** The verdict of a status, without its body. */
+export function verdictOf(status: number): Verdict {
+  if (status < 300 || redirects.has(status) || [304, 412, 416].includes(status)) return 'found'
+  if (status === 404) return 'absent'
+  if (status === 429) return 'limited'
+  if (status < 400 || status >= 500 || aboutTheRequest.includes(status)) return 'failed'
+  return 'denied'
+}
+
+/** Whether a refusal is about the request, not about the image; a 400 is without an OCI error: http spoken to a TLS port, say. */
+export function isAboutRequest(status: number, error: OciError | undefined): boolean {
+  return aboutTheRequest.includes(status) || (status === 400 && !error)
+}
+
+/** The verdict of a 400 with an OCI error to a lookup. */
+export function verdictOf400(error: OciError | undefined): Verdict {
+  return error && noSuchName.includes(error.code) ? 'absent' : 'denied'
+}
+
+/** Whether a digest has an algorithm that registries need not know. */
+export const isOddDigest = (digest: string | undefined) => digest !== undefined && !isCheckable(digest)
+
+/** The verdict of a cache's 500. CNCF distribution says 500 to whatever its own upstream answered, and nests the truth. */
+export function verdictOfNested(code: string | undefined): Verdict {
+  if (code?.endsWith('_UNKNOWN')) return 'absent'
+  if (code === 'TOOMANYREQUESTS') return 'limited'
+  if (code === 'UNAUTHORIZED' || code === 'DENIED') return 'denied'
+  return 'failed'
+}
+
+export const isHtml = (headers: Headers) => /^\s*text\/html\b/i.test(headers.get('Content-Type') ?? '')
+
+/** Whether the answer to a HEAD leaves its meaning to the body: then it is asked again with GET. */
+export function isVagueHead(entity: Entity, { status, headers }: Pick<Reply, 'status' | 'headers'>): boolean {
+  return entity === 'manifest' && (status === 405 || status === 400 || (status === 200 && isHtml(headers)))
+}
+
+/** Whether a whole body is a manifest: it has the digest that was asked for, or it is JSON and looks like one. */
+export function isManifest(content: Uint8Array, digest: string | undefined): boolean {
+  if (digest && hasDigest(content, digest)) return true
+  const value = json(content)
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return false
+  return ['schemaVersion', 'mediaType', 'manifests', 'layers', 'config'].some((key) => key in value)
+}
+
+/** Whether a body that is too long to be read whole may be JSON, by its first byte and its type. */
+export function mayBeJson(begun: Uint8Array, headers: Headers): boolean {
+  return !isHtml(headers) && begun[0] === 0x7b
+}
+
+/** The verdict of a tag list; `absent` if it names no tags, as some registries say of a name they lack. */
+export function verdictOfTags(content: Uint8Array): Verdict {
+  const value = json(content) as { tags?: unknown } | null | undefined
+  if (typeof value !== 'object' || value === null || !('tags' in value)) return 'failed'
+  if (value.tags === null) return 'absent'
+  return Array.isArray(value.tags) ? 'found' : 'failed'
+}
+
+/** sha256 and sha512 of nothing. */
+const digestsOfNothing = [
+  'sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855',
+  'sha512:cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e',
+]
+
+/** Why a 200 to a blob is none, as far as its fields show: a web page, or nothing for a digest that is not of nothing. */
+export function faultOfBlob(headers: Headers, digest: string | undefined): string | undefined {
+  if (isHtml(headers)) return 'a web page'
+  const isEmpty = headers.get('Content-Length') === '0'
+  const isWrong = isEmpty && digest !== undefined && isCheckable(digest) && !digestsOfNothing.includes(digest)
+  return isWrong ? 'no bytes' : undefined
+}

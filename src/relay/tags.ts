@@ -1,0 +1,29 @@
+/** Pages of a tag list (distribution-spec 1.1, "Listing Tags"): all pages must be of the registry that gave the first. */
+import type { Answer } from '../registry/answer.ts'
+import { askAs, type Exchange } from './exchange.ts'
+
+/** Whether a query asks for a page after the first. */
+export const isLaterPage = (query: string) => new URLSearchParams(query).has('last')
+
+/**
+ * A later page that a registry does not give, though it has the list, is `failed`: another registry's list would be a wrong page.
+ * Any other answer stays as it is.
+ */
+export async function ownPage(exchange: Exchange, answer: Answer): Promise<Answer> {
+  const { matched, query } = exchange
+  const isMissing = answer.verdict === 'absent' || answer.verdict === 'denied'
+  if (matched.route.entity !== 'tags' || !isLaterPage(query) || !isMissing) return answer
+  const first = new URLSearchParams(query)
+  first.delete('last')
+  first.set('n', '1')
+  const list = await askAs(exchange)(answer.from, {
+    target: `${matched.path}?${first}`,
+    read: 'error',
+    purpose: 'lookup',
+  })
+  list.later?.abandon()
+  if (list.verdict === 'found') {
+    return { ...answer, verdict: 'failed', status: 502, reason: 'has this list of tags, but does not give this page' }
+  }
+  return ['failed', 'limited', 'gone'].includes(list.verdict) ? list : answer
+}

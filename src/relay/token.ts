@@ -1,0 +1,28 @@
+/** `/v2/token`: the realm that hosted names, relayed, so that hosted needs no address that clients reach. */
+import type { Client, Registry } from '../registry/answer.ts'
+import { ociError, readBytes } from '../registry/errors.ts'
+import { respond } from '../runtime/body.ts'
+
+const maxTokenBytes = 1024 * 1024
+/** The fields of a realm's answer that matter to a client. */
+const passed = ['content-type', 'www-authenticate', 'retry-after']
+
+/** The realm's answer (distribution, "Token Authentication Specification"); undefined if hosted names no realm of its own. */
+export async function relayToken(hosted: Registry, request: Request, client: Client): Promise<Response | undefined> {
+  const { method } = request
+  try {
+    const reply = await hosted.askRealm(request, client)
+    if (!reply) return undefined
+    const body = await readBytes(reply, maxTokenBytes)
+    if (!body) throw new Error('too long')
+    const headers = new Headers({ 'Cache-Control': 'no-store' })
+    for (const name of passed) {
+      const value = reply.headers.get(name)
+      if (value) headers.set(name, value)
+    }
+    return respond(body, { status: reply.status, headers })
+  } catch (error) {
+    if (error instanceof RangeError) return ociError(method, 413, { code: 'UNSUPPORTED', message: error.message })
+    return ociError(method, 502, { code: 'UNAVAILABLE', message: 'the realm of hosted gave no usable answer' })
+  }
+}
