@@ -1,12 +1,24 @@
 /** The configuration: one table of environment variables. It is read once, and all faults are named at once. */
-import { match } from '../routing.ts'
 import { readUsers } from './access/passwords.ts'
+import {
+  gibibytes,
+  globs,
+  hosts,
+  list,
+  oneOf,
+  origin,
+  origins,
+  originWithPath,
+  type Parse,
+  seconds,
+  secondsOrNever,
+  wholeNumber,
+  yesOrNo,
+} from './parsers.ts'
 import type { Login } from './registry/login.ts'
 import { secretIn } from './runtime/files.ts'
 import { readCertificates, readKey } from './runtime/tls.ts'
 
-/** Gives the value. Throws an Error whose message ends the sentence "NAME …". */
-type Parse<T> = (text: string) => T
 type Row<T> = readonly [name: string, fallback: string | undefined, parse: Parse<T>, meaning: string]
 
 /** Every setting: its key in `Config`, its variable, its default (undefined: required), how it is parsed, its meaning. */
@@ -41,6 +53,7 @@ const table = {
   htpasswdFile: row('HTPASSWD_FILE', '', readableBy(readUsers), 'bcrypt user file: a login is required here'),
   anonymousPull: row('ANONYMOUS_PULL', 'false', yesOrNo, 'with HTPASSWD_FILE: reading needs no login'),
   pushUsers: row('PUSH_USERS', '', list, 'with HTPASSWD_FILE: who may write (none named: all)'),
+  trustedOrigins: row('TRUSTED_ORIGINS', '', origins, 'sites whose pages may write: https://ci.example'),
   hostedUsername: row('HOSTED_USERNAME', '', String, "with HTPASSWD_FILE: the router's own login at hosted"),
   hostedPassword: row('HOSTED_PASSWORD', '', String, 'its password'),
   hostedPasswordFile: row('HOSTED_PASSWORD_FILE', '', readableBy(secretIn), 'or a file that holds it'),
@@ -143,51 +156,6 @@ function row<T>(...columns: Row<T>): Row<T> {
   return columns
 }
 
-function origin(text: string): URL {
-  return address(text, 'without a path', (path) => path === '/')
-}
-
-function originWithPath(text: string): URL {
-  return address(text, 'whose path, without /v2, stands before names there', (path) => {
-    return !/^\/v2(\/|$)/.test(path) && 'route' in match('GET', `/v2${path.replace(/\/$/, '')}/name/tags/list`)
-  })
-}
-
-function address(text: string, wanted: string, fits: (path: string) => boolean): URL {
-  const withScheme = /^[a-z][a-z0-9+.-]*:\/\//i.test(text) ? text : `http://${text}`
-  const url = URL.canParse(withScheme) ? new URL(withScheme) : undefined
-  const bare = url && ['http:', 'https:'].includes(url.protocol) && fits(url.pathname) && !url.search && !url.hash
-  // A URL takes a mere number for an address.
-  if (!url || !bare || /^\d+(:|$)/.test(text))
-    throw new Error(`must be host, host:port, or an http or https URL ${wanted}, not "${redacted(text)}"`)
-  if (url.username || url.password) throw new Error('must not contain a user or password')
-  return url
-}
-
-/** Text before an `@` may be a password, and faults end up in logs. */
-function redacted(text: string): string {
-  return text.replace(/^([a-z][a-z0-9+.-]*:\/\/)?.*@/is, '$1…@')
-}
-
-function number(text: string, wanted: string, maximum = Number.POSITIVE_INFINITY, form = decimal): number {
-  if (!form.test(text) || Number(text) > maximum) throw new Error(`must be ${wanted}, not "${text}"`)
-  return Number(text)
-}
-const decimal = /^\d+(\.\d+)?$/
-
-/** At most what setTimeout takes, 2^31 - 1 ms. */
-function seconds(text: string, range = 'above 0', form = /^(?=.*[1-9])\d+(\.\d+)?$/): number {
-  return number(text, `a number of seconds ${range}, at most 2000000`, 2_000_000, form)
-}
-
-function secondsOrNever(text: string): number {
-  return seconds(text, '(0: never)', decimal)
-}
-
-function gibibytes(text: string): number {
-  return number(text, 'a number of GiB') * 1024 ** 3
-}
-
 function certificates(path: string): string[] {
   return path === '' ? [] : readCertificates(path)
 }
@@ -197,47 +165,4 @@ function readableBy(read: (path: string) => unknown): Parse<string> {
     if (path !== '') read(path)
     return path
   }
-}
-
-function yesOrNo(text: string): boolean {
-  return oneOf('true', 'false')(text) === 'true'
-}
-
-/** Items between commas. A text of only commas is a fault: it may come from two empty variables. */
-function list(text: string): string[] {
-  const items = text.split(/\s*,\s*/).filter(Boolean)
-  if (text !== '' && items.length === 0) throw new Error(`must be empty, or name at least one, not "${text}"`)
-  return items
-}
-
-/** Registries as clients write them in `?ns=`. */
-function hosts(text: string): string[] {
-  const hosts = list(text)
-  const wrong = hosts.find((one) => !/^[\w.-]+(:\d+)?$/.test(one))
-  if (wrong) throw new Error(`must be hosts, or host:port, like docker.io,ghcr.io, not "${redacted(wrong)}"`)
-  return hosts
-}
-
-/** Names as patterns: `*` is anything within a component, `**` anything. */
-function globs(text: string): RegExp {
-  const patterns = list(text).map((glob) => {
-    const part = /^(?!.*\*{3})[a-z0-9._*-]+(\/[a-z0-9._*-]+)*$/
-    if (!part.test(glob)) throw new Error(`must be globs of repository names like acme/**,tools/*, not "${glob}"`)
-    return glob.replace(/[.]/g, '\\.').replace(/\*+/g, (stars) => (stars === '**' ? '.*' : '[^/]*'))
-  })
-  // An empty list matches no name: `(?!)` always fails.
-  return patterns.length > 0 ? new RegExp(`^(?:${patterns.join('|')})$`) : /(?!)/
-}
-
-function wholeNumber(maximum: number): Parse<number> {
-  return (text) => number(text, `a whole number from 0 to ${maximum}`, maximum, /^\d+$/)
-}
-
-function oneOf<const T extends string>(...allowed: T[]): Parse<T> & { allowed: T[] } {
-  const parse = (text: string): T => {
-    const value = allowed.find((one) => one === text)
-    if (!value) throw new Error(`must be ${allowed.join(' or ')}, not "${text}"`)
-    return value
-  }
-  return Object.assign(parse, { allowed })
 }

@@ -3,6 +3,7 @@ import { type Context, Hono } from 'hono'
 import { HTTPException } from 'hono/http-exception'
 import { match } from '../routing.ts'
 import { type Access, createAccess, rightOf, tokenOf } from './access/access.ts'
+import { isCrossSiteWrite } from './access/origin.ts'
 import type { Config } from './config.ts'
 import type { Log } from './log.ts'
 import { Budget } from './memory/budget.ts'
@@ -99,6 +100,11 @@ function createApp(parts: Parts): Hono<Env> {
   // Hono's own getPath would decode the escapes.
   const app = new Hono<Env>({ getPath: ({ url }) => pathOf(url).path })
   app.use(observe(parts))
+  app.use(async (c, next) => {
+    if (!isCrossSiteWrite(c.req.raw, config)) return next()
+    const error = { code: 'DENIED', message: 'a web page of another site may not write here' }
+    return ociError(c.req.raw.method, 403, error)
+  })
   app.get('/livez', (c) => livez(c, parts))
   app.get('/', (c, next) => (c.req.raw.headers.get('Accept')?.includes('text/html') ? page(c, parts) : next()))
   app.get('/healthcheck', (c) => healthcheck(c, parts))

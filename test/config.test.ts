@@ -44,6 +44,7 @@ test('three variables are enough; all others have the defaults of the README', (
     htpasswdFile: '',
     anonymousPull: false,
     pushUsers: [],
+    trustedOrigins: [],
     hostedUsername: '',
     hostedPassword: '',
     hostedPasswordFile: '',

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { test } from 'node:test'
 import { type Match, match } from '../routing.ts'
-import { networkOf } from '../src/access/passwords.ts'
+import { hashesFor, networkOf } from '../src/access/passwords.ts'
 import { Budget } from '../src/memory/budget.ts'
 import { Flights } from '../src/memory/flights.ts'
 import { Hints } from '../src/memory/hints.ts'
@@ -12,6 +12,7 @@ import { accepts, loginAt, mayShare, type Reading, readingOf } from '../src/memo
 import { Writes } from '../src/memory/writes.ts'
 import { type Answer, goneAnswer, type Registry } from '../src/registry/answer.ts'
 import { nextQuery } from '../src/registry/links.ts'
+import { hold } from '../src/relay/hold.ts'
 import { blockedBy, type NameRules, ownNames, planOf } from '../src/relay/plan.ts'
 import { joined, readList, referrersTag } from '../src/relay/referrers.ts'
 
@@ -317,6 +318,34 @@ test('referrers: a page that is gone, or is no list, makes the whole list failed
 
 test('the referrers tag of a digest is cut as the specification says', () => {
   assert.equal(referrersTag(`sha512:${'b'.repeat(128)}`), `sha512-${'b'.repeat(64)}`)
+})
+
+test('every user costs the same time, known or not: the costs of the hashes add up to the highest', () => {
+  const hashOf = (cost: string) => `$2y$${cost}$${'a'.repeat(53)}`
+  const users = new Map([
+    ['low', hashOf('05')],
+    ['high', hashOf('08')],
+  ])
+  const work = (user: string) => hashesFor(users, user).reduce((sum, hash) => sum + 2 ** Number(hash.slice(4, 6)), 0)
+  assert.deepEqual([work('low'), work('high'), work('nobody')], [256, 256, 256])
+  assert.equal(hashesFor(users, 'low')[0], users.get('low'))
+})
+
+test('a body is held as far as there is room; what is too long is still all there', async () => {
+  async function* body() {
+    yield* ['ab', 'cd', 'ef'].map((text) => Buffer.from(text))
+  }
+  const budget = new Budget(6)
+  const whole = await hold(body(), budget)
+  assert.ok(whole && 'whole' in whole)
+  assert.equal(Buffer.from(whole.whole).toString(), 'abcdef')
+  const second = await hold(body(), budget)
+  assert.ok(second && 'rest' in second)
+  let text = ''
+  for await (const chunk of second.rest) text += Buffer.from(chunk)
+  assert.equal(text, 'abcdef')
+  budget.release(whole.bytes + second.bytes)
+  assert.ok(budget.take(6), 'all room is given back')
 })
 
 test('the source of a login is an address, or the /64 of an IPv6 host', () => {

@@ -91,7 +91,9 @@ const packaged = { NODE_RUNS: 'package' }
 const fromSource = new Set(['e2e', 'kills'])
 /** The longest first, because several run at a time. */
 const files =
-  'e2e tls mount answers referrers memory access page names explain broken process hostile login scale kills'.split(' ')
+  'e2e tls mount answers stranger referrers memory access page names explain broken process hostile login scale kills'.split(
+    ' ',
+  )
 const suites: Suite[] = [
   ...Object.keys(ways).map((way) => tests('faults', way)),
   tests('faults', 'binary', withoutMemory),

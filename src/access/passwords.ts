@@ -2,8 +2,8 @@
 import { createHmac, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
-import { bounded } from '../bounded.ts'
 import { clean, type Log } from '../log.ts'
+import { bounded } from '../runtime/bounded.ts'
 import { follow, textOf } from '../runtime/files.ts'
 
 /** `busy`: too many checks wait, and the source of this one has failed lately. */
@@ -20,9 +20,23 @@ const maxWaiting = 20
 /** After the check of a suspect source, the next one waits this many times as long as the check took. */
 const restFactor = 5
 
-/** The hash to check for an unknown user, so that it takes as long as for a known one: of a password that nobody knows. */
-const hashOfNobody = (users: Users) =>
-  `${users.values().next().value?.slice(0, 7) ?? '$2b$10$'}abcdefghijklmnopqrstuu5Ls8dVrS3mYyNnUbkRCvY1aG2J1gWq2`
+/** A hash of this cost, of a password that nobody knows. */
+const hashOfNobody = (cost: number) =>
+  `$2b$${`${cost}`.padStart(2, '0')}$abcdefghijklmnopqrstuu5Ls8dVrS3mYyNnUbkRCvY1aG2J1gWq2`
+
+const costOf = (hash: string) => Number(hash.slice(4, 6))
+
+/**
+ * The hashes to check for a login, the user's own first. All together they take as long for every user, known or not: each cost
+ * takes twice as long as the one below it, so a hash of cost 8 and others of 8 and 9 take as long as one of 10.
+ */
+export function hashesFor(users: Users, user: string): string[] {
+  const highest = Math.max(...[...users.values()].map(costOf))
+  const own = users.get(user)
+  if (own === undefined) return [hashOfNobody(highest)]
+  const fill = Array.from({ length: highest - costOf(own) }, (_, i) => hashOfNobody(costOf(own) + i))
+  return [own, ...fill]
+}
 
 /** `USER:HASH` lines, as `htpasswd -B` writes them. Throws an Error whose message ends the sentence "FILE …". */
 export function readUsers(path: string): Users {
@@ -49,7 +63,7 @@ export function networkOf(address: string): string {
 interface Job {
   name: string
   password: string
-  hash: string
+  hashes: string[]
   source: string
   check: Promise<Check>
   done: (check: Check | Promise<Check>) => void
@@ -94,7 +108,7 @@ export class Passwords {
       .digest('base64')
     const known = this.#known.get(name)
     if (known) return known
-    const job = this.#inFlight.get(name) ?? this.#add(name, password, this.#users.get(user), source)
+    const job = this.#inFlight.get(name) ?? this.#add(name, password, hashesFor(this.#users, user), source)
     // If it waits for a suspect source, it now waits for this source.
     if (this.#isSuspect(job)) job.source = source
     this.#shed()
@@ -114,13 +128,13 @@ export class Passwords {
     return this.#failures.has(source)
   }
 
-  #add(name: string, password: string, hash = hashOfNobody(this.#users), source: string): Job {
+  #add(name: string, password: string, hashes: string[], source: string): Job {
     let done: Job['done'] = () => {}
     const result = new Promise<Check>((resolve) => {
       done = resolve
     })
     const check = result.finally(() => this.#inFlight.delete(name))
-    const job = { name, password, hash, source, check, done }
+    const job = { name, password, hashes, source, check, done }
     this.#inFlight.set(name, job)
     this.#waiting.push(job)
     return job
@@ -145,13 +159,13 @@ export class Passwords {
     }
   }
 
-  async #perform({ password, hash }: Job, isSuspect: boolean): Promise<Check> {
+  async #perform({ password, hashes }: Job, isSuspect: boolean): Promise<Check> {
     this.#running++
     const startedAt = this.#now()
     const thread = this.#idleThreads.pop() ?? new Worker(new URL('./bcrypt.js', import.meta.url))
     thread.unref()
     const answer = once(thread, 'message')
-    thread.postMessage([password, hash])
+    thread.postMessage([password, hashes])
     try {
       const [matches] = await answer
       this.#idleThreads.push(thread)

@@ -1,6 +1,7 @@
 /** Who has what, as far as it was seen lately: it may save a question, and never changes an answer. */
-import { bounded } from '../bounded.ts'
+
 import type { Answer, Registry } from '../registry/answer.ts'
+import { bounded } from '../runtime/bounded.ts'
 import type { Reading } from './reading.ts'
 
 /** Entries of each kind; one takes a few hundred bytes. */

@@ -1,7 +1,8 @@
 /** Manifests kept whole, their digests checked: a read by digest needs no registry, one by tag no body. */
-import { bounded } from '../bounded.ts'
+
 import type { Answer, Registry } from '../registry/answer.ts'
 import { hasDigest } from '../registry/digest.ts'
+import { bounded } from '../runtime/bounded.ts'
 import type { Fields } from '../runtime/runtime.ts'
 import { beginsSession } from './flights.ts'
 import { maxQuestionLength } from './hints.ts'

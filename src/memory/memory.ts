@@ -1,7 +1,8 @@
 /** What was learned of the registries lately, and the questions in flight, as the relay uses them. */
-import { bounded } from '../bounded.ts'
+
 import type { Answer, Registry } from '../registry/answer.ts'
 import { discard } from '../registry/registry.ts'
+import { bounded } from '../runtime/bounded.ts'
 import type { Fields } from '../runtime/runtime.ts'
 import { type AskWith, Flights } from './flights.ts'
 import { Hints } from './hints.ts'

@@ -1,5 +1,5 @@
 /** Which names were written to lately: what was read before a write is never given after it. */
-import { bounded } from '../bounded.ts'
+import { bounded } from '../runtime/bounded.ts'
 
 const maxNames = 20_000
 /** How long a push of many layers may take. */

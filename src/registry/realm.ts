@@ -1,5 +1,5 @@
 /** Bearer tokens: asked of the realm that a challenge names, and kept (distribution, "Token Authentication Specification"). */
-import { bounded } from '../bounded.ts'
+import { bounded } from '../runtime/bounded.ts'
 import { type Asked, type Fetch, type Fields, ForbiddenAddress, type Reply } from '../runtime/runtime.ts'
 import type { Challenge } from './challenge.ts'
 import { causeOf, json, readBytes, readOciError } from './errors.ts'

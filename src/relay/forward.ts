@@ -1,25 +1,26 @@
 /** A row that asks only one registry: its answer passes as it came, unless the public registry can assist a push. */
 import { type Answer, goneAnswer, type Question, type Registry } from '../registry/answer.ts'
-import { readBytes } from '../registry/errors.ts'
 import { discard } from '../registry/registry.ts'
 import { askAs, deliver, type Exchange, type Outcome } from './exchange.ts'
 import { failure } from './failure.ts'
+import { hold } from './hold.ts'
 import { assists, isMount, maxManifestBytes } from './push.ts'
 import type { Surroundings } from './surroundings.ts'
 
 export async function forward(around: Surroundings, exchange: Exchange, to: Registry): Promise<Outcome> {
-  const { request, matched } = exchange
+  const { request, matched, openBody } = exchange
   const size = Number(request.headers.get('Content-Length') ?? Number.NaN)
-  const isManifest = matched.route.entity === 'manifest' && exchange.openBody !== undefined
-  // Without a place in memory it streams, and is not assisted.
-  if (!isManifest || !(size <= maxManifestBytes) || !around.held.take(size)) return pass(around, exchange, to)
+  if (matched.route.entity !== 'manifest' || !openBody || !(size <= maxManifestBytes)) return pass(around, exchange, to)
+  const { body, bodyRead } = openBody()
+  // Whole, so that it can be sent again when hosted has what it lacked.
+  const held = await hold(body as AsyncIterable<Uint8Array>, around.held)
+  if (!held) return { response: new Response(null, { status: 499 }), answers: [goneAnswer(to)] }
   try {
-    // Whole, so that it can be sent again when hosted has what it lacked.
-    const manifest = await readBytes(request, maxManifestBytes)
-    if (!manifest) return { response: new Response(null, { status: 499 }), answers: [goneAnswer(to)] }
-    return await pass(around, exchange, to, manifest)
+    if ('whole' in held) return await pass(around, exchange, to, held.whole)
+    // Without room in memory it streams, and is not assisted.
+    return await pass(around, { ...exchange, openBody: () => ({ body: held.rest, bodyRead }) }, to)
   } finally {
-    around.held.release(size)
+    around.held.release(held.bytes)
   }
 }
 
@@ -32,7 +33,7 @@ async function pass(
   const { request, matched, openBody } = exchange
   const { method } = request
   const { entity } = matched.route
-  const ask = askAs(exchange)
+  const ask = askAs(method === 'DELETE' ? withoutClient(exchange) : exchange)
   const length = request.headers.get('Content-Length')
   const question: Partial<Question> = manifest ? { body: manifest } : { ...openBody?.() }
   if (isMount(exchange)) question.purpose = 'mount'
@@ -45,6 +46,12 @@ async function pass(
   if (!last.response) return { response: failure(method, entity, [last]), answers }
   const isTaken = openBody && last.verdict === 'found'
   return deliver(last, answers, method, isTaken ? Number(length ?? storedBytes(last)) : 0)
+}
+
+/** A delete goes on without its client, so that memory hears of its end: hosted may carry it out in any case. */
+function withoutClient(exchange: Exchange): Exchange {
+  const { method, url, headers } = exchange.request
+  return { ...exchange, request: new Request(url, { method, headers }) }
 }
 
 /** Memory hears of every write that may have been carried out: one without an answer may have been. */

@@ -68,8 +68,12 @@ async function tellBlob({ around, matched: { name = '' }, ask }: Assisted, first
 async function complete(assisted: Assisted, first: Answer): Promise<Answer[]> {
   const { around, matched, ask, manifest } = assisted
   const { name = '' } = matched
-  if (![400, 404].includes(first.status) || !first.response || !manifest || blockedBy(around.settings, name))
+  if (![400, 404].includes(first.status) || !first.response || blockedBy(around.settings, name)) return [first]
+  if (!manifest) {
+    // It cannot be assisted. The next push must hear what hosted itself has.
+    around.memory.writes.record(name)
     return [first]
+  }
   const content = await readBytes(first.response, maxErrorBytes, errorSeconds)
   if (!content) return [{ ...first, verdict: 'failed', status: 502, reason: 'no answer', response: undefined }]
   const refusal = { ...first, content }

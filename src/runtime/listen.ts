@@ -5,6 +5,7 @@ import https from 'node:https'
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import { createAdaptorServer } from '@hono/node-server'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
+import { faultOfHead } from './head.ts'
 import { type Connection, type Handler, hasBody, runtime } from './runtime.ts'
 import { reset, send } from './send.ts'
 import type { Pair } from './tls.ts'
@@ -17,16 +18,26 @@ export interface ListenOptions {
   idleTimeout: number
 }
 
-/** Requests of each connection that are not answered whole. All that a client pipelines are begun at once. */
-const inFlight = new WeakMap<Socket, number>()
+/** What is known of a connection. */
+interface Line {
+  /** Requests that have come and are not answered whole. */
+  waiting: number
+  /** Whether the last request that came was answered whole. The next one begins then. */
+  last: Promise<boolean>
+  /** No request is begun any more: an answer says `Connection: close` (RFC 9112, section 9.6). */
+  isClosing: boolean
+}
+const lines = new WeakMap<Socket, Line>()
 /** A client that pipelines more loses its connection. No registry client is known to pipeline at all. */
-const maxInFlight = 100
+const maxWaiting = 100
 const keepAliveMs = 75_000
 const maxHeaderBytes = 65_536
 
 /** Listens; with `tls` it serves https. Rejects if it cannot. */
 export async function listen(handler: Handler, options: ListenOptions, tls?: Pair) {
   const server = createServer(handler, options.idleTimeout, tls)
+  // Node would drop the fields after the 2,000th in silence.
+  server.maxHeadersCount = 0
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
     server.listen(options.port, options.host, resolve)
@@ -74,19 +85,31 @@ function createServer(handler: Handler, idleSeconds: number, tls: Pair | undefin
       const incoming = bindings.incoming as IncomingMessage
       const outgoing = bindings.outgoing as ServerResponse
       const { socket } = incoming
-      const before = inFlight.get(socket) ?? 0
-      if (before === maxInFlight) {
+      const line = lineOf(socket)
+      if (line.waiting === maxWaiting) {
         socket.destroy()
         return RESPONSE_ALREADY_SENT
       }
-      inFlight.set(socket, before + 1)
+      const { waiting, last } = line
+      const sent = sentOf(outgoing, socket, line)
+      line.waiting++
+      line.last = sent
+      // One answer at a time: what a client pipelines and does not read costs no more than its first answer.
+      if (waiting > 0 && (!(await last) || line.isClosing)) return RESPONSE_ALREADY_SENT
+      const fault = faultOfHead(incoming)
+      if (fault) {
+        line.isClosing = true
+        send(fault, incoming, outgoing, idleMs, onStream)
+        return RESPONSE_ALREADY_SENT
+      }
       keepTarget(request, incoming.url as string)
       const connection = {
         address: addressOf(socket),
-        sent: sentOf(outgoing, socket),
+        sent,
         ...uploadOf(request, incoming, idleMs),
       }
       const response = await handler(request, connection)
+      if (response.headers.get('Connection') === 'close') line.isClosing = true
       send(response, incoming, outgoing, idleMs, onStream)
       return RESPONSE_ALREADY_SENT
     },
@@ -110,11 +133,17 @@ function keepTarget(request: Request, url: string): void {
 
 const addressOf = (socket: Socket) => socket.remoteAddress?.replace(/^::ffff:/, '')
 
+function lineOf(socket: Socket): Line {
+  const line = lines.get(socket) ?? { waiting: 0, last: Promise.resolve(true), isClosing: false }
+  lines.set(socket, line)
+  return line
+}
+
 /** Settles when an answer has left: true if it was sent whole. */
-function sentOf(outgoing: ServerResponse, socket: Socket): Promise<boolean> {
+function sentOf(outgoing: ServerResponse, socket: Socket, line: Line): Promise<boolean> {
   return new Promise((resolve) => {
     outgoing.once('close', () => {
-      inFlight.set(socket, (inFlight.get(socket) as number) - 1)
+      line.waiting--
       resolve(outgoing.writableFinished)
     })
     // An answer that waits its turn behind others does not hear that its connection has ended.

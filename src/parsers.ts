@@ -1,0 +1,100 @@
+/** How the text of a variable becomes a value. Each throws an Error whose message ends the sentence "NAME …". */
+import { match } from '../routing.ts'
+
+export type Parse<T> = (text: string) => T
+
+export function origin(text: string): URL {
+  return address(text, 'without a path', (path) => path === '/')
+}
+
+export function originWithPath(text: string): URL {
+  return address(text, 'whose path, without /v2, stands before names there', (path) => {
+    return !/^\/v2(\/|$)/.test(path) && 'route' in match('GET', `/v2${path.replace(/\/$/, '')}/name/tags/list`)
+  })
+}
+
+function address(text: string, wanted: string, fits: (path: string) => boolean): URL {
+  const withScheme = /^[a-z][a-z0-9+.-]*:\/\//i.test(text) ? text : `http://${text}`
+  const url = URL.canParse(withScheme) ? new URL(withScheme) : undefined
+  const bare = url && ['http:', 'https:'].includes(url.protocol) && fits(url.pathname) && !url.search && !url.hash
+  // A URL takes a mere number for an address.
+  if (!url || !bare || /^\d+(:|$)/.test(text))
+    throw new Error(`must be host, host:port, or an http or https URL ${wanted}, not "${redacted(text)}"`)
+  if (url.username || url.password) throw new Error('must not contain a user or password')
+  return url
+}
+
+/** Text before an `@` may be a password, and faults end up in logs. */
+function redacted(text: string): string {
+  return text.replace(/^([a-z][a-z0-9+.-]*:\/\/)?.*@/is, '$1…@')
+}
+
+function number(text: string, wanted: string, maximum = Number.POSITIVE_INFINITY, form = decimal): number {
+  if (!form.test(text) || Number(text) > maximum) throw new Error(`must be ${wanted}, not "${text}"`)
+  return Number(text)
+}
+const decimal = /^\d+(\.\d+)?$/
+
+/** At most what setTimeout takes, 2^31 - 1 ms. */
+export function seconds(text: string, range = 'above 0', form = /^(?=.*[1-9])\d+(\.\d+)?$/): number {
+  return number(text, `a number of seconds ${range}, at most 2000000`, 2_000_000, form)
+}
+
+export function secondsOrNever(text: string): number {
+  return seconds(text, '(0: never)', decimal)
+}
+
+export function gibibytes(text: string): number {
+  return number(text, 'a number of GiB') * 1024 ** 3
+}
+
+export function yesOrNo(text: string): boolean {
+  return oneOf('true', 'false')(text) === 'true'
+}
+
+/** Items between commas. A text of only commas is a fault: it may come from two empty variables. */
+export function list(text: string): string[] {
+  const items = text.split(/\s*,\s*/).filter(Boolean)
+  if (text !== '' && items.length === 0) throw new Error(`must be empty, or name at least one, not "${text}"`)
+  return items
+}
+
+/** Registries as clients write them in `?ns=`. */
+export function hosts(text: string): string[] {
+  const hosts = list(text)
+  const wrong = hosts.find((one) => !/^[\w.-]+(:\d+)?$/.test(one))
+  if (wrong) throw new Error(`must be hosts, or host:port, like docker.io,ghcr.io, not "${redacted(wrong)}"`)
+  return hosts
+}
+
+/** Sites, as browsers write them in `Origin` (RFC 6454). */
+export function origins(text: string): string[] {
+  const sites = list(text)
+  const wrong = sites.find((one) => !URL.canParse(one) || new URL(one).origin !== one)
+  if (wrong) throw new Error(`must be origins like https://ci.example, not "${redacted(wrong)}"`)
+  return sites
+}
+
+/** Names as patterns: `*` is anything within a component, `**` anything. */
+export function globs(text: string): RegExp {
+  const patterns = list(text).map((glob) => {
+    const part = /^(?!.*\*{3})[a-z0-9._*-]+(\/[a-z0-9._*-]+)*$/
+    if (!part.test(glob)) throw new Error(`must be globs of repository names like acme/**,tools/*, not "${glob}"`)
+    return glob.replace(/[.]/g, '\\.').replace(/\*+/g, (stars) => (stars === '**' ? '.*' : '[^/]*'))
+  })
+  // An empty list matches no name: `(?!)` always fails.
+  return patterns.length > 0 ? new RegExp(`^(?:${patterns.join('|')})$`) : /(?!)/
+}
+
+export function wholeNumber(maximum: number): Parse<number> {
+  return (text) => number(text, `a whole number from 0 to ${maximum}`, maximum, /^\d+$/)
+}
+
+export function oneOf<const T extends string>(...allowed: T[]): Parse<T> & { allowed: T[] } {
+  const parse = (text: string): T => {
+    const value = allowed.find((one) => one === text)
+    if (!value) throw new Error(`must be ${allowed.join(' or ')}, not "${text}"`)
+    return value
+  }
+  return Object.assign(parse, { allowed })
+}
