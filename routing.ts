@@ -3,7 +3,7 @@
 export type UpstreamName = 'proxy' | 'hosted'
 export type Entity = 'base' | 'catalog' | 'tags' | 'referrers' | 'manifest' | 'blob' | 'uploads' | 'upload'
 
-/** One row: which methods of which path are asked of whom, in order. */
+/** One row: the methods of a path, and the registries to ask, in order. */
 export interface Route {
   entity: Entity
   methods: readonly string[]

@@ -465,7 +465,7 @@ test('clients wait for the trial of a registry that failed lately: each gets all
     LOOKUP_ORDER: 'hosted-first',
     V2_REQUIRES: 'hosted',
   })
-  // The first half alone is longer than the manifests that the router reads whole.
+  // Its first half is longer than the manifests that the router reads whole.
   const [a, b] = [`{"schemaVersion":2,"name":"${'a'.repeat(5 * 1024 * 1024)}`, `${'b'.repeat(40_000)}"}`]
   const read = () => send(router.url, 'GET', byTag, { headers: accept })
   const releaseHosted = () => until('hosted to be asked', () => hosted.waiting.length > 0).then(hosted.release)

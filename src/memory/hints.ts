@@ -15,7 +15,7 @@ export class Hints {
   readonly #lacking
   /** Which registry last served a name. */
   readonly #serving
-  /** The names of which the public registry served a manifest or a blob. */
+  /** Names with a manifest or a blob that the public registry served. */
   readonly #public
 
   /** `ttlMs`: how long a hint holds; 0 for none. */
