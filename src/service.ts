@@ -9,7 +9,7 @@ import type { Log } from './log.ts'
 import { Budget } from './memory/budget.ts'
 import { Memory } from './memory/memory.ts'
 import { createRegistries } from './registries.ts'
-import { isUp, linked, type Registry } from './registry/answer.ts'
+import { isUp, pingQuestion, type Registry } from './registry/answer.ts'
 import { ociError, refusalOf } from './registry/errors.ts'
 import { signed } from './registry/headers.ts'
 import { discard } from './registry/registry.ts'
@@ -153,10 +153,8 @@ async function page(c: Context<Env>, parts: Parts): Promise<Response> {
 async function healthcheck(c: Context<Env>, { around }: Parts): Promise<Response> {
   c.set('entity', 'healthcheck')
   const check = async (to: Registry) => {
-    const { signal } = linked(c.req.raw.signal)
     const headers = { 'accept-encoding': 'identity' }
-    const pingOf = { method: 'GET', target: '/v2/', entity: 'base', read: 'error', purpose: 'ping' } as const
-    const answer = await to.ask({ ...pingOf, headers, signal })
+    const answer = await to.ask({ ...pingQuestion, headers, signal: c.req.raw.signal })
     discard(answer)
     return answer
   }

@@ -2,6 +2,7 @@
 import type { Match } from '../../routing.ts'
 import type { Log } from '../log.ts'
 import { ociError } from '../registry/errors.ts'
+import { isRead } from '../runtime/runtime.ts'
 import { type Check, Passwords } from './passwords.ts'
 
 /** What a request needs: reads may be open to all (ANONYMOUS_PULL), the rest needs a login, or one that may write. */
@@ -28,7 +29,7 @@ export interface Admitted {
 export type Access = (request: Request, right: Right, address?: string) => Promise<Admitted>
 
 export function rightOf(method: string, { route: { entity } }: Match): Right {
-  if (!['GET', 'HEAD'].includes(method) || entity === 'upload') return 'write'
+  if (!isRead({ method }) || entity === 'upload') return 'write'
   return ['manifest', 'blob', 'tags', 'referrers'].includes(entity) ? 'read' : 'login'
 }
 
@@ -80,7 +81,7 @@ function challengeFor({ url, headers }: Request, { aggregate, anonymousPull, tls
 }
 
 /**
- * The token for whoever may read: the login itself, so that replicas need to share nothing (distribution, "Token Authentication
+ * The token for a client that may read. It is the login itself, so replicas share nothing (distribution, "Token Authentication
  * Specification").
  */
 export function tokenOf({ headers }: Request): string {

@@ -1,5 +1,5 @@
 /** Questions in flight: all who ask the same at the same time get one answer. */
-import { type Answer, goneAnswer, linked, type Registry } from '../registry/answer.ts'
+import { type Answer, goneAnswer, type Registry } from '../registry/answer.ts'
 
 /** Asks; `signal` is aborted when nobody waits for the answer any more. */
 export type AskWith = (signal: AbortSignal) => Promise<Answer>
@@ -43,7 +43,7 @@ export class Flights {
     const ownOf = (shared: Answer) => {
       if (isShareable(shared)) return shared
       leave()
-      return ask(linked(client).signal)
+      return ask(client)
     }
     const { later } = answer
     return later ? { ...answer, later: { ...later, answer: later.answer.then(ownOf) } } : ownOf(answer)

@@ -31,8 +31,9 @@ export class Hints {
   }
 
   /**
-   * The registry of `order` to ask first, if that is known better than by the order. Content by digest is the same wherever it
-   * lies, so whoever served the name comes first. By tag only a "not found" of the public registry counts.
+   * The registry of `order` to ask first, if something is known about it.
+   * - By digest: the registry that last served the name. The content of a digest is the same at every registry.
+   * - By tag: not a public registry that lacked the tag.
    */
   first({ matched, name, question }: Reading, order: readonly Registry[]): Registry | undefined {
     const serving = matched.digest && this.#serving.get(name)

@@ -105,7 +105,8 @@ export interface Later {
 /** The reason of an answer that a skipped registry did not give. */
 export const skipReason = 'skipped: it failed lately'
 
-export const isRead = ({ method }: Pick<Question, 'method'>) => method === 'GET' || method === 'HEAD'
+/** How a registry's `/v2/` is asked for, besides fields and signal. */
+export const pingQuestion = { method: 'GET', target: '/v2/', entity: 'base', read: 'error', purpose: 'ping' } as const
 
 /** The fields of an answer that did not come. */
 export const noHeaders: Headers = new Headers()

@@ -1,4 +1,4 @@
-/** OCI errors (distribution-spec 1.1, "Error Codes"): the router's own, and those of registries. */
+/** Writes the router's OCI errors, and reads the errors of registries (distribution-spec 1.1, "Error Codes"). */
 import type { Refusal } from '../../routing.ts'
 import { respond } from '../runtime/body.ts'
 import type { Reply } from '../runtime/runtime.ts'

@@ -1,7 +1,7 @@
 /** Which header fields cross, in both directions, and as what: the trust rules. */
 import { HTTPException } from 'hono/http-exception'
 import { match } from '../../routing.ts'
-import type { Fetch, Fields } from '../runtime/runtime.ts'
+import { type Fetch, type Fields, isRead } from '../runtime/runtime.ts'
 import type { Client } from './answer.ts'
 import { bearerFirst, withRealms } from './challenge.ts'
 import { linksOfList } from './links.ts'
@@ -60,12 +60,12 @@ export function requestFields(
   { address, id }: Client,
   { role, forwardsLogin, router }: Trust,
 ): Fields {
-  const isRead = role === 'public' || method === 'GET' || method === 'HEAD'
+  const isReading = role === 'public' || isRead({ method })
   const fields: Fields = {}
   let size = 0
   endToEnd(headers, (value, name) => {
     const isOfReads = ofReads.test(name)
-    if (secret.test(name) ? !forwardsLogin : isRead ? !isOfReads : replaced.test(name)) return
+    if (secret.test(name) ? !forwardsLogin : isReading ? !isOfReads : replaced.test(name)) return
     fields[name] = value
     if (isOfReads) size += value.length
   })

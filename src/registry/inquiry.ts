@@ -1,6 +1,6 @@
 /** One question on its way to a registry: asked within a deadline, again if a connection breaks, and followed. */
-import { type Asked, type Fetch, ForbiddenAddress, type Reply } from '../runtime/runtime.ts'
-import { type Answer, isRead, isUnwell, linked, noHeaders, type Question, type Registry } from './answer.ts'
+import { type Asked, type Fetch, ForbiddenAddress, isRead, type Reply } from '../runtime/runtime.ts'
+import { type Answer, isUnwell, linked, noHeaders, type Question, type Registry } from './answer.ts'
 import type { Report } from './breaker.ts'
 import { causeOf, readOciError } from './errors.ts'
 import { isLookup, type Judgement, type Judging, judge } from './judge.ts'

@@ -1,4 +1,4 @@
-/** Judges the answer of a registry: what it means for the question, and why it is none. */
+/** Decides what the answer of a registry means for the question, or why it cannot be used. */
 import type { Reply } from '../runtime/runtime.ts'
 import type { Answer, Question, Registry } from './answer.ts'
 import { nestedCode, readAhead, readBytes, readOciError } from './errors.ts'

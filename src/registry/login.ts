@@ -167,5 +167,5 @@ function basicOf(username: string, password: string): string {
   return `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`
 }
 
-/** The login is there now, for whoever sends the body again. */
+/** The router has the login now: the client can send the body again. */
 const tooLate = () => new Error('wants a new login for a body that is sent already')

@@ -1,10 +1,9 @@
 /** One registry: its names, its header rules, its breaker, its deadlines. */
 import type { UpstreamName } from '../../routing.ts'
-import type { Fetch, Fields, Reply } from '../runtime/runtime.ts'
+import { type Fetch, type Fields, isRead, type Reply } from '../runtime/runtime.ts'
 import {
   type Answer,
   type Client,
-  isRead,
   isUp,
   type Later,
   noHeaders,
@@ -212,7 +211,7 @@ export class RemoteRegistry implements Registry {
 
 const isOfBlob = ({ entity, method }: Question) => entity === 'blob' && method === 'GET'
 
-/** The answer, or `late` if there is none after `milliseconds`. */
+/** Gives the answer, or `late` if the answer takes longer than `milliseconds`. */
 function earliest(answer: Promise<Answer>, milliseconds: number, late: Answer): Promise<Answer> {
   return new Promise((resolve) => {
     const timer = setTimeout(() => resolve({ ...late, milliseconds }), milliseconds)

@@ -2,7 +2,7 @@
 import type { Match, UpstreamName } from '../../routing.ts'
 import type { Answer, Client, Question, Registry } from '../registry/answer.ts'
 import { respond } from '../runtime/body.ts'
-import type { Fields, Reply, Upload } from '../runtime/runtime.ts'
+import { type Fields, isRead, type Reply, type Upload } from '../runtime/runtime.ts'
 
 export type Registries = Readonly<Record<UpstreamName, Registry>>
 
@@ -34,7 +34,6 @@ export type AskAs = (to: Registry, changes?: Partial<Question>, fields?: Fields)
 export function askAs({ request, matched, query, client }: Exchange): AskAs {
   const { method, signal } = request
   const { route, digest } = matched
-  const isRead = method === 'GET' || method === 'HEAD'
   const asked = {
     method,
     target: matched.path + query,
@@ -42,7 +41,7 @@ export function askAs({ request, matched, query, client }: Exchange): AskAs {
     digest,
     signal,
     read: 'head',
-    purpose: isRead ? 'read' : 'write',
+    purpose: isRead(request) ? 'read' : 'write',
   } as const
   return (to, changes = {}, fields = {}) => {
     const headers = { ...(changes.headers ?? to.fieldsFor(request, client)), ...fields }

@@ -31,8 +31,6 @@ export interface ExplainSettings {
   lookupTtl: number
 }
 
-export type Explain = typeof explain
-
 const types = ['oci.image.index.v1', 'oci.image.manifest.v1', 'docker.distribution.manifest.list.v2']
 const accept = [...types, 'docker.distribution.manifest.v2'].map((type) => `application/vnd.${type}+json`).join(', ')
 

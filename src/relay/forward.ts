@@ -1,6 +1,7 @@
 /** A row that asks only one registry: its answer passes as it came, unless the public registry can assist a push. */
 import { type Answer, goneAnswer, type Question, type Registry } from '../registry/answer.ts'
 import { discard } from '../registry/registry.ts'
+import { isRead } from '../runtime/runtime.ts'
 import { askAs, deliver, type Exchange, type Outcome } from './exchange.ts'
 import { failure } from './failure.ts'
 import { hold } from './hold.ts'
@@ -56,7 +57,7 @@ function withoutClient(exchange: Exchange): Exchange {
 
 /** Memory hears of every write that may have been carried out: one without an answer may have been. */
 function recordWrite({ memory }: Surroundings, { request, matched: { name } }: Exchange, { verdict }: Answer): void {
-  if (!name || ['GET', 'HEAD'].includes(request.method) || verdict === 'denied') return
+  if (!name || isRead(request) || verdict === 'denied') return
   memory.writes.record(name, verdict === 'found')
 }
 

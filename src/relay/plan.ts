@@ -1,5 +1,6 @@
 /** Which registries may be asked for a name: the row of the route table, narrowed by the names rules and by `?ns=`. Pure. */
 import type { Match, Refusal, UpstreamName } from '../../routing.ts'
+import { isRead } from '../runtime/runtime.ts'
 
 /** The settings that decide it. */
 export interface NameRules {
@@ -28,8 +29,7 @@ export function planOf(rules: NameRules, method: string, { route, name }: Match,
   const reason = name === undefined ? undefined : blockedBy(rules, name)
   const namespaces = namespacesIn(query, rules)
   if (namespaces.length > 0 && name !== undefined) {
-    const isRead = ['GET', 'HEAD'].includes(method) && route.entity !== 'upload'
-    if (!isRead) {
+    if (!isRead({ method }) || route.entity === 'upload') {
       const message = 'a name of another registry is read-only here'
       return { refused: 405, code: 'UNSUPPORTED', message, allow: 'GET, HEAD' }
     }

@@ -1,6 +1,6 @@
 /** Carries out a matched request: decides who is asked, and gives the client one answer. */
 import { pingReadingOf } from '../memory/reading.ts'
-import { type Answer, isUp, type Registry, summarize } from '../registry/answer.ts'
+import { type Answer, isUp, pingQuestion, type Registry, summarize } from '../registry/answer.ts'
 import { ociError, refusalOf } from '../registry/errors.ts'
 import { pingFields } from '../registry/headers.ts'
 import { respond } from '../runtime/body.ts'
@@ -55,7 +55,5 @@ export function ping(
 ): Promise<Answer> {
   const headers = pingFields(to.fieldsFor(request, client), to.forwardsLogin)
   const reading = pingReadingOf(request, registries.hosted.forwardsLogin)
-  return memory.ping(to, reading, (signal) =>
-    to.ask({ method: 'GET', target: '/v2/', entity: 'base', headers, read: 'error', purpose: 'ping', signal }),
-  )
+  return memory.ping(to, reading, (signal) => to.ask({ ...pingQuestion, headers, signal }))
 }

@@ -46,9 +46,13 @@ export class ForbiddenAddress extends Error {}
  */
 export type Fetch = (url: string, init: Asked, fresh?: boolean) => Promise<Reply>
 
+/** Whether a method only reads; the body of such a request is ignored. */
+export const isRead = ({ method }: { method: string }) => method === 'GET' || method === 'HEAD'
+
 /** Whether a request brings a body, by its framing (RFC 9112, section 6.3). The body of a GET or HEAD is ignored. */
-export function hasBody({ method, headers }: Pick<Request, 'method' | 'headers'>): boolean {
-  if (method === 'GET' || method === 'HEAD') return false
+export function hasBody(request: Pick<Request, 'method' | 'headers'>): boolean {
+  if (isRead(request)) return false
+  const { headers } = request
   return headers.has('Transfer-Encoding') || !['0', null].includes(headers.get('Content-Length'))
 }
 
