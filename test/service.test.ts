@@ -178,9 +178,9 @@ for (const [what, path, location, wanted, elsewhere] of redirected) {
 }
 
 test('a redirect of a registry that is asked by https never leads to http', async () => {
-  for (const path of [byTag, byDigest, tags]) {
+  for (const path of [byTag, byDigest, tags, blob]) {
     const location = { Location: 'http://storage.example/x' }
-    const environment = { PROXY_HOSTNAME: 'https://proxy:2', TAGS: 'lookup' }
+    const environment = { PROXY_HOSTNAME: 'https://proxy:2', TAGS: 'lookup', BLOB_REDIRECTS: 'follow' }
     const { ask, sent } = between(status(302, location), status(404), environment)
     assert.equal((await ask(path)).status, 502)
     assert.ok(!sent.some(({ to }) => to === 'storage.example'))
