@@ -10,11 +10,12 @@ import {
   origins,
   originWithPath,
   type Parse,
+  proxies,
   seconds,
   secondsOrNever,
   wholeNumber,
-  yesOrNo,
 } from './parsers.ts'
+import { comparable } from './registry/hosts.ts'
 import type { Login } from './registry/login.ts'
 import { secretIn } from './runtime/files.ts'
 import { readCertificates, readKey } from './runtime/tls.ts'
@@ -47,11 +48,18 @@ const table = {
   lookupOrder: row('LOOKUP_ORDER', 'proxy-first', oneOf('proxy-first', 'hosted-first'), 'whom a lookup asks first'),
   hostedNames: row('HOSTED_NAMES', '', globs, 'globs of names only hosted may serve: acme/**,tools/*'),
   proxyNames: row('PROXY_NAMES', '**', globs, 'globs of names the proxy may be asked for'),
+  proxies: row('PROXIES', '', proxies, 'other public registries: HOST=ADDRESS, or HOST for https://HOST'),
   proxyNs: row('PROXY_NS', 'docker.io', hosts, 'registries whose ?ns= (containerd mirrors) the proxy answers for'),
+  hostedNs: row('HOSTED_NS', '', hosts, 'the same for hosted: its own address, for nodes that mirror it too'),
   tags: row('TAGS', 'hosted', oneOf('hosted', 'lookup'), "whose tags are listed: hosted's, or looked up as a manifest"),
   copyLimit: row('COPY_LIMIT', '2', gibibytes, 'GiB of the largest layer copied from the proxy for a push (0: none)'),
   htpasswdFile: row('HTPASSWD_FILE', '', readableBy(readUsers), 'bcrypt user file: a login is required here'),
-  anonymousPull: row('ANONYMOUS_PULL', 'false', yesOrNo, 'with HTPASSWD_FILE: reading needs no login'),
+  anonymousPull: row(
+    'ANONYMOUS_PULL',
+    'false',
+    oneOf('false', 'true', 'public'),
+    'with HTPASSWD_FILE: what may be read without a login, all or what only public registries serve',
+  ),
   pushUsers: row('PUSH_USERS', '', list, 'with HTPASSWD_FILE: who may write (none named: all)'),
   trustedOrigins: row('TRUSTED_ORIGINS', '', origins, 'sites whose pages may write: https://ci.example'),
   hostedUsername: row('HOSTED_USERNAME', '', String, "with HTPASSWD_FILE: the router's own login at hosted"),
@@ -72,8 +80,6 @@ export type Config = Values & {
   /** The router's own logins. */
   hostedLogin?: Login
   proxyLogin?: Login
-  /** The path before every name at the proxy, from its first slash on; or empty. */
-  proxyPath: string
   /** Whether hosted gets the client's login. With HTPASSWD_FILE it gets the router's own, or none. */
   passLogin: boolean
 }
@@ -104,11 +110,27 @@ function* rules(values: Values, environment: Environment): Generator<string> {
     if (!username !== !(password || file))
       yield `${prefix}_USERNAME and ${prefix}_PASSWORD (or ${prefix}_PASSWORD_FILE) need each other`
   }
+  yield* faultsOfProxies(values)
   if (values.hostedUsername && !htpasswdFile)
     yield "HOSTED_USERNAME needs HTPASSWD_FILE: without it strangers would get the router's rights"
-  if (anonymousPull && !htpasswdFile) yield 'ANONYMOUS_PULL needs HTPASSWD_FILE'
+  if (anonymousPull !== 'false' && !htpasswdFile) yield 'ANONYMOUS_PULL needs HTPASSWD_FILE'
   if (!tlsCertFile !== !tlsKeyFile) yield 'TLS_CERT_FILE and TLS_KEY_FILE need each other'
   if (pushUsers.length > 0 && !htpasswdFile) yield 'PUSH_USERS needs HTPASSWD_FILE'
+}
+
+/** A host that two settings name, and an address that cannot be meant. */
+function* faultsOfProxies({ aggregate, hosted, proxies, proxyNs, hostedNs }: Values): Generator<string> {
+  // Values that are faulty themselves are named already.
+  if (![proxies, proxyNs, hostedNs].every(Array.isArray)) return
+  for (const { host, address } of proxies) {
+    if (host === comparable(aggregate.host ?? '')) yield `PROXIES must not name this router's own host, ${host}`
+    if (proxyNs.includes(host)) yield `PROXIES must not name ${host}: PROXY_HOSTNAME serves it (PROXY_NS)`
+    if (address.host === aggregate.host) yield `PROXIES must not lead ${host} to this router's own address`
+    if (address.host === hosted.host && address.pathname === hosted.pathname)
+      yield `PROXIES must not lead ${host} to HOSTED_HOSTNAME`
+  }
+  const both = hostedNs.find((one) => proxyNs.includes(one) || proxies.some(({ host }) => host === one))
+  if (both) yield `HOSTED_NS must not name ${both}: it is a public registry (PROXIES, PROXY_NS)`
 }
 
 function loginAt(who: 'hosted' | 'proxy', values: Values): Login {
@@ -138,7 +160,6 @@ export function readConfig(environment: Environment): Config | Faulty {
     aggregate: values.tlsCertFile && !named.includes('://') ? origin(`https://${named.trim()}`) : values.aggregate,
     hostedLogin: values.hostedUsername ? loginAt('hosted', values) : undefined,
     proxyLogin: values.proxyUsername ? loginAt('proxy', values) : undefined,
-    proxyPath: values.proxy.pathname.replace(/\/$/, ''),
     passLogin: !values.htpasswdFile,
   }
 }

@@ -1,5 +1,6 @@
 /** How the text of a variable becomes a value. Each throws an Error whose message ends the sentence "NAME …". */
 import { match } from '../routing.ts'
+import { comparable } from './registry/hosts.ts'
 
 export type Parse<T> = (text: string) => T
 
@@ -21,6 +22,7 @@ function address(text: string, wanted: string, fits: (path: string) => boolean):
   if (!url || !bare || /^\d+(:|$)/.test(text))
     throw new Error(`must be host, host:port, or an http or https URL ${wanted}, not "${redacted(text)}"`)
   if (url.username || url.password) throw new Error('must not contain a user or password')
+  url.pathname = url.pathname.replace(/\/$/, '')
   return url
 }
 
@@ -48,10 +50,6 @@ export function gibibytes(text: string): number {
   return number(text, 'a number of GiB') * 1024 ** 3
 }
 
-export function yesOrNo(text: string): boolean {
-  return oneOf('true', 'false')(text) === 'true'
-}
-
 /** Items between commas. A text of only commas is a fault: it may come from two empty variables. */
 export function list(text: string): string[] {
   const items = text.split(/\s*,\s*/).filter(Boolean)
@@ -59,12 +57,27 @@ export function list(text: string): string[] {
   return items
 }
 
-/** Registries as clients write them in `?ns=`. */
+/** Registries as clients write them in `?ns=`, as `comparable` gives them. */
 export function hosts(text: string): string[] {
   const hosts = list(text)
-  const wrong = hosts.find((one) => !/^[\w.-]+(:\d+)?$/.test(one))
+  const wrong = hosts.find((one) => !isHost.test(one))
   if (wrong) throw new Error(`must be hosts, or host:port, like docker.io,ghcr.io, not "${redacted(wrong)}"`)
-  return hosts
+  return hosts.map(comparable)
+}
+
+const isHost = /^[\w.-]+(:\d+)?$/
+
+/** Public registries, as HOST=ADDRESS or HOST, between commas or white space. */
+export function proxies(text: string): { host: string; address: URL }[] {
+  const entries = text.split(/[\s,]+/).filter(Boolean)
+  const found = entries.map((entry) => {
+    const [, host = '', given] = /^([^=]*)(?:=(.*))?$/.exec(entry) ?? []
+    if (!isHost.test(host)) throw new Error(`must be HOST=ADDRESS or HOST, like ghcr.io, not "${redacted(entry)}"`)
+    return { host: comparable(host), address: originWithPath(given ?? `https://${host}`) }
+  })
+  const twice = found.find(({ host }, at) => found.findIndex((one) => one.host === host) < at)
+  if (twice) throw new Error(`must name each host once, not "${twice.host}" twice`)
+  return found
 }
 
 /** Sites, as browsers write them in `Origin` (RFC 6454). */

@@ -18,38 +18,36 @@ interface Surroundings {
 }
 
 export function createRegistries(config: Config, around: Surroundings): Registries {
-  const { blobTimeout, writeTimeout, aggregate: router } = config
-  const common = { blobTimeout, writeTimeout, router, followsBlobs: config.blobRedirects === 'follow' }
-  return {
-    hosted: create(
-      {
-        ...common,
-        name: 'hosted',
-        role: 'hosted',
-        address: config.hosted,
-        path: '',
-        readTimeout: config.hostedTimeout,
-        // With HTPASSWD_FILE it gets the router's own login, or none.
-        forwardsLogin: config.passLogin,
-      },
-      config.hostedLogin,
-      around,
-    ),
-    proxy: create(
-      {
-        ...common,
-        name: 'proxy',
-        role: 'public',
-        address: config.proxy,
-        path: config.proxyPath,
-        readTimeout: config.proxyTimeout,
-        forwardsLogin: false,
-      },
-      config.proxyLogin,
-      around,
-    ),
-  }
+  const { blobTimeout, writeTimeout, aggregate: router, proxyTimeout: readTimeout } = config
+  const common = { blobTimeout, writeTimeout, router, followsBlobs: config.blobRedirects === 'follow', prefix: '' }
+  const publicOnes = { ...common, role: 'public', readTimeout, forwardsLogin: false } as const
+  const proxy = create(
+    { ...publicOnes, name: 'proxy', address: config.proxy, path: pathOf(config.proxy) },
+    config.proxyLogin,
+    around,
+  )
+  const hosted = create(
+    {
+      ...common,
+      name: 'hosted',
+      role: 'hosted',
+      address: config.hosted,
+      path: '',
+      readTimeout: config.hostedTimeout,
+      // With HTPASSWD_FILE it gets the router's own login, or none.
+      forwardsLogin: config.passLogin,
+    },
+    config.hostedLogin,
+    around,
+  )
+  const others = config.proxies.map(({ host, address }) =>
+    create({ ...publicOnes, name: host, address, path: pathOf(address), prefix: `/${host}` }, undefined, around),
+  )
+  return { hosted, proxy, byName: new Map([proxy, hosted, ...others].map((one) => [one.name, one])) }
 }
+
+/** The path before every name at an address, from its first slash on; or empty. */
+const pathOf = ({ pathname }: URL) => pathname.replace(/\/$/, '')
 
 function create(options: RegistryOptions, login: Login | undefined, around: Surroundings): RemoteRegistry {
   const { name, role, readTimeout } = options

@@ -17,6 +17,7 @@ import { Copier } from './relay/copy.ts'
 import type { Exchange } from './relay/exchange.ts'
 import { type Explanation, explain } from './relay/explain.ts'
 import { failure } from './relay/failure.ts'
+import { isPublic } from './relay/plan.ts'
 import { carryOut, ping } from './relay/relay.ts'
 import type { Surroundings } from './relay/surroundings.ts'
 import { relayToken } from './relay/token.ts'
@@ -82,7 +83,7 @@ export function createService(config: Config, dependencies: Dependencies): Servi
 function assemble(config: Config, dependencies: Dependencies): Parts {
   const { now, log, version, runtime } = dependencies
   const fetch = signed(dependencies.fetch, version)
-  const metrics = new Metrics(version, runtime, ['proxy', 'hosted'])
+  const metrics = new Metrics(version, runtime, ['proxy', 'hosted', ...config.proxies.map(({ host }) => host)])
   const page = new Page(config, metrics, now, `${version} on ${runtime}`)
   const around = {
     settings: config,
@@ -110,7 +111,7 @@ function createApp(parts: Parts): Hono<Env> {
   app.get('/healthcheck', (c) => healthcheck(c, parts))
   app.get('/metrics', (c) => metrics(c, parts))
   app.get('/explain', (c) => explanation(c, parts))
-  if (config.anonymousPull) app.get('/v2/token', (c) => token(c, parts))
+  if (config.anonymousPull !== 'false') app.get('/v2/token', (c) => token(c, parts))
   if (config.passLogin) app.on(['GET', 'POST'], '/v2/token', (c) => tokenOfHosted(c, parts))
   app.all('*', (c) => api(c, parts))
   app.onError((error, c) => {
@@ -139,18 +140,20 @@ async function page(c: Context<Env>, parts: Parts): Promise<Response> {
   const { raw } = c.req
   const { image = '', ns = null } = c.req.query()
   const from = { request: raw, client: clientOf(c) }
-  const [explanation, proxy, hosted] = await Promise.all([
+  const [explanation, ...pings] = await Promise.all([
     image ? explain(around, config, image.trim(), ns, from) : undefined,
-    ping(around, around.registries.proxy, raw, from.client),
-    ping(around, around.registries.hosted, raw, from.client),
+    ...registriesOf(parts).map((one) => ping(around, one, raw, from.client)),
   ])
   // If logins are hosted's to check, and it cannot now, this client may be a stranger.
-  const isTrusted = !config.passLogin || hosted.status === 200
-  const text = await parts.page.text({ proxy, hosted, image, explanation, isTrusted })
+  const isTrusted = !config.passLogin || pings.some(({ from, status }) => from.role === 'hosted' && status === 200)
+  const text = await parts.page.text({ pings, image, explanation, isTrusted })
   return respond(`${text}`, { headers: { 'Content-Type': 'text/html; charset=UTF-8', ...pageHeaders } })
 }
 
-async function healthcheck(c: Context<Env>, { around }: Parts): Promise<Response> {
+const registriesOf = ({ around }: Parts) => [...around.registries.byName.values()]
+
+/** Each registry's status to `/v2/`. Only the private and the default public one decide this answer's own status. */
+async function healthcheck(c: Context<Env>, parts: Parts): Promise<Response> {
   c.set('entity', 'healthcheck')
   const check = async (to: Registry) => {
     const headers = { 'accept-encoding': 'identity' }
@@ -158,8 +161,10 @@ async function healthcheck(c: Context<Env>, { around }: Parts): Promise<Response
     discard(answer)
     return answer
   }
-  const [proxy, hosted] = await Promise.all([check(around.registries.proxy), check(around.registries.hosted)])
-  return json({ proxy: proxy.status, hosted: hosted.status }, isUp(proxy) && isUp(hosted) ? 200 : 503)
+  const answers = await Promise.all(registriesOf(parts).map(check))
+  const statuses = Object.fromEntries(answers.map(({ from, status }) => [from.name, status]))
+  const isWell = answers.every((one) => isUp(one) || !['proxy', 'hosted'].includes(one.from.name))
+  return json(statuses, isWell ? 200 : 503)
 }
 
 async function metrics(c: Context<Env>, { metrics }: Parts): Promise<Response> {
@@ -192,7 +197,7 @@ async function tokenOfHosted(c: Context<Env>, parts: Parts): Promise<Response> {
 }
 
 /** Everything of the registry API. */
-async function api(c: Context<Env>, { access, around }: Parts): Promise<Response> {
+async function api(c: Context<Env>, { access, around, config }: Parts): Promise<Response> {
   const request = c.req.raw
   const { method } = request
   const { path, query } = pathOf(request.url)
@@ -201,7 +206,8 @@ async function api(c: Context<Env>, { access, around }: Parts): Promise<Response
   if ('refused' in matched) return refusalOf(method, matched)
   c.set('matched', matched)
   c.set('entity', matched.route.entity)
-  const { user, refusal } = await access(request, rightOf(method, matched), c.env.address)
+  const right = rightOf(method, matched, config.anonymousPull === 'public' && isPublic(config, method, matched, query))
+  const { user, refusal } = await access(request, right, c.env.address)
   c.set('user', user)
   if (refusal) return refusal
   const outcome = await carryOut(around, { request, matched, query, client: clientOf(c), openBody: openerOf(c) })

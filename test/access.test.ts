@@ -89,6 +89,37 @@ test('ANONYMOUS_PULL: reading manifests, blobs, tags and referrers needs no logi
   await router.close()
 })
 
+test('ANONYMOUS_PULL=public: what only public registries are asked needs no login, all else does', async () => {
+  const body = '{"schemaVersion":2,"tags":[],"manifests":[]}'
+  const anything = answer(200, { 'Content-Length': body.length }, body)
+  const router = await between(anything, anything, {
+    HTPASSWD_FILE: file,
+    ANONYMOUS_PULL: 'public',
+    HOSTED_NAMES: 'team/**',
+    HOSTED_NS: 'private.example',
+    PROXY_NS: 'docker.io,ghcr.io',
+  })
+  const status = async (path: string, headers = {}) => (await send(router.url, 'GET', path, { headers })).status
+  for (const path of reads) assert.equal(await status(`/v2/org/app/${path}?ns=ghcr.io`), 200, path)
+  for (const target of [
+    '/v2/org/app/manifests/1.0',
+    '/v2/team/app/manifests/1.0',
+    '/v2/team/app/manifests/1.0?ns=docker.io',
+    '/v2/org/app/manifests/1.0?ns=private.example',
+    '/v2/org/app/manifests/1.0?ns=unknown.example',
+    '/v2/org/app/manifests/1.0?ns=docker.io&ns=ghcr.io',
+    '/v2/org/app/manifests/1.0?ns=registry.example',
+    ...guarded.filter(([method]) => method === 'GET').map(([, path]) => path),
+  ]) {
+    assert.equal(await status(target), 401, target)
+    assert.notEqual(await status(target, ann), 401, target)
+  }
+  const push = await send(router.url, 'PUT', '/v2/org/app/manifests/1.0?ns=ghcr.io')
+  assert.equal(push.status, 401)
+  assert.match(`${push.headers['www-authenticate']}`, /^Bearer realm="http:\/\/registry.example\/v2\/token"/)
+  await router.close()
+})
+
 test('ANONYMOUS_PULL: the challenge is Bearer, because docker needs a token even to pull without a login', async () => {
   const router = await between(answer(404), found, { HTPASSWD_FILE: file, ANONYMOUS_PULL: 'true', LOOKUP_TTL: '0' })
   const ask = (method: string, path: string, headers = {}) => send(router.url, method, path, { headers })

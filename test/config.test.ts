@@ -38,11 +38,13 @@ test('three variables are enough; all others have the defaults of the README', (
     lookupOrder: 'proxy-first',
     hostedNames: /(?!)/,
     proxyNames: /^(?:.*)$/,
+    proxies: [],
     proxyNs: ['docker.io'],
+    hostedNs: [],
     tags: 'hosted',
     copyLimit: 2 * 1024 ** 3,
     htpasswdFile: '',
-    anonymousPull: false,
+    anonymousPull: 'false',
     pushUsers: [],
     trustedOrigins: [],
     hostedUsername: '',
@@ -53,7 +55,6 @@ test('three variables are enough; all others have the defaults of the README', (
     proxyPasswordFile: '',
     hostedLogin: undefined,
     proxyLogin: undefined,
-    proxyPath: '',
     passLogin: true,
     lookupTtl: 60,
     manifestMemory: 64,
@@ -79,8 +80,8 @@ test('PROXY_HOSTNAME may have a path, which is put before every name there', () 
     ['https://cache.example/', 'https://cache.example', ''],
     ['https://cache.example/v2-cache', 'https://cache.example', '/v2-cache'],
   ] as const) {
-    const { proxy, proxyPath } = read({ PROXY_HOSTNAME: address })
-    assert.deepEqual([proxy.origin, proxyPath], [origin, path])
+    const { proxy } = read({ PROXY_HOSTNAME: address })
+    assert.deepEqual([proxy.origin, proxy.pathname], [origin, path || '/'])
   }
 })
 
@@ -182,6 +183,21 @@ const wrong: [string, string][] = [
   ['PROXY_NAMES', 'library/*,te(am'],
   ['PROXY_NS', 'docker.io,https://ghcr.io'],
   ['PROXY_NS', 'user:canary@ghcr.io'],
+  ['PROXIES', 'https://ghcr.io'],
+  ['PROXIES', 'ghcr.io/org'],
+  ['PROXIES', '=cache:5000'],
+  ['PROXIES', 'ghcr.io='],
+  ['PROXIES', 'ghcr.io=https://user:canary@cache'],
+  ['PROXIES', 'user:canary@ghcr.io'],
+  ['PROXIES', 'ghcr.io=cache/v2'],
+  ['PROXIES', 'ghcr.io=a, GHCR.io:443=b'],
+  ['PROXIES', 'registry.example=cache:1'],
+  ['PROXIES', 'ghcr.io=http://registry.example'],
+  ['PROXIES', 'ghcr.io=hosted:5000'],
+  ['PROXIES', 'docker.io=cache:1'],
+  ['PROXIES', 'index.docker.io'],
+  ['HOSTED_NS', 'https://hosted'],
+  ['HOSTED_NS', 'docker.io'],
   ['LOG_FORMAT', 'xml'],
 ]
 for (const [name, value] of wrong) {
@@ -192,6 +208,23 @@ for (const [name, value] of wrong) {
     assert.deepEqual(more, [])
   })
 }
+
+test('PROXIES: a host with an address, or a host by itself, between commas or white space', () => {
+  const { proxies } = read({
+    PROXIES: 'ghcr.io=cache:5000/ghcr quay.io,\n GCR.io:443=https://hosted:5000/gcr,x.io:5000 ',
+  })
+  assert.deepEqual(
+    proxies.map(({ host, address }) => [host, address.href]),
+    [
+      ['ghcr.io', 'http://cache:5000/ghcr'],
+      ['quay.io', 'https://quay.io/'],
+      ['gcr.io', 'https://hosted:5000/gcr'],
+      ['x.io:5000', 'https://x.io:5000/'],
+    ],
+  )
+  assert.deepEqual(read({ PROXIES: 'docker.io=cache:1', PROXY_NS: 'ghcr.io' }).proxies[0]?.host, 'docker.io')
+  assert.match(faults({ PROXIES: 'ghcr.io', HOSTED_NS: 'ghcr.io' })[0] ?? '', /^HOSTED_NS must not name ghcr.io/)
+})
 
 test('the fault of a time says whether 0 is allowed', () => {
   assert.match(faults({ LOOKUP_TTL: '-1' })[0] ?? '', /\(0: never\)/)

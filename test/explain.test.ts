@@ -119,7 +119,7 @@ test('the cache is down or limits the rate: /explain gives this verdict, and wha
 
 test('a request with ?ns= is explained too', async () => {
   const { order, notAsked } = await explain(router.url, 'library/app', '&ns=docker.io')
-  assert.deepEqual([order, notAsked.reason], [['proxy'], 'ns names a public registry'])
+  assert.deepEqual([order, notAsked.reason], [['proxy'], 'ns names docker.io'])
 })
 
 test('an invalid image is 400', async () => {

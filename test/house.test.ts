@@ -17,7 +17,7 @@ const mayImport: Record<string, string> = {
   access: 'registry runtime routing.ts log.ts',
   relay: 'memory registry runtime routing.ts',
   report: 'relay registry runtime routing.ts log.ts',
-  'parsers.ts': 'routing.ts',
+  'parsers.ts': 'registry routing.ts',
   'config.ts': 'parsers.ts access registry runtime',
   'registries.ts': 'config.ts report relay registry runtime log.ts',
   'service.ts': 'registries.ts config.ts report relay access memory registry runtime routing.ts log.ts',

@@ -139,7 +139,10 @@ test('?ns= of a public registry: every read asks the proxy only, every write is 
     assert.deepEqual([status, headers.allow, who], [405, 'GET, HEAD', ''], `${method} ${path}`)
   }
   const [unlisted, nobody] = await ns('GET', 'library/app/manifests/1.0', 'quay.io')
-  assert.deepEqual([unlisted.status, messageOf(unlisted), nobody], [404, 'PROXY_NS does not list quay.io', ''])
+  assert.deepEqual(
+    [unlisted.status, messageOf(unlisted), nobody],
+    [404, 'neither PROXIES nor PROXY_NS lists quay.io', ''],
+  )
   const [claimed, neither] = await ns('GET', 'kanarie/app/manifests/1.0')
   assert.deepEqual([claimed.status, messageOf(claimed), neither], [404, 'HOSTED_NAMES claims this name', ''])
   assert.equal((await ns('GET', ''))[1], 'proxy hosted', '/v2/ is about this router')

@@ -357,6 +357,7 @@ function registryOf(says: (() => Promise<Response>)[], options: { role?: 'hosted
   const rest = {
     address,
     path,
+    prefix: '',
     forwardsLogin: role === 'hosted',
     readTimeout: 0.05,
     blobTimeout: 0.05,
@@ -433,6 +434,7 @@ test("a 401 of a registry that may not challenge clients is a failure, but not i
       role: 'hosted',
       address: new URL('http://h'),
       path: '',
+      prefix: '',
       forwardsLogin: false,
       readTimeout: 1,
       blobTimeout: 1,

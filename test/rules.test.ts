@@ -13,7 +13,8 @@ import { Writes } from '../src/memory/writes.ts'
 import { type Answer, goneAnswer, type Registry } from '../src/registry/answer.ts'
 import { nextQuery } from '../src/registry/links.ts'
 import { hold } from '../src/relay/hold.ts'
-import { blockedBy, type NameRules, ownNames, planOf } from '../src/relay/plan.ts'
+import { blockedBy, ownNames } from '../src/relay/names.ts'
+import { type PlanRules, planOf } from '../src/relay/plan.ts'
 import { joined, readList, referrersTag } from '../src/relay/referrers.ts'
 
 const matched = (method: string, path: string): Match => {
@@ -23,18 +24,20 @@ const matched = (method: string, path: string): Match => {
 }
 const sha256 = (text: string) => `sha256:${createHash('sha256').update(text).digest('hex')}`
 
-const rules: NameRules = {
+const rules: PlanRules = {
   aggregate: new URL('https://registry.example'),
   hostedNames: /^team\/.*$/,
   proxyNames: /^(?:library\/.*|team\/.*|any)$/,
   proxyNs: ['docker.io'],
+  hostedNs: [],
+  proxies: [],
   tags: 'hosted',
   lookupOrder: 'proxy-first',
 }
 const manifest = (name: string) => `/v2/${name}/manifests/1`
 
 /** method, path, query, changed rules; who is asked, or the status of the refusal */
-const plans: [string, string, string, Partial<NameRules>, string | number][] = [
+const plans: [string, string, string, Partial<PlanRules>, string | number][] = [
   ['GET', manifest('any'), '', {}, 'proxy hosted'],
   ['GET', manifest('any'), '', { lookupOrder: 'hosted-first' }, 'hosted proxy'],
   ['GET', manifest('team/app'), '', {}, 'hosted'],
@@ -91,7 +94,7 @@ const answer = (from: Registry, changes: Partial<Answer> = {}): Answer => {
 const type = 'application/vnd.oci.image.manifest.v1+json'
 const reading = (reference: string, headers: Record<string, string> = {}): Reading => {
   const request = new Request('http://x/', { headers: { Accept: type, ...headers } })
-  return readingOf(request, matched('GET', `/v2/a/manifests/${reference}`), '', true)
+  return readingOf(request, { matched: matched('GET', `/v2/a/manifests/${reference}`), fullName: 'a' }, '', true)
 }
 
 test('a range or a condition makes a reading partial; its login is a hash, and nothing without one', () => {
@@ -156,7 +159,8 @@ const memoryOf = () => {
 test('manifests: what was read by tag is found by digest, and by the same tag of the same registry', () => {
   const { manifests } = memoryOf()
   manifests.keep(whole(proxy), reading('1'), true)
-  assert.equal(manifests.find(reading(digest))?.from, proxy)
+  assert.equal(manifests.find(reading(digest), order)?.from, proxy)
+  assert.equal(manifests.find(reading(digest), [hosted]), undefined, 'only hosted may be asked')
   assert.equal(manifests.lastByTag(proxy, reading('1'))?.digest, digest)
   assert.equal(manifests.lastByTag(hosted, reading('1')), undefined)
   assert.equal(manifests.lastByTag(proxy, reading('2')), undefined)
@@ -171,23 +175,23 @@ test('manifests: not kept with another digest, with a cookie for the client, or 
   for (const [what, one] of cases) {
     const { manifests } = memoryOf()
     manifests.keep(one, reading(digest), true)
-    assert.equal(manifests.find(reading(digest)), undefined, what)
+    assert.equal(manifests.find(reading(digest), order), undefined, what)
   }
 })
 
 test("manifests: hosted's are for clients without a login, and for those who accept the type", () => {
   const { manifests } = memoryOf()
   manifests.keep(whole(hosted), reading(digest), true)
-  assert.ok(manifests.find(reading(digest)))
-  assert.equal(manifests.find(reading(digest, { Authorization: 'Basic x' })), undefined)
-  assert.equal(manifests.find(reading(digest, { Accept: '*/*' })), undefined)
+  assert.ok(manifests.find(reading(digest), order))
+  assert.equal(manifests.find(reading(digest, { Authorization: 'Basic x' }), order), undefined)
+  assert.equal(manifests.find(reading(digest, { Accept: '*/*' }), order), undefined)
 })
 
 test('manifests: a write in the name makes all that was kept of it unfindable', () => {
   const { manifests, writes } = memoryOf()
   manifests.keep(whole(proxy), reading('1'), true)
   writes.record('a')
-  assert.equal(manifests.find(reading(digest)), undefined)
+  assert.equal(manifests.find(reading(digest), order), undefined)
   assert.equal(manifests.lastByTag(proxy, reading('1')), undefined)
 })
 

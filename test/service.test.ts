@@ -715,8 +715,19 @@ test('a Link to a path of the route table becomes this path', async () => {
 test('path and query are sent byte for byte to the configured address, whatever Host the request has', async () => {
   const { ask, sent } = between(status(404), status(200))
   const path = '/v2/a/manifests/sha256%3A'
-  await ask(`${path}${'a'.repeat(64)}?x=%2F..%2f&ns=docker.io&y`, { headers: { Host: 'evil.example' } })
-  assert.equal(sent[0]?.url, `http://proxy:2${path}${'a'.repeat(64)}?x=%2F..%2f&ns=docker.io&y`)
+  await ask(`${path}${'a'.repeat(64)}?x=%2F..%2f&y`, { headers: { Host: 'evil.example' } })
+  assert.equal(sent[0]?.url, `http://proxy:2${path}${'a'.repeat(64)}?x=%2F..%2f&y`)
+})
+
+test('ns is sent on only to a default registry that serves several hosts', async () => {
+  for (const [proxyNs, query] of [
+    ['docker.io', '?x'],
+    ['docker.io,ghcr.io', '?x&ns=docker.io'],
+  ]) {
+    const { ask, sent } = between(status(200), notAsked, { PROXY_NS: proxyNs as string })
+    await ask(`${byTag}?ns=docker.io&x`)
+    assert.equal(sent[0]?.url, `http://proxy:2${byTag}${query}`)
+  }
 })
 
 test('the time of a registry for a manifest is measured to the last byte', async () => {

@@ -5,13 +5,16 @@ import { ociError } from '../registry/errors.ts'
 import { isRead } from '../runtime/runtime.ts'
 import { type Check, Passwords } from './passwords.ts'
 
-/** What a request needs: reads may be open to all (ANONYMOUS_PULL), the rest needs a login, or one that may write. */
-export type Right = 'read' | 'login' | 'write'
+/**
+ * What a request needs. `read` and `public` may be open to all (ANONYMOUS_PULL); `public` is a read that only public registries
+ * are asked. The rest needs a login, or one that may write.
+ */
+export type Right = 'public' | 'read' | 'login' | 'write'
 
 export interface AccessSettings {
   /** Empty: no login is asked for here. */
   htpasswdFile: string
-  anonymousPull: boolean
+  anonymousPull: 'false' | 'true' | 'public'
   /** Empty: all may write. */
   pushUsers: readonly string[]
   /** This router's public address. */
@@ -25,12 +28,21 @@ export interface Admitted {
   refusal?: Response
 }
 
+/** By ANONYMOUS_PULL: what needs no login. */
+const openTo: Record<AccessSettings['anonymousPull'], readonly Right[]> = {
+  false: [],
+  true: ['read', 'public'],
+  public: ['public'],
+}
+
 /** Decides on a request that came from `address`. */
 export type Access = (request: Request, right: Right, address?: string) => Promise<Admitted>
 
-export function rightOf(method: string, { route: { entity } }: Match): Right {
+/** `isPublic`: whether only public registries are asked. */
+export function rightOf(method: string, { route: { entity } }: Match, isPublic: boolean): Right {
   if (!isRead({ method }) || entity === 'upload') return 'write'
-  return ['manifest', 'blob', 'tags', 'referrers'].includes(entity) ? 'read' : 'login'
+  if (!['manifest', 'blob', 'tags', 'referrers'].includes(entity)) return 'login'
+  return isPublic ? 'public' : 'read'
 }
 
 /** `onLogin` is called with what came of each login. */
@@ -51,7 +63,7 @@ export function createAccess(
       return { refusal: ociError(method, 401, { code: 'UNAUTHORIZED', message }, fields) }
     }
     const login = loginOf(request.headers.get('Authorization'))
-    if (login === 'none') return anonymousPull && right === 'read' ? {} : challenged('a login is required')
+    if (login === 'none') return openTo[anonymousPull].includes(right) ? {} : challenged('a login is required')
     if (login === 'other') return challenged('a login with user and password is required')
     const { user } = login
     const outcome = await passwords.check(user, login.password, address)
@@ -74,7 +86,7 @@ export function createAccess(
  * Behind TLS no login may go out in clear, whatever AGGREGATE_HOSTNAME says.
  */
 function challengeFor({ url, headers }: Request, { aggregate, anonymousPull, tlsCertFile }: AccessSettings): string {
-  if (!anonymousPull || !new URL(url).pathname.startsWith('/v2/')) return `Basic realm="${aggregate.host}"`
+  if (anonymousPull === 'false' || !new URL(url).pathname.startsWith('/v2/')) return `Basic realm="${aggregate.host}"`
   const isTls = tlsCertFile !== '' || headers.get('X-Forwarded-Proto') === 'https'
   const scheme = isTls ? 'https:' : aggregate.protocol
   return `Bearer realm="${scheme}//${aggregate.host}/v2/token",service="${aggregate.host}"`

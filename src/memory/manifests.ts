@@ -50,10 +50,11 @@ export class Manifests {
     return this.isOn && matched.route.entity === 'manifest' && matched.digest !== undefined && !isPartial
   }
 
-  /** The manifest that a read by digest asks for, if it is kept and its client may get it. */
-  find(reading: Reading): Kept | undefined {
+  /** The manifest that a read by digest asks for, if one of these registries gave it and its client may get it. */
+  find(reading: Reading, order: readonly Registry[]): Kept | undefined {
     const kept = this.#kept?.get(this.#key(reading))
-    return kept && accepts(reading, kept.type) && mayShare(kept.from, reading) ? kept : undefined
+    const isForClient = kept && order.includes(kept.from) && mayShare(kept.from, reading)
+    return isForClient && accepts(reading, kept.type) ? kept : undefined
   }
 
   /** Which registry's manifest is kept for a read: by digest, or the one its tag last led to. Changes nothing. */

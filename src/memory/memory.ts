@@ -19,9 +19,11 @@ export interface MemorySettings {
 
 /** What a lookup uses of the memory. */
 export interface LookupMemory {
-  manifest: (reading: Reading) => Kept | undefined
+  manifest: (reading: Reading, order: readonly Registry[]) => Kept | undefined
   inTurn: (reading: Reading, order: readonly Registry[]) => readonly Registry[]
   learn: (reading: Reading, answer: Answer) => void
+  /** Whether a name was read from a public registry lately. */
+  isPublic: (name: string) => boolean
   askTogether: (from: Registry, method: string, reading: Reading, ask: AskManifest) => Promise<Answer>
 }
 
@@ -75,14 +77,15 @@ export class Memory implements LookupMemory {
       manifest: () => undefined,
       inTurn: (reading, order) => firstOf(order, this.hints.first(reading, order)),
       learn: () => {},
+      isPublic: (name) => this.isPublic(name),
       askTogether: (_, __, { signal }, ask) => ask(signal),
     }
   }
 
-  /** The manifest that a read asks for, if it is kept and its client may get it. */
-  manifest(reading: Reading): Kept | undefined {
+  /** The manifest that a read asks for, if one of these registries gave it and its client may get it. */
+  manifest(reading: Reading, order: readonly Registry[]): Kept | undefined {
     if (!this.#manifests.concerns(reading)) return undefined
-    const kept = this.#manifests.find(reading)
+    const kept = this.#manifests.find(reading, order)
     this.#count('manifest', kept)
     if (kept) this.hints.sawAt(kept.from, reading.name)
     return kept
@@ -125,6 +128,10 @@ export class Memory implements LookupMemory {
       if (this.hints.isOn && answer.verdict !== 'gone') this.#pings.set(key, answer)
       return answer
     })
+  }
+
+  isPublic(name: string): boolean {
+    return this.hints.isPublic(name)
   }
 
   /** Whether the reads of a name are of public images: HEAD of its blobs then comes from a reader, not from a push. */

@@ -11,6 +11,7 @@ export interface PingReading extends Pick<Reading, 'login' | 'signal'> {
 
 export interface Reading {
   matched: Match
+  /** The name as memory keeps it. */
   name: string
   query: string
   accept: string
@@ -24,14 +25,25 @@ export interface Reading {
   signal: AbortSignal
 }
 
+/** What is read, and the name that memory keeps it under. */
+export interface Subject {
+  matched: Match
+  fullName: string
+}
+
 /** `sharesLogin`: whether a registry gets the client's login. A login that this router checks itself changes no answer. */
-export function readingOf(request: Request, matched: Match, query: string, sharesLogin: boolean): Reading {
+export function readingOf(
+  request: Request,
+  { matched, fullName }: Subject,
+  query: string,
+  sharesLogin: boolean,
+): Reading {
   const { headers, signal } = request
   const field = passedOn(headers)
   const accept = field('accept') ?? ''
   return {
     matched,
-    name: matched.name ?? '',
+    name: fullName,
     query,
     accept,
     question: `${matched.path}${query} ${accept}`,

@@ -1,15 +1,15 @@
 /** What one registry is asked, what it answers, and what the answer means. The types of all rooms above; pure. */
 import { setMaxListeners } from 'node:events'
-import type { Entity, UpstreamName } from '../../routing.ts'
+import type { Entity } from '../../routing.ts'
 import type { Fields, Reply, Upload } from '../runtime/runtime.ts'
 import type { OciError } from './errors.ts'
 import type { Verdict } from './verdict.ts'
 
 /** One registry, and all that is particular to it. */
 export interface Registry {
-  /** As logs, metrics and error details name it. */
-  readonly name: UpstreamName
-  /** `hosted`: the private one, which takes pushes. `public`: a read-only cache of a public one. */
+  /** As logs, metrics and error details name it: `hosted`, `proxy`, or the host of a public registry. */
+  readonly name: string
+  /** `hosted`: the private one, which takes pushes. `public`: a public one, or a cache of it, for reads only. */
   readonly role: 'hosted' | 'public'
   /** Whether it gets the client's own login and cookies. Then its challenges and cookies also go to the client. */
   readonly forwardsLogin: boolean

@@ -1,5 +1,4 @@
 /** One registry: its names, its header rules, its breaker, its deadlines. */
-import type { UpstreamName } from '../../routing.ts'
 import { type Fetch, type Fields, isRead, type Reply } from '../runtime/runtime.ts'
 import {
   type Answer,
@@ -20,11 +19,13 @@ import { ownRealm, realmRequest, tokenPath } from './realm.ts'
 import { isHtml } from './verdict.ts'
 
 export interface RegistryOptions {
-  name: UpstreamName
+  name: string
   role: 'hosted' | 'public'
   address: URL
   /** The path before every name there, from its first slash on; or empty. */
   path: string
+  /** The same for names here: `/ghcr.io`, or empty. */
+  prefix: string
   forwardsLogin: boolean
   /** Seconds to the first byte of the answer: to a read, to a GET of a blob, and to a write after its last byte was sent. */
   readTimeout: number
@@ -54,7 +55,7 @@ const confirmedMs = 60_000
 const unconfirmedMs = 1000
 
 export class RemoteRegistry implements Registry {
-  readonly name: UpstreamName
+  readonly name: string
   readonly role: 'hosted' | 'public'
   readonly forwardsLogin: boolean
   readonly #options: RegistryOptions
@@ -167,14 +168,14 @@ export class RemoteRegistry implements Registry {
 
   /** The address of a path of this API, with the name as it is called there. */
   #urlOf(target: string): string {
-    const { address, path } = this.#options
-    return address.origin + (path ? target.replace(/^\/v2(?=\/[^?])/, `/v2${path}`) : target)
+    const { address, path, prefix } = this.#options
+    return address.origin + movedName(target, prefix, path)
   }
 
   /** A path that came from there, with the name as it is called here. */
   #nameHere(target: string): string {
-    const { path } = this.#options
-    return target.startsWith(`/v2${path}/`) ? `/v2${target.slice(3 + path.length)}` : target
+    const { path, prefix } = this.#options
+    return movedName(target, path, prefix)
   }
 
   /** A realm on the registry's own host, which clients may not reach, is asked through this router. */
@@ -207,6 +208,12 @@ export class RemoteRegistry implements Registry {
   #skipped(reason: string): Answer {
     return { from: this, verdict: 'failed', status: 502, reason, milliseconds: 0, headers: noHeaders }
   }
+}
+
+/** A path of this API whose name has lost the path `from` before it and got the path `to`. Without a name it stays. */
+function movedName(target: string, from: string, to: string): string {
+  const isMoved = from !== to && target.startsWith(`/v2${from}/`) && /^\/v2\/[^?]/.test(target)
+  return isMoved ? `/v2${to}${target.slice(3 + from.length)}` : target
 }
 
 const isOfBlob = ({ entity, method }: Question) => entity === 'blob' && method === 'GET'

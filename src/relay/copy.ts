@@ -5,7 +5,7 @@ import { checkOf, isCheckable } from '../registry/digest.ts'
 import { ownPath } from '../registry/headers.ts'
 import { discard } from '../registry/registry.ts'
 import type { AskAs, Registries } from './exchange.ts'
-import { blockedBy, type NameRules } from './plan.ts'
+import { type PlanRules, planOf } from './plan.ts'
 
 export interface Copy extends Source {
   /** Path and query of an upload session of hosted. */
@@ -15,6 +15,8 @@ export interface Copy extends Source {
 }
 
 export interface Source {
+  /** The public registry that may have it. */
+  registry: string
   digest: string
   /** The path of the blob at the public registry. */
   path: string
@@ -48,17 +50,20 @@ const clientSeconds = 20
 /** Copies are our own requests: drop the client's User-Agent. */
 const ownFields = { 'user-agent': '' }
 
-/** A blob of the name `from`, as the public registry has it; undefined if it must not be copied. */
+/** A blob of the name `from`, as a public registry has it; undefined if it must not be copied. */
 export function sourceOf(
-  settings: Pick<NameRules, 'hostedNames' | 'proxyNames'> & Pick<CopySettings, 'copyLimit'>,
+  settings: PlanRules & Pick<CopySettings, 'copyLimit'>,
   from: string | null,
   digest: string,
 ): Source | undefined {
   // Without `from`, hosted decides where it looks (distribution-spec 1.1, "Mounting a blob").
   const source = match('GET', `/v2/${from ?? ''}/blobs/${digest}`)
   if ('refused' in source || source.route.entity !== 'blob') return undefined
-  if (!source.name || !source.digest || blockedBy(settings, source.name)) return undefined
-  return settings.copyLimit > 0 && isCheckable(source.digest) ? { digest: source.digest, path: source.path } : undefined
+  if (settings.copyLimit === 0 || !source.digest || !isCheckable(source.digest)) return undefined
+  const plan = planOf(settings, 'GET', source, '')
+  if ('refused' in plan) return undefined
+  const registry = plan.order.find((name) => name !== 'hosted')
+  return registry ? { registry, digest: source.digest, path: plan.matched.path + plan.query } : undefined
 }
 
 /** The upload session that an answer of hosted opened. */
@@ -145,14 +150,14 @@ class Job {
   }
 
   async perform(): Promise<Copied> {
-    const { digest, path, session, registries, ask } = this.copy
+    const { registry, digest, path, session, registries, ask } = this.copy
     const { copyLimit, idleTimeout } = this.#settings
     const answers = this.#answers
     // Not the client's signal: a copy that is doing well goes on without it.
     const abort = new AbortController()
     const { signal } = abort
     const blob = await ask(
-      registries.proxy,
+      registries.byName.get(registry) as Registry,
       { method: 'GET', target: path, entity: 'blob', digest, signal, purpose: 'copy' },
       ownFields,
     )

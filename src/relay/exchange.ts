@@ -1,10 +1,21 @@
 /** One request on its way through the relay: what it is, what is asked for it, and what comes of it. */
-import type { Match, UpstreamName } from '../../routing.ts'
+import type { Match } from '../../routing.ts'
 import type { Answer, Client, Question, Registry } from '../registry/answer.ts'
 import { respond } from '../runtime/body.ts'
 import { type Fields, isRead, type Reply, type Upload } from '../runtime/runtime.ts'
 
-export type Registries = Readonly<Record<UpstreamName, Registry>>
+export interface Registries {
+  readonly hosted: Registry
+  /** The default public registry. */
+  readonly proxy: Registry
+  /** All of them by name, in the order in which people see them. */
+  readonly byName: ReadonlyMap<string, Registry>
+}
+
+/** The registries of a plan. */
+export function registriesIn({ byName }: Registries, order: readonly string[]): Registry[] {
+  return order.map((name) => byName.get(name) as Registry)
+}
 
 /** A matched request and its client. */
 export interface Exchange {

@@ -5,9 +5,10 @@ import { type Registry, type Summary, summarize } from '../registry/answer.ts'
 import { type OciError, readOciError } from '../registry/errors.ts'
 import { unconditional } from '../registry/headers.ts'
 import { discard } from '../registry/registry.ts'
-import { askAs, type Exchange } from './exchange.ts'
+import { askAs, type Exchange, registriesIn } from './exchange.ts'
 import { lookup } from './lookup.ts'
-import { ownNames, type Plan, planOf } from './plan.ts'
+import { ownNames } from './names.ts'
+import { type Plan, planOf } from './plan.ts'
 import type { Surroundings } from './surroundings.ts'
 
 export interface Explanation {
@@ -51,9 +52,9 @@ export async function explain(
   const query = ns ? `?ns=${encodeURIComponent(ns)}` : ''
   const plan = planOf(settings, 'GET', matched, query)
   if ('refused' in plan) return plan
-  const exchange = { request: unconditional(request, accept), matched, query, client }
-  const reading = readingOf(exchange.request, matched, query, registries.hosted.forwardsLogin)
-  const order = plan.order.map((name) => registries[name])
+  const exchange = { request: unconditional(request, accept), matched: plan.matched, query: plan.query, client }
+  const reading = readingOf(exchange.request, plan, plan.query, registries.hosted.forwardsLogin)
+  const order = registriesIn(registries, plan.order)
   const held = memory.holds(reading, order)
 
   const { response, by, answers } = await lookup(around, exchange, plan, memory.onlyLooking())

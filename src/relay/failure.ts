@@ -10,13 +10,12 @@ const unknown: Partial<Record<Entity, string>> = {
   referrers: 'UNSUPPORTED',
 }
 
-/** The first rule that applies (the table is in the README, "When nothing is found"). `hint`: what to try after a 404. */
+/** The first rule that applies (the table is in the README, "When nothing is found"). */
 export function failure(
   method: string,
   entity: Entity,
   answers: readonly Answer[],
   unasked?: Plan['unasked'],
-  hint?: string,
 ): Response {
   const hosted = answers.find(({ from }) => from.role === 'hosted')
   const proxy = answers.find(({ from }) => from.role === 'public')
@@ -47,6 +46,5 @@ export function failure(
   // A refusal of the public registry that is about this request, and an OCI error. Its detail may hold inner addresses.
   if (proxy?.verdict === 'denied' && proxy.status === 400 && proxy.error)
     return answer(400, { code: proxy.error.code, message: proxy.error.message })
-  const error = hosted?.error ?? { code: unknown[entity] ?? 'NAME_UNKNOWN', message: `${entity} unknown` }
-  return answer(404, hint ? { ...error, message: `${error.message}: ${hint}` } : error)
+  return answer(404, hosted?.error ?? { code: unknown[entity] ?? 'NAME_UNKNOWN', message: `${entity} unknown` })
 }

@@ -1,25 +1,27 @@
-/** A row that asks only one registry: its answer passes as it came, unless the public registry can assist a push. */
-import { type Answer, goneAnswer, type Question, type Registry } from '../registry/answer.ts'
+/** A row that asks only hosted: its answer passes as it came, unless a public registry can assist a push. */
+import { type Answer, goneAnswer, type Question } from '../registry/answer.ts'
 import { discard } from '../registry/registry.ts'
 import { isRead } from '../runtime/runtime.ts'
 import { askAs, deliver, type Exchange, type Outcome } from './exchange.ts'
 import { failure } from './failure.ts'
 import { hold } from './hold.ts'
+import type { Plan } from './plan.ts'
 import { assists, isMount, maxManifestBytes } from './push.ts'
 import type { Surroundings } from './surroundings.ts'
 
-export async function forward(around: Surroundings, exchange: Exchange, to: Registry): Promise<Outcome> {
+export async function forward(around: Surroundings, exchange: Exchange, plan: Plan): Promise<Outcome> {
   const { request, matched, openBody } = exchange
   const size = Number(request.headers.get('Content-Length') ?? Number.NaN)
-  if (matched.route.entity !== 'manifest' || !openBody || !(size <= maxManifestBytes)) return pass(around, exchange, to)
+  if (matched.route.entity !== 'manifest' || !openBody || !(size <= maxManifestBytes))
+    return pass(around, exchange, plan)
   const { body, bodyRead } = openBody()
   // Whole, so that it can be sent again when hosted has what it lacked.
   const held = await hold(body as AsyncIterable<Uint8Array>, around.held)
-  if (!held) return { response: new Response(null, { status: 499 }), answers: [goneAnswer(to)] }
+  if (!held) return { response: new Response(null, { status: 499 }), answers: [goneAnswer(around.registries.hosted)] }
   try {
-    if ('whole' in held) return await pass(around, exchange, to, held.whole)
+    if ('whole' in held) return await pass(around, exchange, plan, held.whole)
     // Without room in memory it streams, and is not assisted.
-    return await pass(around, { ...exchange, openBody: () => ({ body: held.rest, bodyRead }) }, to)
+    return await pass(around, { ...exchange, openBody: () => ({ body: held.rest, bodyRead }) }, plan)
   } finally {
     around.held.release(held.bytes)
   }
@@ -28,7 +30,7 @@ export async function forward(around: Surroundings, exchange: Exchange, to: Regi
 async function pass(
   around: Surroundings,
   exchange: Exchange,
-  to: Registry,
+  { assistant = '' }: Plan,
   manifest?: Uint8Array<ArrayBuffer>,
 ): Promise<Outcome> {
   const { request, matched, openBody } = exchange
@@ -38,9 +40,14 @@ async function pass(
   const length = request.headers.get('Content-Length')
   const question: Partial<Question> = manifest ? { body: manifest } : { ...openBody?.() }
   if (isMount(exchange)) question.purpose = 'mount'
-  const first = await ask(to, question, openBody && length !== null ? { 'content-length': length } : {})
+  const first = await ask(
+    around.registries.hosted,
+    question,
+    openBody && length !== null ? { 'content-length': length } : {},
+  )
+  const source = around.registries.byName.get(assistant)
   const assist = first.response && assists[`${method} ${entity}`]
-  const answers = assist ? await assist({ ...exchange, around, ask, manifest }, first) : [first]
+  const answers = assist ? await assist({ ...exchange, around, ask, manifest, source }, first) : [first]
   const last = answers.at(-1) as Answer
   recordWrite(around, exchange, last)
   for (const one of answers.slice(0, -1)) discard(one)

@@ -1,14 +1,13 @@
 /** A row that asks several registries: the first answer that is `found` wins. */
-import type { Match } from '../../routing.ts'
 import type { LookupMemory } from '../memory/memory.ts'
 import { type Reading, readingOf } from '../memory/reading.ts'
 import type { Answer, Registry } from '../registry/answer.ts'
 import { discard } from '../registry/registry.ts'
 import { isUnsure } from '../registry/verdict.ts'
 import { respond } from '../runtime/body.ts'
-import { askAs, deliver, type Exchange, type Outcome } from './exchange.ts'
+import { askAs, deliver, type Exchange, type Outcome, registriesIn } from './exchange.ts'
 import { failure } from './failure.ts'
-import type { NameRules, Plan } from './plan.ts'
+import type { Plan } from './plan.ts'
 import type { Surroundings } from './surroundings.ts'
 import { isLaterPage, ownPage } from './tags.ts'
 
@@ -25,17 +24,47 @@ export async function lookup(
   plan: Plan,
   memory: LookupMemory = around.memory,
 ): Promise<Outcome> {
-  const { registries, settings } = around
+  const { official } = plan
+  const { request, matched } = exchange
+  const asOfficial = () =>
+    search(around, { ...exchange, matched: (official as Plan).matched }, official as Plan, memory)
+  // A digest has the same content under either name.
+  if (official && matched.digest && memory.isPublic(official.fullName)) {
+    const found = await asOfficial()
+    if ('response' in found) return found
+  }
+  const found = await search(around, exchange, plan, memory)
+  if ('response' in found) return found
+  const answers = [...found]
+  if (official && found.every(isMissing)) {
+    const foundOfficial = await asOfficial()
+    if ('response' in foundOfficial) return { ...foundOfficial, answers: [...found, ...foundOfficial.answers] }
+    answers.unshift(...foundOfficial)
+  }
+  return { response: failure(request.method, matched.route.entity, answers, plan.unasked), answers }
+}
+
+/** Whether a registry surely lacks it. A public one says 401 or 403 for what it lacks. */
+const isMissing = ({ verdict, from, status }: Answer) =>
+  verdict === 'absent' || (verdict === 'denied' && from.role === 'public' && [401, 403].includes(status))
+
+/** Asks the registries of a plan until one has it, or else gives what each of them said. */
+async function search(
+  { registries }: Surroundings,
+  exchange: Exchange,
+  plan: Plan,
+  memory: LookupMemory,
+): Promise<Outcome | Answer[]> {
   const { request, matched, query } = exchange
   const { method } = request
-  const reading = readingOf(request, matched, query, registries.hosted.forwardsLogin)
-  const kept = memory.manifest(reading)
+  const order = registriesIn(registries, plan.order)
+  const reading = readingOf(request, plan, query, registries.hosted.forwardsLogin)
+  const kept = memory.manifest(reading, order)
   if (kept) {
     const body = method === 'HEAD' ? null : kept.content
     const response = respond(body, { headers: kept.headers })
     return { response, answers: [], by: kept.from, bytesOut: body?.byteLength ?? 0 }
   }
-  const order = plan.order.map((name) => registries[name])
   const decides = (registry: Registry) => registry === order[0] && decidesTags(registry, matched.digest)
   const look = lookerOf(memory, exchange, reading, decides)
   const answers: Answer[] = []
@@ -57,9 +86,7 @@ export async function lookup(
     if (retold.verdict === 'found') return deliver(retold, answers, method)
   }
   // In the table's order, whoever was asked first.
-  answers.sort((a, b) => order.indexOf(a.from) - order.indexOf(b.from))
-  const hint = libraryHint(settings, matched, plan)
-  return { response: failure(method, matched.route.entity, answers, plan.unasked, hint), answers }
+  return answers.sort((a, b) => order.indexOf(a.from) - order.indexOf(b.from))
 }
 
 /** Nobody has it so far, so a registry that failed lately, or is late, is worth waiting for. Gives the first that has it. */
@@ -72,12 +99,6 @@ async function waitForLater(answers: Answer[], exchange: Exchange): Promise<Answ
     const winner = winnerOf(answers, exchange)
     if (winner) return winner
   }
-}
-
-/** For a name of one part that nobody has: Docker Hub keeps its own images under `library/`, which only clients of it add. */
-function libraryHint({ proxyNs }: NameRules, { name = '' }: Match, { order }: Plan): string | undefined {
-  const mayBeOfHub = order.includes('proxy') && proxyNs.includes('docker.io') && !name.includes('/')
-  return mayBeOfHub ? `an official image of Docker Hub is library/${name} here` : undefined
 }
 
 /** A tag that hosted may hold is never served from elsewhere only because hosted could not be asked. */

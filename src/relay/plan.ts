@@ -1,65 +1,110 @@
-/** Which registries may be asked for a name: the row of the route table, narrowed by the names rules and by `?ns=`. Pure. */
-import type { Match, Refusal, UpstreamName } from '../../routing.ts'
+/** Which registries a request is asked at, in which order, and under which name: the route table, narrowed by the name. Pure. */
+import type { Match, Refusal } from '../../routing.ts'
+import { dockerHub } from '../registry/hosts.ts'
 import { isRead } from '../runtime/runtime.ts'
+import { blockedBy, type NameRules, namespacesIn, type Owner, ownerOf, withoutNamespace } from './names.ts'
 
 /** The settings that decide it. */
-export interface NameRules {
-  /** This router's public address. */
-  aggregate: Pick<URL, 'host' | 'hostname' | 'protocol'>
-  hostedNames: RegExp
-  proxyNames: RegExp
-  /** Registries that `?ns=` may name. */
-  proxyNs: readonly string[]
+export interface PlanRules extends NameRules {
   tags: 'hosted' | 'lookup'
   lookupOrder: 'proxy-first' | 'hosted-first'
 }
 
 export interface Plan {
-  /** The registries to ask, in order. */
-  order: readonly UpstreamName[]
+  /** The names of the registries to ask, in order. */
+  order: readonly string[]
+  /** What they are asked for. */
+  matched: Match
+  query: string
+  /** The name that memory keeps it under: names of several registries must not meet. */
+  fullName: string
   /** Why a registry of the route table is not among them. Clients read it. */
-  unasked?: { upstream: UpstreamName; reason: string }
+  unasked?: { upstream: string; reason: string }
+  /** The public registry that may assist a push of this name. */
+  assistant?: string
+  /** The registry that `ns` named, as the client wrote it. */
+  namespace?: string
+  /** The same for an official image of Docker Hub, to be asked if nobody has the name. */
+  official?: Plan
 }
 
-/**
- * Containerd says with `?ns=` which registry it takes this one for (its docs/hosts.md). If that is a public one, only the proxy is
- * asked, for reads only. `ns` is compared, never dialled.
- */
-export function planOf(rules: NameRules, method: string, { route, name }: Match, query: string): Plan | Refusal {
-  const reason = name === undefined ? undefined : blockedBy(rules, name)
+export function planOf(rules: PlanRules, method: string, matched: Match, query: string): Plan | Refusal {
+  const { route, name } = matched
+  if (name === undefined) return { order: route.ask, matched, query, fullName: '' }
   const namespaces = namespacesIn(query, rules)
-  if (namespaces.length > 0 && name !== undefined) {
-    if (!isRead({ method }) || route.entity === 'upload') {
-      const message = 'a name of another registry is read-only here'
-      return { refused: 405, code: 'UNSUPPORTED', message, allow: 'GET, HEAD' }
-    }
-    const unlisted = namespaces.find((one) => !rules.proxyNs.includes(one))
-    const message = unlisted === undefined ? reason : `PROXY_NS does not list ${hostIn(unlisted)}`
-    if (message) return { refused: 404, code: 'NAME_UNKNOWN', message }
-    return { order: ['proxy'], unasked: { upstream: 'hosted', reason: 'ns names a public registry' } }
+  const owner = ownerOf(rules, name, namespaces)
+  const isReading = isRead({ method }) && route.entity !== 'upload'
+  if (!isReading && (owner.kind === 'public' || owner.kind === 'nobody')) {
+    const message = `${owner.host} is read-only here: copy the image to a name of your own, and push or attach there`
+    return { refused: 405, code: 'UNSUPPORTED', message, allow: 'GET, HEAD' }
   }
-  const row: Plan['order'] = route.entity === 'tags' && rules.tags === 'lookup' ? ['proxy', 'hosted'] : route.ask
-  if (row.length < 2 || route.entity === 'base') return { order: row }
-  if (reason) return { order: ['hosted'], unasked: { upstream: 'proxy', reason } }
-  return { order: rules.lookupOrder === 'hosted-first' ? ['hosted', 'proxy'] : row }
+  if (owner.kind === 'nobody') return { refused: 404, code: 'NAME_UNKNOWN', message: owner.reason }
+  // The query of an upload session is hosted's own.
+  const asked = { matched, fullName: name, query: route.entity === 'upload' ? query : withoutNamespace(query) }
+  if (owner.kind === 'public') return publicPlan(rules, owner, asked, namespaces.length > 0)
+  return owner.kind === 'hosted' ? hostedPlan(owner.reason, asked) : tablePlan(rules, name, asked)
 }
 
-/** Why the proxy may not be asked for a name; undefined if it may. */
-export function blockedBy({ hostedNames, proxyNames }: Pick<NameRules, 'hostedNames' | 'proxyNames'>, name: string) {
-  if (hostedNames.test(name)) return 'HOSTED_NAMES claims this name'
-  return proxyNames.test(name) ? undefined : 'PROXY_NAMES does not list this name'
+/** Whether only public registries are asked. */
+export function isPublic(rules: PlanRules, method: string, matched: Match, query: string): boolean {
+  const plan = planOf(rules, method, matched, query)
+  return 'order' in plan && !plan.order.includes('hosted')
 }
 
-/** What a client may write as a host, cut to what a host may be. */
-const hostIn = (text: string) => text.replace(/[^\w.:-]/g, '?').slice(0, 255)
+type Asked = Pick<Plan, 'matched' | 'query' | 'fullName'>
 
-/** The registries that `ns` names, without this one. */
-function namespacesIn(query: string, rules: NameRules): string[] {
-  if (query === '') return []
-  return new URLSearchParams(query).getAll('ns').filter((one) => one !== '' && !ownNames(rules).includes(one))
+function publicPlan(
+  rules: PlanRules,
+  { registry, host, name, fullName }: Owner & { kind: 'public' },
+  { matched, query }: Asked,
+  isByNamespace: boolean,
+): Plan {
+  // Only a default registry that serves several hosts needs to know which one is meant. Strict registries refuse `ns`.
+  const isSent = registry === 'proxy' && rules.proxyNs.length > 1
+  const plan = {
+    order: [registry],
+    matched: renamed(matched, name),
+    fullName,
+    query: isSent ? `${query}${query ? '&' : '?'}ns=${host}` : query,
+    unasked: { upstream: 'hosted', reason: `${isByNamespace ? 'ns names' : 'the name is of'} ${host}` },
+    namespace: isByNamespace ? host : undefined,
+  }
+  return host === dockerHub ? withOfficial(rules, plan) : plan
 }
 
-/** What this router is called in front of image names. The default port of its scheme may be written too. */
-export function ownNames({ aggregate: { host, hostname, protocol } }: Pick<NameRules, 'aggregate'>): string[] {
-  return [host, hostname, `${hostname}:${protocol === 'https:' ? 443 : 80}`]
+function hostedPlan(reason: string, asked: Asked): Plan {
+  const { ask } = asked.matched.route
+  return ask.length > 1
+    ? { ...asked, order: ['hosted'], unasked: { upstream: 'proxy', reason } }
+    : { ...asked, order: ask }
+}
+
+function tablePlan(rules: PlanRules, name: string, asked: Asked): Plan {
+  const { route } = asked.matched
+  const isLookedUp = route.entity === 'tags' && rules.tags === 'lookup'
+  const row = isLookedUp ? (['proxy', 'hosted'] as const) : route.ask
+  const reason = blockedBy(rules, name)
+  const assistant = reason ? undefined : 'proxy'
+  if (row.length < 2) return { ...asked, order: row, assistant }
+  const plan = reason
+    ? { ...asked, order: ['hosted'], unasked: { upstream: 'proxy', reason } }
+    : { ...asked, order: rules.lookupOrder === 'hosted-first' ? ['hosted', 'proxy'] : row, assistant }
+  return rules.proxyNs.includes(dockerHub) ? withOfficial(rules, plan) : plan
+}
+
+/** Docker Hub keeps its own images under `library/`, which only clients of it add. */
+function withOfficial(rules: PlanRules, plan: Plan): Plan {
+  const { matched, order, fullName } = plan
+  const official = `library/${fullName}`
+  if (fullName.includes('/') || matched.route.entity === 'referrers' || blockedBy(rules, official)) return plan
+  const hub = order.find((one) => one !== 'hosted') ?? 'proxy'
+  const name = (matched.name as string).replace(/[^/]*$/, official)
+  const asked = { ...plan, order: [hub], matched: renamed(matched, name), fullName: official, unasked: undefined }
+  return { ...plan, official: asked }
+}
+
+/** The same request for another name. The rest of its path keeps its bytes. */
+function renamed(matched: Match, name: string): Match {
+  const rest = matched.path.slice('/v2/'.length + (matched.name as string).length)
+  return { ...matched, name, path: `/v2/${name}${rest}` }
 }

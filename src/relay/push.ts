@@ -1,17 +1,18 @@
 /** Assists pushes: what hosted lacks and the public registry has need not be uploaded. */
 import { match } from '../../routing.ts'
-import type { Answer } from '../registry/answer.ts'
+import type { Answer, Registry } from '../registry/answer.ts'
 import { errorSeconds, json, readBytes, readOciError } from '../registry/errors.ts'
 import type { Reply } from '../runtime/runtime.ts'
 import { endSession, sessionOf, sourceOf } from './copy.ts'
 import type { AskAs, Exchange } from './exchange.ts'
-import { blockedBy } from './plan.ts'
 import type { Surroundings } from './surroundings.ts'
 
 /** A request that hosted has answered, and what may assist it. */
 export interface Assisted extends Exchange {
   around: Surroundings
   ask: AskAs
+  /** The public registry that has the name too, if any may be asked for it. */
+  source?: Registry
   /** The manifest that was put, if it is held. */
   manifest?: Uint8Array<ArrayBuffer>
 }
@@ -55,20 +56,20 @@ async function mount({ around, matched, query, ask }: Assisted, first: Answer): 
 }
 
 /** HEAD of a blob that hosted lacks, of a name that is read from the public registry: a 200 of that registry is the answer. */
-async function tellBlob({ around, matched: { name = '' }, ask }: Assisted, first: Answer): Promise<Answer[]> {
-  const { memory, registries, settings } = around
-  if (first.verdict !== 'absent' || !memory.readsPublic(name) || blockedBy(settings, name)) return [first]
-  const proxy = await ask(registries.proxy, { purpose: 'lookup' })
-  if (proxy.status !== 200) return [first]
-  memory.hints.sawAt(registries.proxy, name)
-  return [first, proxy]
+async function tellBlob({ around, matched: { name = '' }, ask, source }: Assisted, first: Answer): Promise<Answer[]> {
+  const { memory } = around
+  if (!source || first.verdict !== 'absent' || !memory.readsPublic(name)) return [first]
+  const told = await ask(source, { purpose: 'lookup' })
+  if (told.status !== 200) return [first]
+  memory.hints.sawAt(source, name)
+  return [first, told]
 }
 
 /** A manifest that hosted refuses for what it lacks: what the public registry has of that in this name is copied. */
 async function complete(assisted: Assisted, first: Answer): Promise<Answer[]> {
-  const { around, matched, ask, manifest } = assisted
+  const { around, matched, ask, manifest, source } = assisted
   const { name = '' } = matched
-  if (![400, 404].includes(first.status) || !first.response || blockedBy(around.settings, name)) return [first]
+  if (![400, 404].includes(first.status) || !first.response || !source) return [first]
   if (!manifest) {
     // It cannot be assisted. The next push must hear what hosted itself has.
     around.memory.writes.record(name)
@@ -80,7 +81,7 @@ async function complete(assisted: Assisted, first: Answer): Promise<Answer[]> {
   // Quay and zot say MANIFEST_INVALID if a blob is missing, and go-containerregistry MANIFEST_UNKNOWN if a manifest is.
   if (!/"((MANIFEST_)?BLOB_UNKNOWN|MANIFEST_(INVALID|UNKNOWN))"/.test(new TextDecoder().decode(content)))
     return [refusal]
-  const supplied = await supply(assisted, manifest)
+  const supplied = await supply({ ...assisted, source }, manifest)
   if (!supplied) {
     // A HEAD may have told the client that a blob is there. The next push must hear what hosted itself has.
     around.memory.writes.record(name)
@@ -91,8 +92,10 @@ async function complete(assisted: Assisted, first: Answer): Promise<Answer[]> {
   return [refusal, ...supplied, again]
 }
 
+type Supplied = Assisted & Required<Pick<Assisted, 'source'>>
+
 /** Copies what hosted lacks of a manifest: of an index its manifests first. Gives the answers; undefined if something is missing. */
-async function supply(assisted: Assisted, manifest: Uint8Array): Promise<Answer[] | undefined> {
+async function supply(assisted: Supplied, manifest: Uint8Array): Promise<Answer[] | undefined> {
   const { config, ...lists } = (json(manifest) ?? {}) as Manifest
   const answers: Answer[] = []
   for (const part of partsOf(lists.manifests)) {
@@ -110,9 +113,9 @@ async function supply(assisted: Assisted, manifest: Uint8Array): Promise<Answer[
   return answers
 }
 
-async function supplyManifest(assisted: Assisted, { digest, mediaType = '' }: Part): Promise<Answer[] | undefined> {
-  const { ask, around, matched } = assisted
-  const { hosted, proxy } = around.registries
+async function supplyManifest(assisted: Supplied, { digest, mediaType = '' }: Part): Promise<Answer[] | undefined> {
+  const { ask, around, matched, source } = assisted
+  const { hosted } = around.registries
   const child = match('HEAD', `/v2/${matched.name}/manifests/${digest}`)
   if ('refused' in child || !mediaTypes.test(mediaType)) return undefined
   const target = child.path
@@ -120,7 +123,7 @@ async function supplyManifest(assisted: Assisted, { digest, mediaType = '' }: Pa
   const head = await ask(hosted, { method: 'HEAD', target, entity: 'manifest', digest, purpose: 'read' }, fields)
   if (head.verdict !== 'absent') return []
   const read = { maxBytes: maxManifestBytes }
-  const got = await ask(proxy, { method: 'GET', target, entity: 'manifest', digest, read, purpose: 'lookup' }, fields)
+  const got = await ask(source, { method: 'GET', target, entity: 'manifest', digest, read, purpose: 'lookup' }, fields)
   const body = got.content
   const supplied = body && (await supply(assisted, body))
   if (!supplied) return undefined
@@ -132,7 +135,7 @@ async function supplyManifest(assisted: Assisted, { digest, mediaType = '' }: Pa
   return put.status === 201 ? [...supplied, got, put] : undefined
 }
 
-async function supplyBlob({ ask, around, matched }: Assisted, { digest = '' }: Part): Promise<Answer[] | undefined> {
+async function supplyBlob({ ask, around, matched }: Supplied, { digest = '' }: Part): Promise<Answer[] | undefined> {
   const { registries, settings, copier } = around
   const { hosted } = registries
   const { name = '' } = matched

@@ -8,21 +8,29 @@ import type { Exchange, Outcome } from './exchange.ts'
 import { failure } from './failure.ts'
 import { forward } from './forward.ts'
 import { lookup } from './lookup.ts'
-import { planOf } from './plan.ts'
+import { type Plan, planOf } from './plan.ts'
 import { referrers } from './referrers.ts'
 import type { Surroundings } from './surroundings.ts'
 
 /** What comes of a request. */
 export async function carryOut(around: Surroundings, exchange: Exchange): Promise<Outcome> {
   const { request, matched, query } = exchange
-  const { entity } = matched.route
-  if (entity === 'base') return base(around, exchange)
+  if (matched.route.entity === 'base') return base(around, exchange)
   const plan = planOf(around.settings, request.method, matched, query)
   if ('refused' in plan) return { response: refusalOf(request.method, plan), answers: [] }
-  if (entity === 'referrers' && plan.order.length > 1) return referrers(around, exchange)
+  const outcome = await follow(around, exchange, plan)
+  // OCI distribution-spec, "Registry Proxying".
+  if (plan.namespace) outcome.response.headers.set('OCI-Namespace', plan.namespace)
+  return outcome
+}
+
+function follow(around: Surroundings, exchange: Exchange, plan: Plan): Promise<Outcome> {
+  const { matched, query, order, unasked } = plan
+  const asked = { ...exchange, matched, query }
+  if (matched.route.entity === 'referrers' && order.length > 1) return referrers(around, asked)
   // A row that names only hosted passes its answer. A lookup that asks only hosted explains a 404.
-  const isRowOfHosted = plan.order.length === 1 && plan.order[0] === 'hosted' && !plan.unasked
-  return isRowOfHosted ? forward(around, exchange, around.registries.hosted) : lookup(around, exchange, plan)
+  const isRowOfHosted = order.length === 1 && order[0] === 'hosted' && !unasked
+  return isRowOfHosted ? forward(around, asked, plan) : lookup(around, asked, plan)
 }
 
 /** `/v2/` (distribution-spec, "Determining Support"): 200 if the registries that must be up are, or hosted's challenge. */

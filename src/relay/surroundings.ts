@@ -3,9 +3,9 @@ import type { Budget } from '../memory/budget.ts'
 import type { Memory } from '../memory/memory.ts'
 import type { Copier } from './copy.ts'
 import type { Registries } from './exchange.ts'
-import type { NameRules } from './plan.ts'
+import type { PlanRules } from './plan.ts'
 
-export interface RelaySettings extends NameRules {
+export interface RelaySettings extends PlanRules {
   /** Which registries must be up for `/v2/` to be 200. */
   v2Requires: 'both' | 'hosted'
   /** Bytes of the largest layer that is copied for a push; 0 for none. */

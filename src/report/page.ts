@@ -1,7 +1,7 @@
 /** What a browser gets at `/`: the registries now, where an image comes from, what failed lately. */
 import { createHash } from 'node:crypto'
 import { html, raw } from 'hono/html'
-import type { Match, UpstreamName } from '../../routing.ts'
+import type { Match } from '../../routing.ts'
 import { clean } from '../log.ts'
 import { type Answer, isUp, type Summary, skipReason } from '../registry/answer.ts'
 import { verdicts } from '../registry/verdict.ts'
@@ -23,7 +23,9 @@ interface Seen {
 }
 
 /** What the page shows now. */
-interface View extends Record<UpstreamName, Answer> {
+interface View {
+  /** What each registry says to `/v2/`. */
+  pings: readonly Answer[]
   image: string
   explanation?: Explanation | { refused: number; message: string }
   /** Whether whoever looks may know which names others ask for. */
@@ -37,12 +39,12 @@ export interface PageSettings {
 }
 
 const maxFailures = 20
-const both = ['proxy', 'hosted'] as const
 /** What each is, and what is lost with it. */
-const about = {
+const about: Record<string, readonly [string, string]> = {
   proxy: ['the pull-through cache', 'Public images cannot be pulled, private ones can.'],
   hosted: ['the private registry', 'Nothing can be pushed, and private images cannot be pulled.'],
 }
+const aboutOthers = ['a public registry, or a cache of it', 'Its images cannot be pulled, all others can.'] as const
 /** What clients hear in the normal course: such a layer is not there yet, nor such a list; a login is needed. */
 const usual = /^404 (HEAD .*blobs|.*referrers|.*REFERRERS_TAG)|^401 .* anonymous$/
 
@@ -53,8 +55,8 @@ export class Page {
   readonly #software: string
   readonly #startedAt: number
   readonly #failures: unknown[] = []
-  readonly #last: Partial<Record<UpstreamName, Summary & { at: number }>> = {}
-  readonly #skipped = new Set<UpstreamName>()
+  readonly #last = new Map<string, Summary & { at: number }>()
+  readonly #skipped = new Set<string>()
 
   /** `software`: the version and the runtime, as people read them. */
   constructor(settings: PageSettings, metrics: Metrics, now: () => number, software: string) {
@@ -66,7 +68,7 @@ export class Page {
   }
 
   /** To be called when a registry is skipped, and when it is no more. */
-  skips(name: UpstreamName, isSkipped: boolean): void {
+  skips(name: string, isSkipped: boolean): void {
     if (isSkipped) this.#skipped.add(name)
     else this.#skipped.delete(name)
   }
@@ -75,7 +77,7 @@ export class Page {
     const { method, path, matched, status, asked = [], isSent, hasLogin } = seen
     for (const one of asked) {
       const isNew = matched?.route.entity !== 'base' && one.verdict !== 'gone' && one.reason !== skipReason
-      if (isNew) this.#last[one.upstream] = { ...one, at: this.#now() }
+      if (isNew) this.#last.set(one.upstream, { ...one, at: this.#now() })
     }
     const isFailed = status !== 499 && (status >= 400 || !isSent) && path.startsWith('/v2/')
     if (!isFailed || usual.test(`${status} ${method} ${matched?.route.path} ${hasLogin ? '' : 'anonymous'}`)) return
@@ -85,14 +87,18 @@ export class Page {
 
   async text(view: View) {
     const { aggregate, v2Requires } = this.#settings
-    const { explanation, image, isTrusted, hosted, proxy } = view
-    const states = both.map((name) => this.#state(name, view[name]))
-    const isReady = isUp(hosted) && (isUp(proxy) || v2Requires === 'hosted')
+    const { explanation, image, isTrusted, pings } = view
+    const states = pings.map((ping) => this.#state(ping))
+    const isReady = pings.every((ping) => isUp(ping) || !isNeeded(ping.from.name, v2Requires))
     return html`<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>${aggregate.host}: ${states.map(({ title }) => title).join(', ')}</title><style>${raw(style)}</style></head><body>
 <h1>${aggregate.host}</h1>
-<p>One address for <b>proxy</b>, a pull-through cache of a public registry, and <b>hosted</b>, a private registry.
+<p>One address for <b>hosted</b>, a private registry, and for public ones: ${pings
+      .map(({ from }) => from)
+      .filter(({ role }) => role === 'public')
+      .map(({ name }) => name)
+      .join(', ')}.
 Images and state lie there: this replica, like any other, holds none and may end at any time.</p>
 <div>${states.map(({ text }) => text)}</div>
 ${!isReady && html`<p class="bad">But /v2/ is 503 here (V2_REQUIRES=${v2Requires}). docker and skopeo ask it first, so they can neither pull nor push now.</p>`}
@@ -107,7 +113,7 @@ ${isTrusted ? html`<ol>${this.#failures}</ol>` : 'Not shown: hosted alone can sa
 ${isTrusted && this.#failures.length === 0 && 'Nothing.'}
 <p><small>The last ${maxFailures}, newest first, without what is usual in a push. The log has all.</small></p>
 
-${await this.#figures()}
+${await this.#figures(pings.map(({ from }) => from.name))}
 
 <h2>Point clients here</h2>
 ${Object.entries(clients(aggregate)).map(([name, text]) => html`<details><summary>${name}</summary><pre>${text}</pre></details>`)}
@@ -117,31 +123,33 @@ in its memory alone. More: <a href="/metrics">metrics</a>, <a href="/healthcheck
 </body></html>`
   }
 
-  async #figures() {
+  async #figures(names: readonly string[]) {
     const values = await this.#metrics.countsOfRegistries()
-    const count = (name: UpstreamName, of: string) => values.get(`${name} ${of}`) ?? 0
-    const row = (title: string, cell: (name: UpstreamName) => string | number) =>
-      html`<tr><th scope="row">${title}</th>${both.map((name) => html`<td>${cell(name)}</td>`)}</tr>`
+    const count = (name: string, of: string) => values.get(`${name} ${of}`) ?? 0
+    const row = (title: string, cell: (name: string) => string | number) =>
+      html`<tr><th scope="row">${title}</th>${names.map((name) => html`<td>${cell(name)}</td>`)}</tr>`
     return html`<h2>Since the start, ${this.#since(this.#startedAt)} ago</h2>
-<table><tr><th scope="col">Requests by answer, /v2/ included</th>${both.map((name) => html`<th scope="col">${name}</th>`)}</tr>
+<table><tr><th scope="col">Requests by answer, /v2/ included</th>${names.map((name) => html`<th scope="col">${name}</th>`)}</tr>
 ${Object.entries(verdicts).map(([verdict, title]) => row(`${verdict}: ${title}`, (name) => count(name, verdict)))}
 ${row('first byte on average', (name) => `${Math.round((count(name, 'sum') / (count(name, 'count') || 1)) * 1000)}\u00a0ms`)}
 ${row('pulled', (name) => scaled(count(name, 'pull'), sizes))}
 ${row('pushed', (name) => scaled(count(name, 'push'), sizes))}</table>`
   }
 
-  #state(name: UpstreamName, ping: Answer) {
+  #state(ping: Answer) {
+    const { name } = ping.from
+    const [what, loss] = about[name] ?? aboutOthers
     const up = isUp(ping)
-    const before = this.#last[name]
+    const before = this.#last.get(name)
     const isSkipped = this.#skipped.has(name)
     const limited = before?.verdict === 'limited'
     const words = [up ? 'up' : 'down', limited && 'limited', isSkipped && 'skipped'].filter(Boolean).join(', ')
     const text = html`<section class="${words === 'up' ? 'good' : 'bad'}"><h2>${name} is ${words}</h2>
-<p>It is ${about[name][0]}. Its answer to /v2/: ${ping.reason ?? `${ping.status}, after ${Math.round(ping.milliseconds)} ms`}.
+<p>It is ${what}. Its answer to /v2/: ${ping.reason ?? `${ping.status}, after ${Math.round(ping.milliseconds)} ms`}.
 ${before && `To the last request for content, ${this.#since(before.at)} ago: ${before.verdict} (${before.reason ?? before.status}).`}
 ${limited && 'It limits the rate of requests: what it alone has is 429 until that is over.'}
 ${isSkipped && 'It failed three times in a row and counts as failed at once; one read every 1 to 30 s tries it, and ends that when it succeeds.'}
-${!up && about[name][1]}</p></section>`
+${!up && loss}</p></section>`
     return { title: `${name} ${words}`, text }
   }
 
@@ -150,6 +158,10 @@ ${!up && about[name][1]}</p></section>`
     return scaled((this.#now() - time) / 1000, { days: 86_400, h: 3600, min: 60, s: 1 })
   }
 }
+
+/** Whether `/v2/` is 503 without it. */
+const isNeeded = (name: string, v2Requires: 'both' | 'hosted') =>
+  name === 'hosted' || (name === 'proxy' && v2Requires === 'both')
 
 function failureItem({ method, path, query, matched, status, asked = [], isSent }: Seen) {
   const { name, reference, digest } = matched ?? {}
@@ -167,7 +179,7 @@ function explained(explanation: NonNullable<View['explanation']>, image: string)
   if ('refused' in explanation) return html`<p class="bad">${image}: ${explanation.message}.</p>`
   const { answer, shadowed, registries } = explanation
   const { by, status, error } = answer
-  const vague = !by && !image.includes('@') && registries.some((one) => one.upstream === 'proxy' && one.status === 404)
+  const vague = !by && !image.includes('@') && registries.some((one) => one.upstream !== 'hosted' && one.status === 404)
   return html`<p class="${by ? 'good' : 'bad'}"><b>${image}: a client gets ${by ? `it from ${by}` : `${status}, ${clean(error?.message)}`}.</b>
 ${shadowed && `It shadows ${shadowed.upstream}'s image of the same name, because ${shadowed.because}.`}
 ${vague && 'A cache says 404 for a tag also where its own upstream limits it, or cannot be reached.'}</p>

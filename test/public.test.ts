@@ -1,0 +1,218 @@
+/** Several public registries behind one router (PROXIES), with scripted upstreams. WAY selects the runtime. */
+import assert from 'node:assert/strict'
+import { after, test } from 'node:test'
+import { type Between, between, closeAll } from './parts/between.ts'
+import { digestOf, send } from './parts/client.ts'
+import { answer, type Script, type Scripted, scripted } from './parts/scripted.ts'
+import { until } from './parts/until.ts'
+
+after(closeAll)
+
+const layer = 'the layer'
+const digest = digestOf(layer)
+const manifest = '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","layers":[]}'
+const absent = answer(404)
+
+/** Has everything that is asked below `name`, and nothing else. */
+const having =
+  (name: string): Script =>
+  (request, response, recorded) => {
+    const { url = '' } = request
+    if (url === '/v2/') return answer(200, {}, '{}')(request, response, recorded)
+    if (!url.startsWith(`/v2/${name}/`)) return absent(request, response, recorded)
+    const content = url.includes('/blobs/')
+      ? layer
+      : url.includes('/tags/')
+        ? '{"name":"x","tags":["1"]}'
+        : url.includes('/referrers/')
+          ? '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
+          : manifest
+    const link = url.includes('/tags/') ? { Link: `</v2/${name}/tags/list?last=1>; rel="next"` } : {}
+    answer(200, { 'Content-Length': content.length, ...link }, content)(request, response, recorded)
+  }
+
+interface Several extends Between {
+  ghcr: Scripted
+  quay: Scripted
+}
+
+/** ghcr.io and quay.io beside the default public registry and hosted; `use` gets them, then all are stopped. */
+async function withSeveral(
+  scripts: { proxy?: Script; hosted?: Script; ghcr?: Script; quay?: Script },
+  environment: Record<string, string>,
+  use: (several: Several) => Promise<void>,
+): Promise<void> {
+  const ghcr = await scripted(scripts.ghcr ?? having('org/app'))
+  const quay = await scripted(scripts.quay ?? having('team/tool'))
+  const PROXIES = `ghcr.io=${ghcr.host} quay.io=http://${quay.host}`
+  const router = await between(scripts.proxy ?? having('library/hello'), scripts.hosted ?? absent, {
+    PROXIES,
+    ...environment,
+  })
+  try {
+    await use({ ...router, ghcr, quay })
+    await router.close()
+  } finally {
+    await ghcr.close()
+    await quay.close()
+  }
+}
+
+/** What each of them was asked since the last call: `who METHOD target`. */
+function asked({ proxy, hosted, ghcr, quay }: Several): string[] {
+  const all = Object.entries({ proxy, hosted, ghcr, quay })
+  return all.flatMap(([who, { requests }]) =>
+    requests.splice(0).map(({ method, target }) => `${who} ${method} ${target}`),
+  )
+}
+
+test('a name with the host of a public registry before it is asked only there, without it; ns does the same', async () => {
+  await withSeveral({}, {}, async (several) => {
+    const rest = ['manifests/1', `blobs/${digest}`, 'tags/list', `referrers/${digestOf(manifest)}`]
+    for (const path of rest) {
+      for (const [name, query] of [
+        ['ghcr.io/org/app', ''],
+        ['org/app', '?ns=ghcr.io'],
+        ['ghcr.io/org/app', '?ns=ghcr.io'],
+      ]) {
+        const { status, headers } = await send(several.url, 'GET', `/v2/${name}/${path}${query}`)
+        assert.equal(status, 200, path)
+        assert.equal(headers['oci-namespace'], query ? 'ghcr.io' : undefined)
+        if (path === 'tags/list') assert.match(`${headers.link}`, /^<\/v2\/ghcr.io\/org\/app\/tags\/list\?last=1>/)
+        const who = asked(several)
+        assert.ok(who.length > 0 || path !== 'tags/list', 'memory may answer for the same name')
+        for (const one of who) assert.equal(one, `ghcr GET /v2/org/app/${path}`)
+      }
+    }
+    assert.equal((await send(several.url, 'HEAD', `/v2/ghcr.io/org/app/blobs/${digest}`)).status, 200)
+    assert.deepEqual(asked(several), [`ghcr HEAD /v2/org/app/blobs/${digest}`])
+  })
+})
+
+test('what no registry serves is 404 and named; a push to a name of a public registry is 405 and says what to do', async () => {
+  await withSeveral({}, {}, async (several) => {
+    const unknown = await send(several.url, 'GET', '/v2/org/app/manifests/1?ns=gcr.io')
+    assert.deepEqual([unknown.status, unknown.json().errors[0].code], [404, 'NAME_UNKNOWN'])
+    assert.match(unknown.json().errors[0].message, /gcr\.io/)
+    for (const [method, path] of [
+      ['PUT', 'manifests/1'],
+      ['POST', 'blobs/uploads/'],
+      ['DELETE', `manifests/${digest}`],
+    ] as const) {
+      for (const target of [`/v2/ghcr.io/org/app/${path}`, `/v2/org/app/${path}?ns=ghcr.io`]) {
+        const { status, headers, json } = await send(several.url, method, target)
+        assert.deepEqual([status, headers.allow], [405, 'GET, HEAD'])
+        assert.match(json().errors[0].message, /ghcr\.io is read-only here: copy the image to a name of your own/)
+      }
+    }
+    assert.deepEqual(asked(several), [])
+  })
+})
+
+test('the same name at two registries is two images, for memory too', async () => {
+  const other = manifest.replace('[]', '[ ]')
+  const both = (content: string) => answer(200, { 'Content-Length': content.length }, content)
+  await withSeveral({ ghcr: both(manifest), quay: both(other), proxy: both(other) }, {}, async ({ url }) => {
+    for (let round = 0; round < 2; round++) {
+      for (const [path, wanted] of [
+        ['/v2/ghcr.io/a/b/manifests/1', manifest],
+        ['/v2/quay.io/a/b/manifests/1', other],
+        ['/v2/a/b/manifests/1?ns=ghcr.io', manifest],
+        ['/v2/a/b/manifests/1?ns=quay.io', other],
+        ['/v2/a/b/manifests/1', other],
+      ] as const)
+        assert.equal((await send(url, 'GET', path)).body.toString(), wanted, path)
+    }
+  })
+})
+
+test('a public registry that is dead, or limits, harms no other; the health check names each', async () => {
+  const limits = answer(429, { 'Retry-After': '7' })
+  await withSeveral({ quay: limits }, {}, async (several) => {
+    await several.ghcr.close()
+    for (let round = 0; round < 4; round++) {
+      assert.equal((await send(several.url, 'GET', '/v2/ghcr.io/org/app/manifests/1')).status, 502)
+      const { status, headers } = await send(several.url, 'GET', '/v2/quay.io/team/tool/manifests/1')
+      assert.deepEqual([status, headers['retry-after']], [429, '7'])
+      assert.equal((await send(several.url, 'GET', '/v2/library/hello/manifests/1')).status, 200)
+    }
+    const { status, json } = await send(several.url, 'GET', '/healthcheck')
+    assert.equal(status, 503, 'hosted says 404 to /v2/')
+    assert.deepEqual(json(), { proxy: 200, hosted: 404, 'ghcr.io': 502, 'quay.io': 429 })
+    const metrics = (await send(several.url, 'GET', '/metrics')).body.toString()
+    assert.match(metrics, /upstream_skipped\{upstream="ghcr.io"\} 1/)
+    assert.match(metrics, /upstream_skipped\{upstream="proxy"\} 0/)
+    const page = await send(several.url, 'GET', '/', { headers: { Accept: 'text/html' } })
+    assert.match(page.body.toString(), /ghcr.io is down, skipped/)
+  })
+})
+
+test('only the private and the default public registry decide the health check and /v2/', async () => {
+  const up = answer(200, {}, '{}')
+  await withSeveral({ hosted: up, proxy: up, ghcr: answer(500) }, {}, async ({ url }) => {
+    const { status, json } = await send(url, 'GET', '/healthcheck')
+    assert.deepEqual([status, json()], [200, { proxy: 200, hosted: 200, 'ghcr.io': 500, 'quay.io': 200 }])
+    assert.equal((await send(url, 'GET', '/v2/')).status, 200)
+  })
+})
+
+test('a layer of a public registry is mounted into hosted: copied, with nothing uploaded', async () => {
+  const stored: string[] = []
+  const hosted: Script = (request, response, recorded) => {
+    if (request.method === 'POST')
+      return answer(202, { Location: '/v2/team/new/blobs/uploads/1' })(request, response, recorded)
+    if (request.method !== 'PUT') return absent(request, response, recorded)
+    request.on('data', (chunk) => stored.push(`${chunk}`))
+    answer(201)(request, response, recorded)
+  }
+  await withSeveral({ hosted }, {}, async (several) => {
+    const from = `/v2/team/new/blobs/uploads/?mount=${digest}&from=ghcr.io/org/app`
+    assert.equal((await send(several.url, 'POST', from)).status, 201)
+    assert.equal(stored.join(''), layer)
+    assert.ok(asked(several).includes(`ghcr GET /v2/org/app/blobs/${digest}`))
+  })
+})
+
+test('an official image of Docker Hub is found by its short name, unless hosted has one of that name', async () => {
+  await withSeveral({}, {}, async (several) => {
+    const { status, headers } = await send(several.url, 'GET', '/v2/hello/manifests/1')
+    assert.equal(status, 200)
+    assert.deepEqual(asked(several), [
+      'proxy GET /v2/hello/manifests/1',
+      'proxy GET /v2/library/hello/manifests/1',
+      'hosted GET /v2/hello/manifests/1',
+    ])
+    assert.equal((await send(several.url, 'GET', `/v2/hello/blobs/${digest}`)).status, 200)
+    assert.deepEqual(
+      asked(several),
+      [`proxy GET /v2/library/hello/blobs/${digest}`],
+      'asked at once: it was read before',
+    )
+    assert.ok(headers['docker-distribution-api-version'])
+    several.now.hosted = having('hello')
+    assert.equal((await send(several.url, 'GET', '/v2/hello/manifests/2')).status, 200)
+    assert.ok(!asked(several).some((one) => one.includes('library/hello')))
+  })
+})
+
+test('an official image is not looked for while hosted, or the public registry, may have the short name', async () => {
+  for (const [proxy, hosted, wanted] of [
+    [having('library/hello'), answer(500), 502],
+    [answer(503), absent, 502],
+    [having('library/other'), absent, 404],
+  ] as const) {
+    await withSeveral({ proxy, hosted }, {}, async ({ url }) => {
+      assert.equal((await send(url, 'GET', '/v2/hello/manifests/1')).status, wanted)
+    })
+  }
+})
+
+test('the log names the registry and what it was asked', async () => {
+  await withSeveral({}, {}, async ({ url, router }) => {
+    await send(url, 'GET', '/v2/ghcr.io/org/app/manifests/1')
+    const line = await until('the line', () => router.log().find(({ name }) => name === 'ghcr.io/org/app'))
+    assert.deepEqual([line.by, (line.asked as { upstream: string }[])[0]?.upstream], ['ghcr.io', 'ghcr.io'])
+    const explained = (await send(url, 'GET', '/explain?image=ghcr.io/org/app:1')).json()
+    assert.deepEqual([explained.order, explained.answer.by], [['ghcr.io'], 'ghcr.io'])
+  })
+})
