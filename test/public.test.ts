@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { type Between, between, closeAll } from './parts/between.ts'
+import { noPrivateName, noSecret } from './parts/canary.ts'
 import { digestOf, send } from './parts/client.ts'
 import { answer, type Script, type Scripted, scripted } from './parts/scripted.ts'
 import { until } from './parts/until.ts'
@@ -31,6 +32,16 @@ const having =
     answer(200, { 'Content-Length': content.length, ...link }, content)(request, response, recorded)
   }
 
+/** No public registry gets a client's login, a private name, or `ns`. */
+const tapped =
+  (script: Script): Script =>
+  (request, response, recorded) => {
+    noSecret('a request to a public registry', JSON.stringify(recorded))
+    noPrivateName('a request to a public registry', JSON.stringify(recorded))
+    assert.doesNotMatch(`${request.url}`, /ns=/)
+    script(request, response, recorded)
+  }
+
 interface Several extends Between {
   ghcr: Scripted
   quay: Scripted
@@ -42,8 +53,8 @@ async function withSeveral(
   environment: Record<string, string>,
   use: (several: Several) => Promise<void>,
 ): Promise<void> {
-  const ghcr = await scripted(scripts.ghcr ?? having('org/app'))
-  const quay = await scripted(scripts.quay ?? having('team/tool'))
+  const ghcr = await scripted(tapped(scripts.ghcr ?? having('org/app')))
+  const quay = await scripted(tapped(scripts.quay ?? having('team/tool')))
   const PROXIES = `ghcr.io=${ghcr.host} quay.io=http://${quay.host}`
   const router = await between(scripts.proxy ?? having('library/hello'), scripts.hosted ?? absent, {
     PROXIES,
@@ -86,6 +97,34 @@ test('a name with the host of a public registry before it is asked only there, w
     }
     assert.equal((await send(several.url, 'HEAD', `/v2/ghcr.io/org/app/blobs/${digest}`)).status, 200)
     assert.deepEqual(asked(several), [`ghcr HEAD /v2/org/app/blobs/${digest}`])
+  })
+})
+
+/** What clients send for `ghcr.io/org/app:1`, by their own documentation. */
+const forms: [client: string, target: string][] = [
+  ['containerd with hosts.toml for ghcr.io or _default, Talos, docker 29', '/v2/org/app/manifests/1?ns=ghcr.io'],
+  ['containerd with override_path, k3s and RKE2 with a rewrite', '/v2/ghcr.io/org/app/manifests/1?ns=ghcr.io'],
+  ['podman, CRI-O, skopeo with a prefix, and names written by hand', '/v2/ghcr.io/org/app/manifests/1'],
+]
+/** The same for `docker.io/library/hello:1`. */
+const formsOfHub: typeof forms = [
+  ['dockerd with registry-mirrors', '/v2/library/hello/manifests/1'],
+  ['BuildKit with a mirror HOST/docker.io', '/v2/docker.io/library/hello/manifests/1?ns=docker.io'],
+  ['containerd', '/v2/library/hello/manifests/1?ns=docker.io'],
+  ['an older name', '/v2/registry-1.docker.io/library/hello/manifests/1'],
+]
+test('each form in which clients name an image leads to its registry, and no login goes there', async () => {
+  await withSeveral({}, {}, async (several) => {
+    const headers = { Authorization: 'Basic canary-password', Cookie: 'canary-password' }
+    for (const [rows, who] of [
+      [forms, 'ghcr GET /v2/org/app/manifests/1'],
+      [formsOfHub, 'proxy GET /v2/library/hello/manifests/1'],
+    ] as const) {
+      for (const [client, target] of rows) {
+        assert.equal((await send(several.url, 'GET', target, { headers })).status, 200, client)
+        assert.ok(asked(several).every((one) => one === who))
+      }
+    }
   })
 })
 
