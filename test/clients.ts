@@ -13,7 +13,7 @@ import { hashSync } from 'bcryptjs'
 import { balance } from './parts/balancer.ts'
 import { atEnd, type Child, run, start, temporaryFolder } from './parts/children.ts'
 import { accept, type Image, makeImage, makeIndex, pull, push, send, tar } from './parts/client.ts'
-import { attachments, type Client, clients, type Login } from './parts/commands.ts'
+import { attachments, type Client, clients, type Login, mirrors } from './parts/commands.ts'
 import { goInstall, goTools } from './parts/go.ts'
 import { program } from './parts/packages.ts'
 import { startRealm } from './parts/realm.ts'
@@ -48,6 +48,8 @@ const realm = await startRealm(
 )
 const hub = await launch({ name: 'hub', folder })
 const cache = await launch({ name: 'cache', folder, proxyOf: hub.url })
+const ghcrHub = await launch({ name: 'ghcr', folder })
+const ghcrCache = await launch({ name: 'ghcr-cache', folder, proxyOf: ghcrHub.url })
 const hosted = await launch({ name: 'hosted', folder })
 const htpasswd = { htpasswd: { realm: 'hosted', path: usersFile } }
 const withPasswords = await launch({ name: 'htpasswd', folder, auth: htpasswd })
@@ -64,6 +66,7 @@ const hello = makeMany('hello')
 const pushed = makeMany('own')
 await fill(hub, 'library/hello', hello)
 await fill(hub, 'library/base', [base])
+await fill(ghcrHub, 'org/hello', makeMany('of ghcr.io'))
 await fill(hosted, 'team/hello', makeMany('private'))
 
 /** Images for two architectures and, last, their index. */
@@ -120,7 +123,7 @@ interface Routers {
 async function startRouters(way: Way): Promise<Routers> {
   const launchRouter = (environment: Record<string, string> = {}) =>
     startRouter(way, { HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: cache.host, ...environment })
-  const router = await launchRouter()
+  const router = await launchRouter({ PROXIES: `ghcr.io=${ghcrCache.host}` })
   const sent = { bytes: 0 }
   const counter = await balance(
     () => [Number(router.host.split(':')[1])],
@@ -207,6 +210,21 @@ async function pullThrough(
       .log()
       .slice(before)
       .some(({ entity, method, status }) => entity === 'blob' && method === 'GET' && status === 200),
+  )
+}
+
+/** Pulls an image of another public registry as a node does, and checks that it came through the router. */
+async function checkMirror(what: string, { router, host }: Routers): Promise<void> {
+  const { by, setUp, pull } = mirrors[what] as (typeof mirrors)[string]
+  const forget = clients[by]?.forget
+  if (forget) await command(by, forget, host)
+  const before = router.log().length
+  await command(by, `${setUp}\n${pull}`, host, { PUBLIC: 'ghcr.io/org/hello:1.0.0' })
+  await until(`${what} to pull through the router`, () =>
+    router
+      .log()
+      .slice(before)
+      .some(({ entity, status, by: registry }) => entity === 'blob' && status === 200 && registry === 'ghcr.io'),
   )
 }
 
@@ -440,6 +458,8 @@ for (const [name, client] of chosen) {
   results.set(name, { version, on: [], why, cells: new Map() })
 }
 
+/** By client and setting, the outcome on each way. */
+const mirrored = new Map<string, Map<string, string>>()
 for (const way of chosenWays) {
   const routers = await startRouters(way)
   for (const [name, client] of chosen) {
@@ -458,6 +478,12 @@ for (const way of chosenWays) {
       const checking = check(name, client as Required<Client>, routers, repository)
       await record(result.cells, column, `${way}, ${name}: ${column}`, checking)
     }
+  }
+  for (const [what, { by }] of Object.entries(mirrors)) {
+    if (!results.get(by)?.on.includes(way)) continue
+    const cells = mirrored.get(what) ?? new Map<string, string>()
+    mirrored.set(what, cells)
+    await record(cells, way, `${way}, ${what}`, checkMirror(what, routers))
   }
   for (const router of [routers.router, routers.hostedOnly, ...Object.values(routers.logins)]) {
     for (const line of router.odd()) failures.push(`${way}: the router logged ${JSON.stringify(line)}`)
@@ -504,6 +530,11 @@ const report = [
   ...[...results].flatMap(([name, { why }]) => (why ? ['', `${name} was not run: ${why}`] : [])),
   '',
   ...table([
+    ['an image of ghcr.io, pulled by', ...chosenWays],
+    ...[...mirrored].map(([what, cells]) => [what, ...chosenWays.map((way) => cells.get(way) ?? '–')]),
+  ]),
+  '',
+  ...table([
     ['attached to an image in', ...places.map((place) => place.replace(/(.*): (.*)/, '$2; hosted is $1'))],
     ...[...found].map(([what, cells]) => [what, ...places.map((place) => cells.get(place) ?? 'not run')]),
   ]),
@@ -518,5 +549,5 @@ if (file && !process.env.ONLY && !process.env.WAY) {
   )
 }
 for (const line of failures) say(`FAILED: ${line}`)
-for (const part of [...running, hub, cache, hosted, withPasswords, withTokens]) await part.stop()
+for (const part of [...running, hub, cache, ghcrHub, ghcrCache, hosted, withPasswords, withTokens]) await part.stop()
 process.exit(failures.length > 0 ? 1 : 0)

@@ -200,3 +200,51 @@ export const attachments: Record<string, { by: string; attach: string; find: str
     find: 'regctl artifact list $ROUTER/$IMAGE | grep application/x-$KEY',
   },
 }
+
+/**
+ * Ways to set up nodes and clients so that $PUBLIC, an image name with its public registry, is pulled through the router. `setUp` writes
+ * what the client needs; it runs in the same shell.
+ */
+export const mirrors: Record<string, { by: string; setUp: string; pull: string }> = {
+  'containerd, `ghcr.io/hosts.toml`': {
+    by: 'containerd, `hosts.toml`',
+    setUp: hostsToml('ghcr.io', 'http://$ROUTER'),
+    pull: `${ctr} pull --hosts-dir $PWD $PUBLIC`,
+  },
+  'containerd, `_default/hosts.toml`': {
+    by: 'containerd, `hosts.toml`',
+    setUp: hostsToml('_default', 'http://$ROUTER'),
+    pull: `${ctr} pull --hosts-dir $PWD $PUBLIC`,
+  },
+  'containerd, `override_path`': {
+    by: 'containerd, `hosts.toml`',
+    setUp: hostsToml('ghcr.io', 'http://$ROUTER/v2/ghcr.io', 'override_path = true'),
+    pull: `${ctr} pull --hosts-dir $PWD $PUBLIC`,
+  },
+  'podman, `prefix`': { by: 'podman', setUp: registriesConf(), pull: 'podman pull -q $PUBLIC' },
+  'buildah, `prefix`': { by: 'buildah', setUp: registriesConf(), pull: 'buildah pull -q $PUBLIC' },
+  'skopeo, `prefix`': {
+    by: 'skopeo',
+    setUp: registriesConf(),
+    pull: 'skopeo --registries-conf registries.conf copy docker://$PUBLIC dir:out',
+  },
+  'crane, by name': { by: 'crane', setUp: '', pull: 'crane pull $ROUTER/$PUBLIC out.tar' },
+  'docker, by name': { by: 'docker', setUp: '', pull: 'docker pull $ROUTER/$PUBLIC' },
+}
+
+/** containerd (its docs/hosts.md). */
+function hostsToml(folder: string, address: string, more = ''): string {
+  const lines = ['server = "http://127.0.0.1:1"', `[host."${address}"]`, 'capabilities = ["pull", "resolve"]', more]
+  return `mkdir ${folder}\n${written(`${folder}/hosts.toml`, lines)}`
+}
+
+/** podman, buildah and skopeo (containers-registries.conf). */
+function registriesConf(): string {
+  const lines = ['[[registry]]', 'prefix = "ghcr.io"', 'location = "$ROUTER/ghcr.io"', 'insecure = true']
+  return `${written('registries.conf', lines)}\nexport CONTAINERS_REGISTRIES_CONF=$PWD/registries.conf`
+}
+
+/** Writes a file. The shell's variables in it are replaced. */
+function written(file: string, lines: string[]): string {
+  return [`cat > ${file} <<END`, ...lines, 'END'].join('\n')
+}
