@@ -100,7 +100,12 @@ test('too many bytes of the fields of a read are a 431', () => {
   assert.throws(() => fieldsOf('GET', { Accept: 'x'.repeat(8001) }, proxy), { status: 431 })
 })
 
-const mapping = { forwardsLogin: false, nameHere: String, realmHere: () => undefined }
+const mapping = {
+  forwardsLogin: false,
+  nameHere: String,
+  sessionHere: () => undefined,
+  realmHere: () => undefined,
+}
 
 test('challenges and cookies of a registry pass only if the client has its login there', () => {
   const from = new Headers({

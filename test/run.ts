@@ -25,6 +25,7 @@ const units = [
   './test/registry.test.ts',
   './test/rules.test.ts',
   './test/owners.test.ts',
+  './test/sessions.test.ts',
   './test/addresses.test.ts',
   './test/config.test.ts',
   './test/service.test.ts',
@@ -92,7 +93,7 @@ const packaged = { NODE_RUNS: 'package' }
 const fromSource = new Set(['e2e', 'kills'])
 /** The longest first, because several run at a time. */
 const files =
-  'e2e tls mount answers public several stranger referrers memory access page names explain broken process hostile login scale kills'.split(
+  'e2e tls mount answers dialects public several stranger referrers memory access page names explain broken process hostile login scale kills'.split(
     ' ',
   )
 const suites: Suite[] = [

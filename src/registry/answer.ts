@@ -82,6 +82,8 @@ export interface Answer {
   milliseconds: number
   /** The path of the list that was asked for, if it was one. */
   listPath?: string
+  /** Where upload sessions of its name are here, if it was asked for one: `/v2/NAME/blobs/uploads/`. */
+  uploads?: string
   /** Why there is no usable answer. Clients read it, so it never holds an address. */
   reason?: string
   headers: Headers

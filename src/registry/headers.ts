@@ -91,6 +91,8 @@ export interface Mapping {
   forwardsLogin: boolean
   /** A path of the registry, with the name as it is called here. */
   nameHere: (path: string) => string
+  /** The address here of an upload session; undefined for one that the route table has. */
+  sessionHere: (location: string) => string | undefined
   /** The address of a realm that is asked through this router; undefined for any other. */
   realmHere: (realm: string) => string | undefined
   /** The path of the list that was asked for, if it was one. */
@@ -106,14 +108,14 @@ export interface Mapping {
 export function responseFields(
   status: number,
   from: Headers,
-  { forwardsLogin, nameHere, realmHere, listPath }: Mapping,
+  { forwardsLogin, nameHere, sessionHere, realmHere, listPath }: Mapping,
 ): [string, string][] {
   const hasOwnLocation = [201, 202, 204, 416].includes(status)
   const fields: [string, string][] = []
   endToEnd(from, (value, name) => {
     if (!forwardsLogin && (name === 'www-authenticate' || name === 'set-cookie')) return
     if (name === 'www-authenticate') fields.push([name, bearerFirst(withRealms(value, realmHere))])
-    else if (name === 'location' && hasOwnLocation) fields.push([name, ownPath(value)])
+    else if (name === 'location' && hasOwnLocation) fields.push([name, sessionHere(value) ?? nameHere(ownPath(value))])
     else if (name === 'link' && listPath !== undefined) {
       const links = linksOfList(value, listPath, (link) => nameHere(ownPath(link)))
       if (links) fields.push([name, links])

@@ -13,6 +13,8 @@ export interface Inquired extends Judging {
   registry: Registry
   /** The address of a target of this API. */
   urlOf: (target: string) => string
+  /** The repository there that a target is about, if its address does not tell. */
+  repositoryOf: (target: string) => string | undefined
   /** Seconds to the first byte of the answer. */
   timeoutFor: (question: Question) => number
   /** Whether redirects of blobs are followed for clients too. */
@@ -85,10 +87,10 @@ export class Inquiry {
   async #ask(method: string): Promise<Reply> {
     const { target, headers, body } = this.#question
     const { signal } = this.#abort
-    const { fetch, fetchElsewhere, urlOf, routerHost } = this.#of
+    const { fetch, fetchElsewhere, urlOf, repositoryOf, routerHost } = this.#of
     const own = urlOf(target)
     let url = own
-    let reply = await this.#fetch(fetch, url, { method, headers, body, signal })
+    let reply = await this.#fetch(fetch, url, { method, headers, body, signal, repository: repositoryOf(target) })
     for (let followed = 0; this.#follows && redirects.has(reply.status); followed++) {
       const location = reply.headers.get('Location') ?? ''
       readOciError(reply)
@@ -123,7 +125,8 @@ export class Inquiry {
     if ('reason' in judged) return this.#failed(502, judged.reason, judged.cause, judged.isWell ?? true)
     const { entity, target } = this.#question
     const listPath = ['tags', 'catalog'].includes(entity) ? target.replace(/\?.*/, '') : undefined
-    const answer = { from: this.#of.registry, status, milliseconds: this.#milliseconds(), listPath, ...judged }
+    const uploads = ['uploads', 'upload'].includes(entity) ? target.replace(/[^/]*(?:\?.*)?$/, '') : undefined
+    const answer = { from: this.#of.registry, status, milliseconds: this.#milliseconds(), listPath, uploads, ...judged }
     // A blob that its registry cannot give now says nothing about the registry.
     const isWell = isUnwell(status) ? this.#unlessBlob(false) : true
     return this.#end(answer, isWell)

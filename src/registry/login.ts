@@ -81,7 +81,7 @@ class LoginSession implements Password {
 
   async fetch(url: string, asked: Asked, fresh?: boolean): Promise<Reply> {
     if (this.#refused && this.#now() < this.#refused.until) throw new LoginRefused(this.#refused.reason, true)
-    const { base, name } = partsOf(url)
+    const { base, name } = partsOf(url, asked.repository)
     const purpose = `${rights[asked.method] ?? 'write'} ${name}`
     // A streamed body cannot be sent twice, so the login is asked for before it.
     const sendsOnce = Boolean(asked.body) && !(asked.body instanceof Uint8Array)
@@ -147,10 +147,10 @@ class LoginSession implements Password {
 }
 
 /** The address of the registry's `/v2/`, and the repository of a request; empty if it is about none. */
-function partsOf(url: string): { base: string; name: string } {
-  const pattern = /^([^:]+:\/\/[^/]+\/v2\/)(?:([^?]*)\/(?:manifests|blobs|tags|referrers)\/)?/
-  const [, base = '', name = ''] = pattern.exec(url) ?? []
-  return { base, name }
+function partsOf(url: string, repository?: string): { base: string; name: string } {
+  const pattern = /^([^:]+:\/\/[^/]+\/)(?:v2\/([^?]*)\/(?:manifests|blobs|tags|referrers)\/)?/
+  const [, root = '', name = ''] = pattern.exec(url) ?? []
+  return { base: `${root}v2/`, name: repository ?? name }
 }
 
 function authorized(asked: Asked, authorization: string | undefined): Asked {

@@ -16,6 +16,7 @@ import { readOciError } from './errors.ts'
 import { requestFields, responseFields } from './headers.ts'
 import { type Inquired, Inquiry } from './inquiry.ts'
 import { ownRealm, realmRequest, tokenPath } from './realm.ts'
+import { hasToken, repositoryOf, sessionHere, sessionThere } from './sessions.ts'
 import { isHtml } from './verdict.ts'
 
 export interface RegistryOptions {
@@ -75,6 +76,7 @@ export class RemoteRegistry implements Registry {
       ...around,
       registry: this,
       urlOf: (target) => this.#urlOf(target),
+      repositoryOf: (target) => repositoryOf(target, options),
       timeoutFor: (question) => this.#timeoutFor(question),
       followsBlobs: options.followsBlobs,
       routerHost: options.router.host,
@@ -83,6 +85,7 @@ export class RemoteRegistry implements Registry {
   }
 
   async ask(question: Question): Promise<Answer> {
+    if (hasToken(question.target) && !sessionThere(question.target, this.#options)) return this.#unknownSession()
     if (!isRead(question) || question.purpose === 'ping') return this.#inquire(question, () => {}).answer()
     if (isOfBlob(question)) return this.#askForBlob(question)
     const admitted = this.#breaker.admit()
@@ -119,6 +122,7 @@ export class RemoteRegistry implements Registry {
     return responseFields(answer.response?.status ?? answer.status, answer.headers, {
       forwardsLogin: this.forwardsLogin,
       nameHere: (path) => this.#nameHere(path),
+      sessionHere: (location) => answer.uploads && sessionHere(location, answer.uploads, this.#options),
       realmHere: (realm) => this.#realmHere(realm),
       listPath: answer.listPath,
     })
@@ -169,7 +173,8 @@ export class RemoteRegistry implements Registry {
   /** The address of a path of this API, with the name as it is called there. */
   #urlOf(target: string): string {
     const { address, path, prefix } = this.#options
-    return address.origin + movedName(target, prefix, path)
+    const session = hasToken(target) ? sessionThere(target, this.#options) : undefined
+    return address.origin + (session ?? movedName(target, prefix, path))
   }
 
   /** A path that came from there, with the name as it is called here. */
@@ -203,6 +208,13 @@ export class RemoteRegistry implements Registry {
     const reply = await this.#around.fetch(this.#urlOf('/v2/'), asked).catch(() => undefined)
     if (reply) readOciError(reply)
     return reply !== undefined && isUp(reply) && !isHtml(reply.headers)
+  }
+
+  /** A made-up token reaches nothing. */
+  #unknownSession(): Answer {
+    const error = { code: 'BLOB_UPLOAD_UNKNOWN', message: 'blob upload unknown to registry' }
+    const reason = 'not asked: this address of an upload is none of its own'
+    return { from: this, verdict: 'absent', status: 404, reason, error, milliseconds: 0, headers: noHeaders }
   }
 
   #skipped(reason: string): Answer {

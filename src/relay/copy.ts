@@ -2,7 +2,6 @@
 import { match } from '../../routing.ts'
 import type { Answer, Registry } from '../registry/answer.ts'
 import { checkOf, isCheckable } from '../registry/digest.ts'
-import { ownPath } from '../registry/headers.ts'
 import { discard } from '../registry/registry.ts'
 import type { AskAs, Registries } from './exchange.ts'
 import { type PlanRules, planOf } from './plan.ts'
@@ -66,11 +65,11 @@ export function sourceOf(
   return registry ? { registry, digest: source.digest, path: plan.matched.path + plan.query } : undefined
 }
 
-/** The upload session that an answer of hosted opened. */
-export function sessionOf({ status, headers }: Answer): string | undefined {
-  const session = ownPath(headers.get('Location') ?? '')
+/** The upload session that an answer of hosted opened, as clients know it. */
+export function sessionOf(answer: Answer): string | undefined {
+  const session = new Headers(answer.from.fieldsFrom(answer)).get('Location') ?? ''
   const upload = match('PUT', session.replace(/\?.*/, ''))
-  return status === 202 && 'route' in upload && upload.route.entity === 'upload' ? session : undefined
+  return answer.status === 202 && 'route' in upload && upload.route.entity === 'upload' ? session : undefined
 }
 
 /** Ends a session that nobody will use; hosted would keep its content for days. */

@@ -1,0 +1,205 @@
+/**
+ * Hosted registries of other makers, as they are documented (none of them was run): what a client does through the router says what
+ * it says directly. WAY selects the runtime.
+ */
+import assert from 'node:assert/strict'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { hashSync } from 'bcryptjs'
+import { closeAll } from './parts/between.ts'
+import { temporaryFolder } from './parts/children.ts'
+import { digestOf, makeImage, type Reply, send } from './parts/client.ts'
+import { account, type Dialect, dialects, speaks } from './parts/dialects.ts'
+import { startRouter, way } from './parts/router.ts'
+import { answer, scripted } from './parts/scripted.ts'
+import { until } from './parts/until.ts'
+
+const basic = `Basic ${Buffer.from(`${account.username}:${account.password}`).toString('base64')}`
+const image = makeImage({ 'a.txt': 'a', 'b.txt': 'b' })
+const [config, layer] = image.blobs as [(typeof image.blobs)[0], (typeof image.blobs)[0]]
+const big = Buffer.alloc(6 * 1024 * 1024, 'layer')
+let users: string
+
+before(() => {
+  users = join(temporaryFolder(), 'users')
+  writeFileSync(users, `${account.username}:${hashSync(account.password, 4)}\n`)
+})
+after(closeAll)
+
+/** A client of one registry. It follows a `Location` wherever it leads, and logs in as it is asked to. */
+class Client {
+  readonly #base: string
+  #authorization: string | undefined
+
+  constructor(base: string) {
+    this.#base = base
+  }
+
+  async send(
+    method: string,
+    target: string,
+    body?: Buffer,
+    headers: Record<string, string | number> = {},
+  ): Promise<Reply> {
+    const ask = () => {
+      const login = this.#authorization ? { Authorization: this.#authorization } : {}
+      const length = body || method === 'POST' ? { 'Content-Length': body?.length ?? 0 } : {}
+      return send(this.#base, method, target, { headers: { ...length, ...headers, ...login }, body })
+    }
+    const first = await ask()
+    if (first.status !== 401) return first
+    await this.#logIn(`${first.headers['www-authenticate']}`)
+    return ask()
+  }
+
+  async #logIn(challenge: string): Promise<void> {
+    this.#authorization = basic
+    const [, realm, scope = ''] = /^Bearer realm="([^"]+)".*?(?:scope="([^"]+)")?$/.exec(challenge) ?? []
+    if (!realm) return
+    // The public name of the router leads to it.
+    const { pathname } = new URL(realm)
+    const query = new URLSearchParams({ service: 'x', ...(scope ? { scope } : {}) })
+    const reply = await send(this.#base, 'GET', `${pathname}?${query}`, { headers: { Authorization: basic } })
+    this.#authorization = `Bearer ${reply.json().token}`
+  }
+
+  /** Where an upload goes on: on this registry, or else it fails. */
+  next({ headers: { location = '' } }: Reply): string {
+    const url = new URL(location, this.#base)
+    assert.equal(url.origin, new URL(this.#base).origin, 'leads elsewhere')
+    return url.pathname + url.search
+  }
+}
+
+const closed = (location: string, digest: string) => `${location}${location.includes('?') ? '&' : '?'}digest=${digest}`
+
+/** What a client does, and what it is told: status, and what else matters. `name` is as it is called there. */
+async function perform(client: Client, name: string, other: string): Promise<string[]> {
+  const told: string[] = []
+  const tell = (step: string, { status, headers, body }: Reply) => {
+    const code = status >= 400 && body.length > 0 ? JSON.parse(`${body}`).errors?.[0]?.code : ''
+    told.push([step, status, headers.range, headers['docker-content-digest'], code].filter(Boolean).join(' '))
+  }
+  const open = (query = '', at = name) => client.send('POST', `/v2/${at}/blobs/uploads/${query}`)
+  const type = { 'Content-Type': 'application/octet-stream' }
+
+  let session = await open()
+  tell('POST', session)
+  tell(
+    'PUT of a whole layer',
+    await client.send('PUT', closed(client.next(session), layer.digest), layer.content, type),
+  )
+  tell('HEAD', await client.send('HEAD', `/v2/${name}/blobs/${layer.digest}`))
+
+  session = await open()
+  const half = Math.floor(config.content.length / 2)
+  session = await client.send('PATCH', client.next(session), config.content.subarray(0, half), {
+    ...type,
+    'Content-Range': `0-${half - 1}`,
+  })
+  tell('PATCH of a half', session)
+  const state = await client.send('GET', client.next(session))
+  tell('GET of the state', state)
+  tell(
+    'PATCH of a wrong half',
+    await client.send('PATCH', client.next(state), config.content, { 'Content-Range': '900-999' }),
+  )
+  const second = await client.send('PATCH', client.next(state), config.content.subarray(half), {
+    ...type,
+    'Content-Range': `${half}-${config.content.length - 1}`,
+  })
+  tell('PATCH of the rest', second)
+  const rest = second.status < 300 ? undefined : config.content.subarray(half)
+  tell('PUT', await client.send('PUT', closed(client.next(rest ? state : second), config.digest), rest))
+
+  session = await client.send('PATCH', client.next(await open()), big, type)
+  tell('PATCH of a large layer', session)
+  tell('PUT with a wrong digest', await client.send('PUT', closed(client.next(session), digestOf('other'))))
+  tell('DELETE', await client.send('DELETE', client.next(session)))
+  tell('GET of a cancelled upload', await client.send('GET', client.next(session)))
+  tell(
+    'PATCH with a range',
+    await client.send('PATCH', client.next(await open()), big, { 'Content-Range': `0-${big.length - 1}` }),
+  )
+
+  tell('mount', await open(`?mount=${layer.digest}&from=${name}`, other))
+  tell('mount of what is not there', await open(`?mount=${digestOf('none')}&from=${encodeURIComponent(name)}`, other))
+  tell('mount from anywhere', await open(`?mount=${layer.digest}`, other))
+
+  const manifest = `/v2/${name}/manifests`
+  tell(
+    'PUT of a manifest',
+    await client.send('PUT', `${manifest}/v1`, Buffer.from(image.manifest), { 'Content-Type': image.mediaType }),
+  )
+  tell('GET of it', await client.send('GET', `${manifest}/v1`, undefined, { Accept: image.mediaType }))
+  const tags = await client.send('GET', `/v2/${name}/tags/list`)
+  told.push(`tags ${tags.status} ${JSON.stringify(tags.json().tags)}`)
+  assert.equal(tags.json().name, name)
+  tell('DELETE of it', await client.send('DELETE', `${manifest}/${image.digest}`))
+  tell('DELETE of a layer', await client.send('DELETE', `/v2/${name}/blobs/${layer.digest}`))
+  tell('HEAD of it', await client.send('HEAD', `/v2/${name}/blobs/${layer.digest}`))
+  return told
+}
+
+const full = (...parts: string[]) => parts.filter(Boolean).join('/')
+
+/** The same on a registry of its own, directly, and on one behind the router. */
+async function compare(dialect: Dialect, path: string, environment: Record<string, string>): Promise<void> {
+  const [direct, behind, proxy] = await Promise.all([speaks(dialect), speaks(dialect), scripted(answer(404))])
+  const router = await startRouter(way, {
+    HOSTED_HOSTNAME: `${behind.url}${path && `/${path}`}`,
+    PROXY_HOSTNAME: proxy.host,
+    ...environment,
+  })
+  const [name, other] = [full(dialect.prefix, 'app'), full(dialect.prefix, 'base')] as const
+  const here = (one: string) => one.slice(path ? path.length + 1 : 0)
+  const wanted = await perform(new Client(direct.url), name, other)
+  assert.deepEqual(await perform(new Client(router.url), here(name), here(other)), wanted)
+  assert.ok(wanted.filter((line) => / 20[0-9]/.test(line)).length > 12, wanted.join('\n'))
+  assert.deepEqual(behind.blob(name, config.digest), config.content)
+  assert.deepEqual(proxy.requests, [])
+  assert.deepEqual(router.odd(), [])
+  await router.stop()
+  for (const one of [direct, behind, proxy]) await one.close()
+}
+
+for (const [name, dialect] of Object.entries(dialects)) {
+  test(`${name}, as documented, not run: uploads, mounts and deletes with the client's login`, async () => {
+    await compare(dialect, '', { HOSTED_NAMES: '**' })
+  })
+
+  test(`${name}, as documented, not run: the same with the router's login`, async () => {
+    await compare(dialect, '', {
+      HTPASSWD_FILE: users,
+      HOSTED_USERNAME: account.username,
+      HOSTED_PASSWORD: account.password,
+      HOSTED_NAMES: '**',
+    })
+  })
+}
+
+test('a copy from the proxy uses a session of GitHub, Google or Nexus, as documented, not run, and ends it if it fails', async () => {
+  const wrong = digestOf('other')
+  const proxy = await scripted((request, response, recorded) => {
+    const isLayer = request.url?.includes('/blobs/')
+    const fields = isLayer ? { 'Content-Length': layer.content.length } : {}
+    return answer(isLayer ? 200 : 404, fields, isLayer ? (layer.content as never) : '')(request, response, recorded)
+  })
+  for (const name of ['GitHub (ghcr.io)', 'Google Artifact Registry', 'Nexus behind another proxy']) {
+    const { login: _, ...dialect } = dialects[name] as Dialect
+    const hosted = await speaks(dialect)
+    const router = await startRouter(way, { HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: proxy.host })
+    const at = full(dialect.prefix, 'app')
+    const mount = (digest: string) =>
+      send(router.url, 'POST', `/v2/${at}/blobs/uploads/?mount=${digest}&from=library/base`)
+    const mounted = await mount(layer.digest)
+    assert.deepEqual([mounted.status, mounted.headers.location], [201, `/v2/${at}/blobs/${layer.digest}`], name)
+    assert.deepEqual(hosted.blob(at, layer.digest), layer.content)
+    assert.equal((await mount(wrong)).status, 202)
+    await until('only the session that the client got', () => hosted.sessions.size === 1)
+    await router.stop()
+    await hosted.close()
+  }
+  await proxy.close()
+})
