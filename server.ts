@@ -55,6 +55,7 @@ async function serve(config: Config): Promise<void> {
   })
   const server = await listening
   warnAbout(config, log)
+  service.examine()
   const { port } = server
   const name = config.aggregate.origin
   log('info', 'listening', { host: config.host, port, pid: process.pid, runtime, version, name })

@@ -25,7 +25,12 @@ type Row<T> = readonly [name: string, fallback: string | undefined, parse: Parse
 /** Every setting: its key in `Config`, its variable, its default (undefined: required), how it is parsed, its meaning. */
 const table = {
   aggregate: row('AGGREGATE_HOSTNAME', undefined, origin, 'its public name (https://NAME behind a TLS terminator)'),
-  hosted: row('HOSTED_HOSTNAME', undefined, origin, 'hosted registry: host, host:port (http) or a URL'),
+  hosted: row(
+    'HOSTED_HOSTNAME',
+    undefined,
+    originWithPath,
+    'hosted registry: host, host:port (http) or a URL, with a path',
+  ),
   proxy: row('PROXY_HOSTNAME', undefined, originWithPath, 'pull-through cache: likewise; a path stands before names'),
   port: row('PORT', '5000', wholeNumber(65535), 'port it listens on (0: a free one)'),
   host: row('HOST', '0.0.0.0', String, 'address it listens on'),

@@ -32,7 +32,7 @@ export function createRegistries(config: Config, around: Surroundings): Registri
       name: 'hosted',
       role: 'hosted',
       address: config.hosted,
-      path: '',
+      path: pathOf(config.hosted),
       readTimeout: config.hostedTimeout,
       // With HTPASSWD_FILE it gets the router's own login, or none.
       forwardsLogin: config.passLogin,

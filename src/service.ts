@@ -20,7 +20,7 @@ import { failure } from './relay/failure.ts'
 import { isPublic } from './relay/plan.ts'
 import { carryOut, ping } from './relay/relay.ts'
 import type { Surroundings } from './relay/surroundings.ts'
-import { relayToken } from './relay/token.ts'
+import { realmElsewhere, relayToken } from './relay/token.ts'
 import { Metrics } from './report/metrics.ts'
 import { type Env, observe, pathOf, Traffic } from './report/observe.ts'
 import { Page, pageHeaders } from './report/page.ts'
@@ -55,6 +55,8 @@ export interface Service {
   handle: (request: Request, connection?: Connection) => Promise<Response>
   /** Where an image comes from, for a client without a login. */
   explain: (image: string) => Promise<Explanation | { refused: number; message: string }>
+  /** Warns of what only a registry can tell. Never rejects. */
+  examine: () => Promise<void>
   /** Tells the metrics when the certificate in use ends. */
   certified: (expires: Date) => void
   /**
@@ -71,6 +73,11 @@ export function createService(config: Config, dependencies: Dependencies): Servi
   return {
     handle: async (request, connection = {}) => app.fetch(request, connection),
     explain: (image) => explain(around, config, image, null, { request: new Request(config.aggregate), client: {} }),
+    examine: async () => {
+      const { passLogin, hosted, aggregate } = config
+      const host = passLogin && hosted.pathname !== '/' && (await realmElsewhere(around.registries.hosted, aggregate))
+      if (host) dependencies.log('warn', 'clients log in elsewhere, without the path of HOSTED_HOSTNAME', { host })
+    },
     certified: (expires) => metrics.certified(expires),
     drain: (delivered) =>
       traffic.drain(async () => {

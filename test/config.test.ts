@@ -73,15 +73,15 @@ test('AGGREGATE_HOSTNAME may be a name without a dot, and HOSTED_NAMES may begin
   assert.ok(read({ AGGREGATE_HOSTNAME: 'acme:5000', HOSTED_NAMES: 'acme/**' }).hostedNames.test('acme/app'))
 })
 
-test('PROXY_HOSTNAME may have a path, which is put before every name there', () => {
+test('HOSTED_HOSTNAME and PROXY_HOSTNAME may have a path, which is put before every name there', () => {
   for (const [address, origin, path] of [
     ['harbor.example/docker-hub', 'http://harbor.example', '/docker-hub'],
     ['https://cache.example/a/b.c/', 'https://cache.example', '/a/b.c'],
     ['https://cache.example/', 'https://cache.example', ''],
     ['https://cache.example/v2-cache', 'https://cache.example', '/v2-cache'],
   ] as const) {
-    const { proxy } = read({ PROXY_HOSTNAME: address })
-    assert.deepEqual([proxy.origin, proxy.pathname], [origin, path || '/'])
+    const { proxy, hosted } = read({ PROXY_HOSTNAME: address, HOSTED_HOSTNAME: address })
+    for (const one of [proxy, hosted]) assert.deepEqual([one.origin, one.pathname], [origin, path || '/'])
   }
 })
 

@@ -11,7 +11,7 @@ import { closeAll } from './parts/between.ts'
 import { temporaryFolder } from './parts/children.ts'
 import { digestOf, makeImage, type Reply, send } from './parts/client.ts'
 import { account, type Dialect, dialects, speaks } from './parts/dialects.ts'
-import { startRouter, way } from './parts/router.ts'
+import { type Router, startRouter, way } from './parts/router.ts'
 import { answer, scripted } from './parts/scripted.ts'
 import { until } from './parts/until.ts'
 
@@ -165,12 +165,14 @@ async function compare(dialect: Dialect, path: string, environment: Record<strin
 }
 
 for (const [name, dialect] of Object.entries(dialects)) {
+  const { prefix } = dialect
   test(`${name}, as documented, not run: uploads, mounts and deletes with the client's login`, async () => {
     await compare(dialect, '', { HOSTED_NAMES: '**' })
+    if (prefix) await compare(dialect, prefix, { HOSTED_NAMES: '**' })
   })
 
-  test(`${name}, as documented, not run: the same with the router's login`, async () => {
-    await compare(dialect, '', {
+  test(`${name}, as documented, not run: the same with the router's login, and names without what they begin with there`, async () => {
+    await compare(dialect, prefix, {
       HTPASSWD_FILE: users,
       HOSTED_USERNAME: account.username,
       HOSTED_PASSWORD: account.password,
@@ -178,6 +180,66 @@ for (const [name, dialect] of Object.entries(dialects)) {
     })
   })
 }
+
+test('HOSTED_HOSTNAME with a path: a client that asks for tokens of the names it knows, as docker does, gets them', async () => {
+  const hosted = await speaks(dialects['GitHub (ghcr.io)'] as Dialect)
+  const proxy = await scripted(answer(404))
+  const router = await startRouter(way, { HOSTED_HOSTNAME: `${hosted.url}/acme`, PROXY_HOSTNAME: proxy.host })
+  const challenged = await send(router.url, 'POST', '/v2/app/blobs/uploads/')
+  assert.equal(
+    challenged.headers['www-authenticate'],
+    'Bearer realm="http://registry.example/v2/token",service="x",scope="repository:app:pull,push"',
+  )
+  const scopes = ['repository:app:pull,push', 'repository:team/base:pull']
+  const query = new URLSearchParams(scopes.map((scope): [string, string] => ['scope', scope]))
+  const form = new URLSearchParams({ grant_type: 'password', scope: scopes.join(' ') })
+  const type = { 'Content-Type': 'application/x-www-form-urlencoded' }
+  for (const ask of [
+    () => send(router.url, 'GET', `/v2/token?service=x&${query}`, { headers: { Authorization: basic } }),
+    () =>
+      send(router.url, 'POST', '/v2/token', {
+        headers: { ...type, 'Content-Length': `${form}`.length },
+        body: `${form}`,
+      }),
+  ]) {
+    hosted.scopes.length = 0
+    assert.equal((await ask()).status, 200)
+    assert.deepEqual(hosted.scopes.join(' ').split(' '), [
+      'repository:acme/app:pull,push',
+      'repository:acme/team/base:pull',
+    ])
+  }
+  const granted = await send(router.url, 'GET', `/v2/token?${query}`, { headers: { Authorization: basic } })
+  const headers = { Authorization: `Bearer ${granted.json().token}`, 'Content-Length': 0 }
+  assert.equal((await send(router.url, 'POST', '/v2/app/blobs/uploads/', { headers })).status, 202)
+  await router.stop()
+  for (const one of [hosted, proxy]) await one.close()
+})
+
+test('HOSTED_HOSTNAME with a path and a realm elsewhere: the start says what cannot work, and goes on; without a path nothing is said', async () => {
+  const proxy = await scripted(answer(404))
+  const elsewhere = await scripted(
+    answer(401, { 'WWW-Authenticate': 'Bearer realm="https://auth.example/token",service="x"' }),
+  )
+  const own = await scripted(answer(401, { 'WWW-Authenticate': 'Bearer realm="/token",service="x"' }))
+  const message = 'clients log in elsewhere, without the path of HOSTED_HOSTNAME'
+  const warnings = ({ log }: Router) => log().filter((entry) => entry.message === message)
+  const warned = await startRouter(way, { HOSTED_HOSTNAME: `${elsewhere.host}/acme`, PROXY_HOSTNAME: proxy.host })
+  await until('the warning', () => warnings(warned).length === 1)
+  assert.equal(warnings(warned)[0]?.host, 'auth.example')
+  const pathless = await startRouter(way, { HOSTED_HOSTNAME: elsewhere.host, PROXY_HOSTNAME: proxy.host })
+  const fine = await startRouter(way, { HOSTED_HOSTNAME: `${own.host}/acme`, PROXY_HOSTNAME: proxy.host })
+  await until('hosted to be asked', () => own.requests.length > 0)
+  const login = { HTPASSWD_FILE: users, HOSTED_USERNAME: 'a', HOSTED_PASSWORD: 'b' }
+  const hosts = { HOSTED_HOSTNAME: `${elsewhere.host}/acme`, PROXY_HOSTNAME: proxy.host }
+  const asRouter = await startRouter(way, { ...hosts, ...login })
+  for (const router of [pathless, fine, asRouter]) {
+    assert.equal((await send(router.url, 'GET', '/livez')).status, 200)
+    assert.deepEqual(warnings(router), [])
+  }
+  for (const router of [warned, pathless, fine, asRouter]) await router.stop()
+  for (const one of [proxy, elsewhere, own]) await one.close()
+})
 
 test('a copy from the proxy uses a session of GitHub, Google or Nexus, as documented, not run, and ends it if it fails', async () => {
   const wrong = digestOf('other')

@@ -230,6 +230,43 @@ test('PROXY_HOSTNAME with a path: pulls, tags, signatures and mounts use the nam
   await stop()
 })
 
+test('HOSTED_HOSTNAME with a path: pushes, mounts, tags, the catalog and deletes use the names without the path', async () => {
+  const { url, stop } = await another({ HOSTED_HOSTNAME: `${hosted.host}/below/here` })
+  const image = makeImage({ 'below.txt': 'below' })
+  await push(hosted.url, 'beside/app', 'v1', image)
+  const { digest } = image.blobs[1] as client.Blob
+  const mounting = await send(url, 'POST', `/v2/team/other/blobs/uploads/?mount=${digest}&from=team/app`)
+  assert.equal(mounting.status, 202, 'it is not there yet')
+  assert.match(mounting.headers.location ?? '', /^\/v2\/team\/other\/blobs\/uploads\//)
+  assert.equal((await send(url, 'DELETE', pathOf(mounting))).status, 204)
+  await push(url, 'team/app', 'v1', image)
+  assert.equal(await pull(url, 'team/app', 'v1'), image.digest)
+  assert.equal(await pull(hosted.url, 'below/here/team/app', 'v1'), image.digest)
+  const mounted = await send(url, 'POST', `/v2/team/other/blobs/uploads/?mount=${digest}&from=team%2Fapp`)
+  assert.deepEqual([mounted.status, mounted.headers.location], [201, `/v2/team/other/blobs/${digest}`])
+  for (const from of ['beside/app', '../../beside/app', '..%2F..%2Fbeside%2Fapp'])
+    assert.equal(
+      (await send(url, 'POST', `/v2/team/none/blobs/uploads/?mount=${digest}&from=${from}`)).status,
+      202,
+      from,
+    )
+  const tags = await send(url, 'GET', '/v2/team/app/tags/list')
+  assert.deepEqual(tags.json(), { name: 'team/app', tags: ['v1'] })
+  assert.equal(Number(tags.headers['content-length']), tags.body.length)
+  assert.equal((await send(url, 'GET', '/v2/beside/app/tags/list')).status, 404)
+  await push(url, 'other', 'v1', image)
+  const seen: string[] = []
+  for (let next: string | undefined = '/v2/_catalog?n=1'; next; ) {
+    const page: client.Reply = await send(url, 'GET', next)
+    seen.push(...page.json().repositories)
+    next = /<([^>]+)>/.exec(`${page.headers.link ?? ''}`)?.[1]
+  }
+  assert.deepEqual(seen, ['other', 'team/app', 'team/other'])
+  assert.equal((await send(url, 'DELETE', `/v2/team/app/manifests/${image.digest}`)).status, 202)
+  assert.equal((await send(hosted.url, 'GET', '/v2/below/here/team/app/manifests/v1')).status, 404)
+  await stop()
+})
+
 test('a tag is read again: hosted says 304 and sends no manifest; a moved tag gives the new manifest', async () => {
   const [first, second] = ['first', 'second'].map((text) => makeImage({ 'again.txt': text })) as [
     client.Image,

@@ -317,7 +317,7 @@ async function runProgram(environment: Record<string, string>, ...args: string[]
 }
 
 test('a wrong configuration: exit code 1, one line for each fault, nothing is started', async () => {
-  const environment = { AGGREGATE_HOSTNAME: '', HOSTED_HOSTNAME: 'http://a/b', PROXY_HOSTNAME: 'proxy', PORT: 'x' }
+  const environment = { AGGREGATE_HOSTNAME: '', HOSTED_HOSTNAME: 'http://a/v2', PROXY_HOSTNAME: 'proxy', PORT: 'x' }
   const [exit, lines] = await runProgram(environment)
   assert.equal(exit, 1)
   assert.deepEqual(

@@ -102,9 +102,10 @@ test('too many bytes of the fields of a read are a 431', () => {
 
 const mapping = {
   forwardsLogin: false,
-  nameHere: String,
+  pathHere: String,
   sessionHere: () => undefined,
   realmHere: () => undefined,
+  scopesHere: String,
 }
 
 test('challenges and cookies of a registry pass only if the client has its login there', () => {
@@ -132,8 +133,8 @@ test('an address of the API becomes a path; any other address stays', () => {
 
 test('links of a registry lead to the names the client knows', () => {
   const from = new Headers({ Link: '<http://cache/v2/there/a/tags/list?n=1>; rel="next"' })
-  const nameHere = (path: string) => path.replace('/v2/there/', '/v2/')
-  assert.deepEqual(responseFields(200, from, { ...mapping, nameHere }), [['link', '</v2/a/tags/list?n=1>; rel="next"']])
+  const pathHere = (path: string) => path.replace('/v2/there/', '/v2/')
+  assert.deepEqual(responseFields(200, from, { ...mapping, pathHere }), [['link', '</v2/a/tags/list?n=1>; rel="next"']])
 })
 
 test('a redirect passes to another host only; a blob outside the API on the same host becomes a whole address', () => {
@@ -236,7 +237,7 @@ test('a list of tags has tags; null is a name that is not there', () => {
 
 test('only the realm of a Bearer challenge changes, and only if there is another address for it', () => {
   const change = (field: string) =>
-    withRealms(field, (realm) => (realm.includes('inner') ? 'https://r/v2/token' : undefined))
+    withRealms(field, (realm) => (realm.includes('inner') ? 'https://r/v2/token' : undefined), String)
   assert.equal(
     change('Basic realm="inner", Bearer service="s",realm="http://inner/token",scope="a,b"'),
     'Basic realm="inner", Bearer service="s",realm="https://r/v2/token",scope="a,b"',

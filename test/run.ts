@@ -26,6 +26,7 @@ const units = [
   './test/rules.test.ts',
   './test/owners.test.ts',
   './test/sessions.test.ts',
+  './test/paths.test.ts',
   './test/addresses.test.ts',
   './test/config.test.ts',
   './test/service.test.ts',

@@ -28,17 +28,27 @@ export function bearerFirst(field: string): string {
   return [...challenges.filter(isBearer), ...challenges.filter((challenge) => !isBearer(challenge))].join(', ')
 }
 
-/** The same field with another realm in each Bearer challenge for which `realmFor` gives one. */
-export function withRealms(field: string, realmFor: (realm: string) => string | undefined): string {
+/** The same field with another realm in each Bearer challenge for which `realmFor` gives one, and the scopes of those mapped. */
+export function withRealms(
+  field: string,
+  realmFor: (realm: string) => string | undefined,
+  mapScopes: (scopes: string) => string,
+): string {
   const changed = splitChallenges(field).map((challenge) => {
     if (!/^bearer\b/i.test(challenge)) return challenge
-    const { realm = '' } = parseChallenges(challenge)[0] ?? {}
+    const { realm = '', scope } = parseChallenges(challenge)[0] ?? {}
     const own = realmFor(realm)
-    return own === undefined
-      ? challenge
-      : challenge.replace(/\brealm=(?:"(?:[^"\\]|\\.)*(?:"|$)|[^\s,"]+)/i, () => `realm="${own}"`)
+    if (own === undefined) return challenge
+    const led = withValue(challenge, 'realm', own)
+    return scope === undefined ? led : withValue(led, 'scope', mapScopes(scope))
   })
   return changed.join(', ')
+}
+
+/** The same challenge with another value of one parameter. */
+function withValue(challenge: string, name: string, value: string): string {
+  const parameter = new RegExp(`\\b${name}=(?:"(?:[^"\\\\]|\\\\.)*(?:"|$)|[^\\s,"]+)`, 'i')
+  return challenge.replace(parameter, () => `${name}="${value}"`)
 }
 
 /** The parsed challenges of a field. */

@@ -90,11 +90,13 @@ export function pingFields(fields: Fields, tellsClients: boolean): Fields {
 export interface Mapping {
   forwardsLogin: boolean
   /** A path of the registry, with the name as it is called here. */
-  nameHere: (path: string) => string
+  pathHere: (path: string) => string
   /** The address here of an upload session; undefined for one that the route table has. */
   sessionHere: (location: string) => string | undefined
   /** The address of a realm that is asked through this router; undefined for any other. */
   realmHere: (realm: string) => string | undefined
+  /** The scopes of such a challenge, with the names as they are called here. */
+  scopesHere: (scopes: string) => string
   /** The path of the list that was asked for, if it was one. */
   listPath?: string
 }
@@ -108,19 +110,19 @@ export interface Mapping {
 export function responseFields(
   status: number,
   from: Headers,
-  { forwardsLogin, nameHere, sessionHere, realmHere, listPath }: Mapping,
+  { forwardsLogin, pathHere, sessionHere, realmHere, scopesHere, listPath }: Mapping,
 ): [string, string][] {
   const hasOwnLocation = [201, 202, 204, 416].includes(status)
   const fields: [string, string][] = []
   endToEnd(from, (value, name) => {
     if (!forwardsLogin && (name === 'www-authenticate' || name === 'set-cookie')) return
-    if (name === 'www-authenticate') fields.push([name, bearerFirst(withRealms(value, realmHere))])
-    else if (name === 'location' && hasOwnLocation) fields.push([name, sessionHere(value) ?? nameHere(ownPath(value))])
+    if (name === 'www-authenticate') fields.push([name, bearerFirst(withRealms(value, realmHere, scopesHere))])
+    else if (name === 'location' && hasOwnLocation) fields.push([name, sessionHere(value) ?? pathHere(ownPath(value))])
     else if (name === 'link' && listPath !== undefined) {
-      const links = linksOfList(value, listPath, (link) => nameHere(ownPath(link)))
+      const links = linksOfList(value, listPath, (link) => pathHere(ownPath(link)))
       if (links) fields.push([name, links])
     } else if (name === 'link')
-      fields.push([name, value.replace(/(?<=<)[^<>]*(?=>)/g, (link) => nameHere(ownPath(link)))])
+      fields.push([name, value.replace(/(?<=<)[^<>]*(?=>)/g, (link) => pathHere(ownPath(link)))])
     else fields.push([name, value])
   })
   return fields

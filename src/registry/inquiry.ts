@@ -15,6 +15,8 @@ export interface Inquired extends Judging {
   urlOf: (target: string) => string
   /** The repository there that a target is about, if its address does not tell. */
   repositoryOf: (target: string) => string | undefined
+  /** The content of a tag list, with the name as it is called here. */
+  tagsHere: (target: string, content: Uint8Array<ArrayBuffer>) => Uint8Array<ArrayBuffer>
   /** Seconds to the first byte of the answer. */
   timeoutFor: (question: Question) => number
   /** Whether redirects of blobs are followed for clients too. */
@@ -127,6 +129,11 @@ export class Inquiry {
     const listPath = ['tags', 'catalog'].includes(entity) ? target.replace(/\?.*/, '') : undefined
     const uploads = ['uploads', 'upload'].includes(entity) ? target.replace(/[^/]*(?:\?.*)?$/, '') : undefined
     const answer = { from: this.#of.registry, status, milliseconds: this.#milliseconds(), listPath, uploads, ...judged }
+    if (answer.content && entity === 'tags' && this.#of.maxListBytes) {
+      answer.content = this.#of.tagsHere(target, answer.content)
+      answer.headers = new Headers(answer.headers)
+      answer.headers.set('Content-Length', `${answer.content.byteLength}`)
+    }
     // A blob that its registry cannot give now says nothing about the registry.
     const isWell = isUnwell(status) ? this.#unlessBlob(false) : true
     return this.#end(answer, isWell)

@@ -11,6 +11,8 @@ export interface Judging {
   registry: Pick<Registry, 'role' | 'forwardsLogin'>
   /** The public host of this router. */
   routerHost: string
+  /** Lists that are given to clients are read whole up to this length, if names in them are mapped. */
+  maxListBytes: number | undefined
   /** Whether a registry answers its `/v2/`, and not a balancer in front of it. */
   isRegistry: () => Promise<boolean>
 }
@@ -48,7 +50,7 @@ export async function judge(by: Judging, question: Question, url: string, respon
   if (status === 401 && !mayChallenge) return unusable(response, { reason: wantsLogin, cause: '401' })
   const meaning: Meaning & { response: Reply } = { verdict: verdict.verdictOf(status), headers, response }
   if (meaning.verdict !== 'found') return judgeError(by, question, meaning)
-  return isLookup(question) && status === 200 ? judgeFound(question, meaning) : readFound(question, meaning)
+  return isLookup(question) && status === 200 ? judgeFound(by, question, meaning) : readFound(by, question, meaning)
 }
 
 /** A redirect that was not followed is for the client. */
@@ -62,15 +64,15 @@ function judgeLocation({ routerHost }: Judging, url: string, response: Reply): J
 }
 
 /** A 200 to a lookup counts only if it is what was asked for. */
-async function judgeFound(question: Question, meaning: Meaning & { response: Reply }): Promise<Judgement> {
+async function judgeFound(by: Judging, question: Question, meaning: Meaning & { response: Reply }): Promise<Judgement> {
   const { method, entity, digest, read } = question
   const { response, headers } = meaning
   const none = (cause: string): Fault => ({ reason: `its 200 is no ${entity}`, cause: `${cause}, ${typeIn(headers)}` })
   if (entity === 'blob') {
     const fault = verdict.faultOfBlob(headers, digest)
-    return fault ? unusable(response, none(fault)) : readFound(question, meaning)
+    return fault ? unusable(response, none(fault)) : readFound(by, question, meaning)
   }
-  if (!['manifest', 'tags'].includes(entity) || typeof read === 'object') return readFound(question, meaning)
+  if (!['manifest', 'tags'].includes(entity) || typeof read === 'object') return readFound(by, question, meaning)
   if (method === 'HEAD') return meaning
   const whole = await readAhead(response, maxWholeBytes)
   if ('content' in whole) {
@@ -88,9 +90,15 @@ async function judgeFound(question: Question, meaning: Meaning & { response: Rep
   return none(`more than ${maxWholeBytes} bytes`)
 }
 
-async function readFound({ read }: Question, meaning: Meaning & { response: Reply }): Promise<Judgement> {
-  if (typeof read !== 'object') return meaning
-  const content = await readBytes(meaning.response, read.maxBytes)
+async function readFound(
+  { maxListBytes }: Judging,
+  { entity, read }: Question,
+  meaning: Meaning & { response: Reply },
+): Promise<Judgement> {
+  const isList = ['tags', 'catalog'].includes(entity) && meaning.response.status === 200
+  const maxBytes = typeof read === 'object' ? read.maxBytes : isList ? maxListBytes : undefined
+  if (maxBytes === undefined) return meaning
+  const content = await readBytes(meaning.response, maxBytes)
   // A list that is too long is not the registry's fault: somebody put it there.
   return content ? { ...meaning, content } : { reason: 'no answer', cause: 'its answer breaks, or is too long' }
 }

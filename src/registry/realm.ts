@@ -1,6 +1,6 @@
 /** Bearer tokens: asked of the realm that a challenge names, and kept (distribution, "Token Authentication Specification"). */
 import { bounded } from '../runtime/bounded.ts'
-import { type Asked, type Fetch, type Fields, ForbiddenAddress, type Reply } from '../runtime/runtime.ts'
+import { type Fetch, type Fields, ForbiddenAddress, type Reply } from '../runtime/runtime.ts'
 import type { Challenge } from './challenge.ts'
 import { causeOf, json, readBytes, readOciError } from './errors.ts'
 
@@ -172,24 +172,6 @@ export function ownRealm(realm: string, origin: string, routerHost: string): URL
   const own = new URL(origin)
   const isOwn = url && ((url.hostname === own.hostname && portOf(url) === portOf(own)) || url.host === routerHost)
   return isOwn ? new URL(url.pathname + url.search, own) : undefined
-}
-
-const maxFormBytes = 65_536
-
-/** The request of a client to `tokenPath`, as the realm at `url` gets it. Rejects with a RangeError if its form is too long. */
-export async function realmRequest(
-  url: URL,
-  request: Request,
-  headers: Fields,
-  signal: AbortSignal,
-): Promise<[string, Asked]> {
-  const [, query = ''] = /\?([^#]*)/.exec(request.url) ?? []
-  const search = [url.search.slice(1), query].filter(Boolean).join('&')
-  const address = `${url.origin}${url.pathname}${search ? `?${search}` : ''}`
-  if (request.method !== 'POST') return [address, { method: 'GET', headers, signal }]
-  const body = await readBytes(request, maxFormBytes)
-  if (!body) throw new RangeError('the form is too long')
-  return [address, { method: 'POST', headers: { ...headers, 'content-length': `${body.byteLength}` }, body, signal }]
 }
 
 const portOf = ({ port, protocol }: URL) => port || (protocol === 'https:' ? '443' : '80')

@@ -11,11 +11,13 @@ import {
   skipReason,
 } from './answer.ts'
 import { createBreaker, type Report } from './breaker.ts'
-import { parseChallenges } from './challenge.ts'
+import { catalogHere } from './catalog.ts'
 import { readOciError } from './errors.ts'
-import { requestFields, responseFields } from './headers.ts'
+import { conditions, requestFields, responseFields } from './headers.ts'
 import { type Inquired, Inquiry } from './inquiry.ts'
-import { ownRealm, realmRequest, tokenPath } from './realm.ts'
+import { pathHere, scopesHere, tagsHere, targetThere, withoutPrefix } from './names.ts'
+import { ownRealm, tokenPath } from './realm.ts'
+import { askRealm } from './relayed.ts'
 import { hasToken, repositoryOf, sessionHere, sessionThere } from './sessions.ts'
 import { isHtml } from './verdict.ts'
 
@@ -51,6 +53,8 @@ export interface RegistrySurroundings {
   onBreaker: (isOpen: boolean) => void
 }
 
+/** Some 200,000 tags. */
+const maxListBytes = 8 * 1024 * 1024
 /** How long it is remembered that a registry answers `/v2/`, and that it does not. */
 const confirmedMs = 60_000
 const unconfirmedMs = 1000
@@ -81,11 +85,22 @@ export class RemoteRegistry implements Registry {
       followsBlobs: options.followsBlobs,
       routerHost: options.router.host,
       isRegistry: () => this.#isRegistry(),
+      maxListBytes: options.path ? maxListBytes : undefined,
+      tagsHere: (target, content) => tagsHere(content, options.path, withoutPrefix(target, options.prefix)),
     }
   }
 
   async ask(question: Question): Promise<Answer> {
-    if (hasToken(question.target) && !sessionThere(question.target, this.#options)) return this.#unknownSession()
+    const { path } = this.#options
+    const { entity, target, headers } = question
+    if (hasToken(target) && !sessionThere(target, this.#options)) return this.#unknownSession()
+    if (!path || entity !== 'catalog') return this.#ask(question)
+    const [own, query] = target.split(/(?=\?)/)
+    const whole = Object.fromEntries(Object.entries(headers).filter(([name]) => !conditions.includes(name)))
+    return catalogHere((page) => this.#ask({ ...question, target: own + page, headers: whole }), query ?? '', path)
+  }
+
+  async #ask(question: Question): Promise<Answer> {
     if (!isRead(question) || question.purpose === 'ping') return this.#inquire(question, () => {}).answer()
     if (isOfBlob(question)) return this.#askForBlob(question)
     const admitted = this.#breaker.admit()
@@ -119,30 +134,28 @@ export class RemoteRegistry implements Registry {
   }
 
   fieldsFrom(answer: Answer): [string, string][] {
+    const { path, prefix } = this.#options
     return responseFields(answer.response?.status ?? answer.status, answer.headers, {
       forwardsLogin: this.forwardsLogin,
-      nameHere: (path) => this.#nameHere(path),
+      pathHere: (target) => pathHere(target, path, prefix),
       sessionHere: (location) => answer.uploads && sessionHere(location, answer.uploads, this.#options),
       realmHere: (realm) => this.#realmHere(realm),
+      scopesHere: (scopes) => scopesHere(scopes, path),
       listPath: answer.listPath,
     })
   }
 
   /** `Registry.askRealm`. */
-  async askRealm(request: Request, client: Client): Promise<Reply | undefined> {
-    const { address, router, readTimeout } = this.#options
-    const { authorization, cookie: _, ...fields } = this.fieldsFor(request, client)
-    const signal = AbortSignal.any([request.signal, AbortSignal.timeout(Math.ceil(readTimeout * 1000))])
-    const { fetch } = this.#around
-    const reply = await fetch(this.#urlOf('/v2/'), { method: 'GET', headers: fields, signal })
-    readOciError(reply)
-    const challenges = parseChallenges(reply.headers.get('WWW-Authenticate') ?? '')
-    const { realm = '' } = challenges.find(({ scheme }) => scheme === 'bearer') ?? {}
-    const url = ownRealm(realm, address.origin, router.host)
-    return (
-      url &&
-      fetch(...(await realmRequest(url, request, { ...fields, ...(authorization ? { authorization } : {}) }, signal)))
-    )
+  askRealm(request: Request, client: Client): Promise<Reply | undefined> {
+    const { path, router, readTimeout } = this.#options
+    const relaying = {
+      fetch: this.#around.fetch,
+      base: this.#urlOf('/v2/'),
+      path,
+      routerHost: router.host,
+      readTimeout,
+    }
+    return askRealm(relaying, request, this.fieldsFor(request, client))
   }
 
   /** Asks when the answer is first waited for: a registry that is down is not asked for what another one has. */
@@ -174,13 +187,7 @@ export class RemoteRegistry implements Registry {
   #urlOf(target: string): string {
     const { address, path, prefix } = this.#options
     const session = hasToken(target) ? sessionThere(target, this.#options) : undefined
-    return address.origin + (session ?? movedName(target, prefix, path))
-  }
-
-  /** A path that came from there, with the name as it is called here. */
-  #nameHere(target: string): string {
-    const { path, prefix } = this.#options
-    return movedName(target, path, prefix)
+    return address.origin + (session ?? targetThere(withoutPrefix(target, prefix), path))
   }
 
   /** A realm on the registry's own host, which clients may not reach, is asked through this router. */
@@ -220,12 +227,6 @@ export class RemoteRegistry implements Registry {
   #skipped(reason: string): Answer {
     return { from: this, verdict: 'failed', status: 502, reason, milliseconds: 0, headers: noHeaders }
   }
-}
-
-/** A path of this API whose name has lost the path `from` before it and got the path `to`. Without a name it stays. */
-function movedName(target: string, from: string, to: string): string {
-  const isMoved = from !== to && target.startsWith(`/v2${from}/`) && /^\/v2\/[^?]/.test(target)
-  return isMoved ? `/v2${to}${target.slice(3 + from.length)}` : target
 }
 
 const isOfBlob = ({ entity, method }: Question) => entity === 'blob' && method === 'GET'

@@ -1,5 +1,6 @@
 /** Upload sessions whose address the route table does not have: what clients get in its place, and the way back. Pure. */
 import { match } from '../../routing.ts'
+import { nameThere } from './names.ts'
 
 /** Where a registry is, and where this router is. */
 export interface Place {
@@ -55,7 +56,6 @@ export function repositoryOf(target: string, { path }: Place): string | undefine
   return name && nameThere(name, path)
 }
 
-const nameThere = (name: string, path: string) => `${path}/${name}`.slice(1)
 const encoded = (text: string) => Buffer.from(text, 'latin1').toString('base64url')
 
 /** Whether a target is a session of this name, in one of the shapes that get tokens. */

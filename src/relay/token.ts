@@ -1,6 +1,7 @@
 /** `/v2/token`: the realm that hosted names, relayed, so that hosted needs no address that clients reach. */
-import type { Client, Registry } from '../registry/answer.ts'
+import { type Client, pingQuestion, type Registry } from '../registry/answer.ts'
 import { ociError, readBytes } from '../registry/errors.ts'
+import { bearerRealmIn } from '../registry/relayed.ts'
 import { respond } from '../runtime/body.ts'
 
 const maxTokenBytes = 1024 * 1024
@@ -25,4 +26,13 @@ export async function relayToken(hosted: Registry, request: Request, client: Cli
     if (error instanceof RangeError) return ociError(method, 413, { code: 'UNSUPPORTED', message: error.message })
     return ociError(method, 502, { code: 'UNAVAILABLE', message: 'the realm of hosted gave no usable answer' })
   }
+}
+
+/** The host of a realm that clients must ask themselves, so with the names that they know; undefined if there is none. */
+export async function realmElsewhere(hosted: Registry, router: URL): Promise<string | undefined> {
+  const headers = { 'accept-encoding': 'identity' }
+  const answer = await hosted.ask({ ...pingQuestion, headers, signal: new AbortController().signal })
+  const realm = bearerRealmIn(new Headers(hosted.fieldsFrom(answer)))
+  const { origin, host } = URL.canParse(realm) ? new URL(realm) : router
+  return origin === router.origin ? undefined : host
 }

@@ -175,7 +175,9 @@ class Spoken {
     const { realm, alias = /(?!)/ } = this.#dialect
     const [target = '', search = ''] = url.split(/\?(.*)/s)
     const query = new URLSearchParams(search)
-    if (target === realm) return this.#token(headers.authorization, query)
+    // A form counts as a query: OAuth 2 asks with a POST.
+    const asked = method === 'POST' && target === realm ? new URLSearchParams(`${body}`) : query
+    if (target === realm) return this.#token(headers.authorization, asked)
     const session = [...this.sessions.values()].find((one) => this.#isAt(one, target, query))
     const path = target.replace(alias, '')
     const [, name = '', kind = '', reference = ''] =
