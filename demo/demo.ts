@@ -1,13 +1,32 @@
-/** `npm run demo`: starts two real registries and the router on this machine, then pulls and pushes through them. */
+/** `npm run demo`: starts registries and the router on this machine, then pulls and pushes through them. */
 import { createServer } from 'node:net'
 import { temporaryFolder } from '../test/parts/children.ts'
 import { makeImage, opened, pull, push } from '../test/parts/client.ts'
-import { findRegistry, type Registry } from '../test/parts/registries.ts'
-import { type Router, startRouter } from '../test/parts/router.ts'
+import { findRegistry, type Launch, type Registry } from '../test/parts/registries.ts'
+import { startRouter } from '../test/parts/router.ts'
 import { until } from '../test/parts/until.ts'
+import { inMemory } from './registry.ts'
 
-/** The public registry that the cache proxies. If it cannot be reached, a local registry stands in for it. */
-const publicHub = process.env.HUB || 'https://registry-1.docker.io'
+interface Public {
+  /** The local registries: the one that stands in for it, and the cache. */
+  names: [hub: string, cache: string]
+  /** Its address, and an image to pull from there. */
+  address: string
+  image: string
+  /** The image of the local registry that stands in for it. */
+  ownImage: string
+}
+
+/** A cache is started in front of each. The first is the default one: its images have no host before their names. */
+const publics: [Public, ...Public[]] = [
+  {
+    names: ['hub', 'cache'],
+    address: process.env.HUB || 'https://registry-1.docker.io',
+    image: 'library/hello-world',
+    ownImage: 'library/hello',
+  },
+]
+
 const once = process.argv.includes('--once')
 const say = (line = '') => console.log(line)
 
@@ -18,60 +37,103 @@ interface Logged {
   by?: string
 }
 const logged: Logged[] = []
+/** Called for each request that the router has answered. */
+let onRequest = (request: Logged): unknown => logged.push(request)
+
+/** What was started, to be stopped in the opposite order. */
+const started: { stop: () => Promise<unknown> }[] = []
 
 async function demo(): Promise<void> {
-  const folder = temporaryFolder()
-  say(`data lies in ${folder} until this ends`)
-  const launch = await findRegistry(say)
-  const started: (Registry | Router)[] = []
-  const describe = ({ name, url }: Registry, what: string) => say(`  ${name.padEnd(8)}${url.padEnd(24)}${what}`)
+  const port = await freePort(Number(process.env.PORT || 5000))
+  const address = `127.0.0.1:${port}`
+  say(`http://${address}/ is the page of this router: open it in a browser, it is up in some seconds\n`)
 
-  const reachable = await fetch(`${publicHub}/v2/`, { signal: AbortSignal.timeout(3000) }).then(
+  const { launch, isReal } = await findLaunch()
+  const folder = temporaryFolder()
+  if (isReal) say(`their data lies in ${folder} until this ends`)
+  const caches = []
+  for (const registry of publics) caches.push(await startPublic(registry, launch, isReal, folder))
+  const [{ cache, image }] = caches as [(typeof caches)[0]]
+  const hosted = await start(launch, { name: 'hosted', folder }, 'private registry: hosted')
+  const hosts = { AGGREGATE_HOSTNAME: address, HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: cache.host }
+  const router = await startRouter('node', { ...hosts, PORT: `${port}` }, (line) => {
+    if (line.message === 'request') onRequest(line as unknown as Logged)
+  })
+  started.push(router)
+  say(`  router  ${router.url.padEnd(24)}one address for all\n`)
+
+  for (const { image } of caches) await step(`pull  ${image}:latest`, () => pull(router.url, image, 'latest', 1))
+  const privateImage = makeImage({ 'mine.txt': 'made by the demo\n' })
+  await step('push  team/demo:1.0', () => push(router.url, 'team/demo', '1.0', privateImage))
+  await step('pull  team/demo:1.0', () => pull(router.url, 'team/demo', '1.0'))
+  if (!once) await visit(address, image)
+  for (const part of started.reverse()) await part.stop()
+}
+
+/** Stays up until a signal comes, and prints each request of the visitor. */
+async function visit(address: string, image: string): Promise<void> {
+  onRequest = sayRequest
+  say('It stays up until Ctrl-C. Now you:')
+  say(`  http://${address}/ in a browser`)
+  say(`  docker pull ${address}/${image}`)
+  say(`  docker tag ${address}/${image} ${address}/team/mine:1.0`)
+  say(`  docker push ${address}/team/mine:1.0`)
+  say(`  skopeo inspect --tls-verify=false docker://${address}/team/demo:1.0`)
+  say(`  curl http://${address}/healthcheck`)
+  say('Each request that comes from now on, and who answered it:')
+  let endedAt = 0
+  await new Promise<void>((resolve) => {
+    const end = () => {
+      // npm passes on the SIGINT that the terminal has sent to both: only a later one is a second Ctrl-C.
+      if (endedAt && Date.now() - endedAt > 1000) process.exit(1)
+      endedAt ||= Date.now()
+      resolve()
+    }
+    for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, end)
+  })
+  say('\nGoodbye: the router and the registries end, and their data goes with them.')
+}
+
+/** Real registries, if they can be started here. Else those of the demo's own. */
+async function findLaunch(): Promise<{ launch: Launch; isReal: boolean }> {
+  try {
+    return { launch: await findRegistry(say), isReal: true }
+  } catch (error) {
+    say((error as Error).message)
+    say('NO REAL REGISTRIES: small ones in the memory of this demo take their place, the router is the real one')
+    return { launch: inMemory, isReal: false }
+  }
+}
+
+async function start(launch: Launch, options: Parameters<Launch>[0], what: string): Promise<Registry> {
+  const registry = await launch(options)
+  started.push(registry)
+  say(`  ${registry.name.padEnd(8)}${registry.url.padEnd(24)}${what}`)
+  return registry
+}
+
+/** Starts a cache of a public registry. If that cannot be reached from here, a local registry stands in for it. */
+async function startPublic(
+  { names: [hubName, cacheName], address, image, ownImage }: Public,
+  launch: Launch,
+  isReal: boolean,
+  folder: string,
+): Promise<{ cache: Registry; image: string }> {
+  const cacheOf = (remote: string) =>
+    start(launch, { name: cacheName, folder, proxyOf: remote }, `pull-through cache of ${remote}: the proxy`)
+  // The caches in memory know no logins, and public registries want tokens.
+  if (isReal && (await isReachable(address))) return { cache: await cacheOf(address), image }
+  const why = isReal ? 'which cannot be reached' : 'which is not asked'
+  const hub = await start(launch, { name: hubName, folder }, `stands in for ${address}, ${why}; holds ${ownImage}`)
+  await push(hub.url, ownImage, 'latest', makeImage({ 'hello.txt': `hello from the ${hubName}\n` }))
+  return { cache: await cacheOf(hub.url), image: ownImage }
+}
+
+function isReachable(address: string): Promise<boolean> {
+  return fetch(`${address}/v2/`, { signal: AbortSignal.timeout(3000) }).then(
     ({ status }) => status === 200 || status === 401,
     () => false,
   )
-  let remote = publicHub
-  let publicImage = 'library/hello-world'
-  if (!reachable) {
-    const hub = await launch({ name: 'hub', folder })
-    started.push(hub)
-    remote = hub.url
-    publicImage = 'library/hello'
-    await push(hub.url, publicImage, 'latest', makeImage({ 'hello.txt': 'hello from the hub\n' }))
-    describe(hub, `stands in for ${publicHub}, which cannot be reached; holds ${publicImage}`)
-  }
-  const cache = await launch({ name: 'cache', folder, proxyOf: remote })
-  const hosted = await launch({ name: 'hosted', folder })
-  started.push(cache, hosted)
-  describe(cache, `pull-through cache of ${remote}: the proxy`)
-  describe(hosted, 'private registry: hosted')
-
-  const port = await freePort(Number(process.env.PORT || 5000))
-  const address = `127.0.0.1:${port}`
-  const hosts = { AGGREGATE_HOSTNAME: address, HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: cache.host }
-  const router = await startRouter('node', { ...hosts, PORT: `${port}` }, (line) => {
-    if (line.message === 'request') logged.push(line as unknown as Logged)
-  })
-  started.push(router)
-  say(`  router  ${router.url.padEnd(24)}one address for both\n`)
-
-  const privateImage = makeImage({ 'mine.txt': 'made by the demo\n' })
-  await step(`pull  ${publicImage}:latest`, () => pull(router.url, publicImage, 'latest', 1))
-  await step('push  team/demo:1.0', () => push(router.url, 'team/demo', '1.0', privateImage))
-  await step('pull  team/demo:1.0', () => pull(router.url, 'team/demo', '1.0'))
-
-  if (!once) {
-    say('It stays up until Ctrl-C. Now you:')
-    say(`  docker pull ${address}/${publicImage}`)
-    say(`  docker tag ${address}/${publicImage} ${address}/team/mine:1.0`)
-    say(`  docker push ${address}/team/mine:1.0`)
-    say(`  skopeo inspect --tls-verify=false docker://${address}/team/demo:1.0`)
-    say(`  curl http://${address}/healthcheck`)
-    await new Promise((resolve) => {
-      for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, resolve)
-    })
-  }
-  for (const part of started.reverse()) await part.stop()
 }
 
 /** Runs an action, then prints each of its requests and which registry answered. */
@@ -83,11 +145,13 @@ async function step(what: string, action: () => Promise<unknown>): Promise<void>
   await until('the log', () => logged.length - from === opened.count - sent)
   const lines = logged.slice(from)
   say(`${what.padEnd(34)}${what.startsWith('push') ? 'taken by' : 'came from'} ${lines.at(-1)?.by}`)
-  for (const { method, path, status, by } of lines) {
-    const short = path.length > 72 ? `${path.slice(0, 69)}...` : path
-    say(`  ${method.padEnd(6)}${short.padEnd(74)}${status}  ${by ?? 'the router itself'}`)
-  }
+  for (const line of lines) sayRequest(line)
   say()
+}
+
+function sayRequest({ method, path, status, by }: Logged): void {
+  const short = path.length > 72 ? `${path.slice(0, 69)}...` : path
+  say(`  ${method.padEnd(6)}${short.padEnd(74)}${status}  ${by ?? 'the router itself'}`)
 }
 
 /** The given port, or the next one that is free. */

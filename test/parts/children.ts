@@ -24,17 +24,24 @@ export interface Child {
  * a process, a folder or a command. It runs in its own process group, so Ctrl-C does not end it.
  */
 const reaper = spawn(
-  'awk',
+  'sh',
   [
-    `/^[+]/ { pids[substr($0, 2)] }
-     /^-/ { delete pids[substr($0, 2)] }
-     /^[/]/ { folders[$0] }
-     /^!/ { commands[substr($0, 2)] }
-     END {
-       for (pid in pids) system("kill -9 " pid " 2>/dev/null")
-       for (command in commands) system(command " >/dev/null 2>&1")
-       for (folder in folders) system("rm -rf '" folder "'")
-     }`,
+    '-c',
+    `pids=' '
+     while IFS= read -r line; do
+       rest=\${line#?}
+       case "$line$pids" in
+         [+-]*" $rest "*) pids="\${pids%% $rest *} \${pids#* $rest }" ;;
+       esac
+       case $line in
+         +*) pids="$pids$rest " ;;
+         /*) folders="$folders '$line'" ;;
+         !*) commands="$commands $rest;" ;;
+       esac
+     done
+     [ "$pids" = ' ' ] || kill -9 $pids
+     eval "$commands"
+     eval "rm -rf $folders"`,
   ],
   { stdio: ['pipe', 'ignore', 'ignore'], detached: true },
 )
@@ -64,15 +71,18 @@ export interface Options {
   env?: Record<string, string | undefined>
   cwd?: string
   onLine?: (line: string) => void
+  /** Makes it the leader of its own process group, as a shell does with what is typed. */
+  ownGroup?: boolean
 }
 
 /** Starts a program. `env` is added to this process's environment; `onLine` gets each line of stdout and stderr. */
-export function start(command: string[], { env, cwd, onLine }: Options = {}): Child {
+export function start(command: string[], { env, cwd, onLine, ownGroup }: Options = {}): Child {
   const [program, ...args] = command as [string, ...string[]]
   const child: ChildProcess = spawn(program, args, {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, ...env },
     cwd,
+    detached: ownGroup,
   })
   if (child.pid) tellReaper(`+${child.pid}`)
   const lines: string[] = []

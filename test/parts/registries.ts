@@ -36,6 +36,9 @@ export interface Registry {
   start: () => Promise<void>
 }
 
+/** What the containers are made from. */
+const image = 'registry:3'
+
 export type Launch = (options: RegistryOptions) => Promise<Registry>
 
 /**
@@ -48,14 +51,16 @@ export async function findRegistry(say: (line: string) => void): Promise<Launch>
     say(`registries run from the program ${await run([binary, '--version'])}`)
     return fromProgram(binary)
   }
+  const wanted = 'put `registry` or `docker-registry` on the PATH, or run this as root on Debian or Ubuntu'
   const engine = await run(['docker', 'version', '--format', '{{.Server.Version}}']).catch(() => undefined)
-  if (engine) {
-    say(`registries run in containers of registry:3, on the Docker engine ${engine}`)
-    return inContainers()
-  }
-  throw new Error(
-    'no registry to run: put `registry` or `docker-registry` on the PATH, or run this as root on Debian or Ubuntu, or start a Docker engine',
-  )
+  if (!engine) throw new Error(`no registry to run: ${wanted}, or start a Docker engine`)
+  say(`registries run in containers of ${image}, on the Docker engine ${engine}`)
+  const trial = start(['docker', 'run', '--rm', image, '--version'])
+  if ((await trial.ended) !== 0)
+    throw new Error(
+      `no registry to run: a container of ${image} cannot start: ${trial.lines.join(' ').trim()}. Or ${wanted}`,
+    )
+  return inContainers()
 }
 
 function fromProgram(binary: string): Launch {
@@ -149,7 +154,7 @@ function configuration({
   })
 }
 
-/** Starts registries in containers of `registry:3`. They share a network, so a cache finds its remote by name. */
+/** Starts registries in containers. They share a network, so a cache finds its remote by name. */
 function inContainers(): Launch {
   const network = `combined-registry-${randomBytes(4).toString('hex')}`
   let networkCreated: Promise<unknown> | undefined
@@ -165,8 +170,11 @@ function inContainers(): Launch {
     const settings = ['REGISTRY_STORAGE_DELETE_ENABLED=true', ...(remote ? [`REGISTRY_PROXY_REMOTEURL=${remote}`] : [])]
     const env = settings.flatMap((setting) => ['-e', setting])
     atEnd(`docker rm -fv ${container}; docker network rm ${network}`)
-    const child = start(['docker', 'run', ...options, ...env, 'registry:3'])
-    const ports = await until(`the container ${name}`, () => run(['docker', 'port', container, '5000']).catch(() => ''))
+    const child = start(['docker', 'run', ...options, ...env, image])
+    const ports = await until(`the container ${name}`, () => {
+      if (child.exited()) throw new Error(`a container of ${image} cannot start: ${child.lines.join(' ')}`)
+      return run(['docker', 'port', container, '5000']).catch(() => '')
+    })
     const host = (ports.split('\n')[0] as string).trim()
     const url = `http://${host}`
     insideUrls.set(url, `http://${container}:5000`)
