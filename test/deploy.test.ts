@@ -18,6 +18,8 @@ import { createService } from '../src/service.ts'
 const root = fileURLToPath(new URL('..', import.meta.url))
 const read = (path: string) => readFileSync(join(root, path), 'utf8')
 
+const manual = read('docs/operating.md')
+
 /** Every log line that the router wrote during metricsAfterTraffic(). */
 const logged: Record<string, unknown>[] = []
 /** Every metric, its labels, and the values of each label. */
@@ -63,16 +65,16 @@ async function metricsAfterTraffic(users: string): Promise<string> {
   const service = createService(config, { fetch, now, log, version: '0', runtime: 'test' })
   service.certified(new Date())
   const ask = async (method: string, path: string, body?: string, password = 'right') => {
-    const headers = new Headers({ Accept: type, Authorization: `Basic ${btoa(`ann:${password}`)}` })
+    const accept = path === '/' ? 'text/html' : type
+    const headers = new Headers({ Accept: accept, Authorization: `Basic ${btoa(`ann:${password}`)}` })
     if (body) headers.set('Content-Length', `${body.length}`)
     const request = new Request(`http://registry.example${path}`, { method, headers, body })
     return (await service.handle(request, {})).text()
   }
   const name = '/v2/proxy-404-hosted-200'
   await Promise.all([ask('GET', `${name}/manifests/v1`), ask('GET', `${name}/manifests/v1`)])
-  for (const path of [`${name}/manifests/v1`, '/v2/', '/v2/', '/healthcheck', '/livez', '/metrics', '/elsewhere']) {
-    await ask('GET', path)
-  }
+  const own = ['/', '/explain?image=a:1', '/healthcheck', '/livez', '/metrics', '/elsewhere']
+  for (const path of [`${name}/manifests/v1`, '/v2/', '/v2/', ...own]) await ask('GET', path)
   for (const answers of ['proxy-200-hosted-200', 'proxy-429-hosted-429', 'proxy-403-hosted-403']) {
     for (const reference of ['v1', digest, digest]) await ask('GET', `/v2/${answers}/manifests/${reference}`)
   }
@@ -91,17 +93,20 @@ function knownFrom(exposition: string): Known {
     const labels = known.get(name) ?? new Map<string, Set<string>>()
     known.set(name, labels.set(label, (labels.get(label) ?? new Set()).add(value)))
   }
+  // deploy/ sets the job label. The values of the other labels of a target cannot be known here.
+  const addTarget = (name: string) => {
+    add(name, 'job', 'combined-registry')
+    for (const label of ['instance', 'namespace']) known.get(name)?.set(label, new Set())
+  }
   for (const line of exposition.split('\n')) {
     const [, name, labels = ''] = /^([a-z_]\w*)(?:\{(.*)\})? /.exec(line) ?? []
     if (!name) continue
-    // deploy/ sets the job label. The values of `instance` cannot be known here.
-    add(name, 'job', 'combined-registry')
-    known.get(name)?.set('instance', new Set())
+    addTarget(name)
     for (const [, label = '', value = ''] of labels.matchAll(/(\w+)="([^"]*)"/g)) add(name, label, value)
   }
   // Metrics that Prometheus adds itself.
-  add('up', 'job', 'combined-registry')
-  known.get('up')?.set('instance', new Set())
+  addTarget('up')
+  addTarget('ALERTS')
   add('ALERTS', 'alertstate', 'firing')
   for (const { alert } of alerts()) add('ALERTS', 'alertname', alert)
   return known
@@ -109,15 +114,20 @@ function knownFrom(exposition: string): Known {
 
 /** Checks a PromQL query against `known`: its faults, and the labels of its result. */
 function checkQuery(query: string): { faults: string[]; labels: Set<string> } {
-  const promql = query.replaceAll('$__rate_interval', '5m')
+  const promql = query.replaceAll('$__rate_interval', '5m').replaceAll('$router', 'combined-registry')
   const faults: string[] = []
   const metricLabels = new Set<string>()
   const grouped = new Set<string>()
+  /** Labels of the groups that only decide which series of the left side stay. */
+  const groupedAside = new Set<string>()
+  let asideFrom = Number.POSITIVE_INFINITY
   const textOf = ({ from, to }: { from: number; to: number }) => promql.slice(from, to)
   parser.parse(promql).iterate({
     enter: ({ type, node }) => {
       if (type.isError) faults.push(`does not parse at "${promql.slice(node.from)}"`)
-      if (type.name === 'GroupingLabels') for (const label of node.getChildren('LabelName')) grouped.add(textOf(label))
+      if (['And', 'Unless'].includes(type.name)) asideFrom = Math.min(asideFrom, node.from)
+      const groups = node.from < asideFrom ? grouped : groupedAside
+      if (type.name === 'GroupingLabels') for (const label of node.getChildren('LabelName')) groups.add(textOf(label))
       if (type.name !== 'VectorSelector') return
       const metric = node.getChild('Identifier')
       const labels = metric && known.get(textOf(metric))
@@ -130,32 +140,38 @@ function checkQuery(query: string): { faults: string[]; labels: Set<string> } {
         const [, name = '', wanted = ''] = /^(\w+)\W+"(.*)"$/.exec(textOf(matcher)) ?? []
         const values = labels.get(name)
         if (!values) faults.push(`no label ${name} of ${textOf(metric)}`)
-        for (const alternative of values?.size ? wanted.split('|') : []) {
+        // An empty alternative also means series without the label.
+        for (const alternative of values?.size ? wanted.split('|').filter(Boolean) : []) {
           const exact = new RegExp(`^(?:${alternative})$`)
           if (![...(values ?? [])].some((value) => exact.test(value))) faults.push(`${name} is never ${alternative}`)
         }
       }
     },
   })
-  for (const label of grouped) if (!metricLabels.has(label)) faults.push(`no label ${label} to group by`)
+  for (const label of [...grouped, ...groupedAside])
+    if (!metricLabels.has(label)) faults.push(`no label ${label} to group by`)
   return { faults, labels: grouped.size > 0 ? grouped : metricLabels }
 }
 
 interface Panel {
   id: number
+  type: string
   title: string
   description: string
+  gridPos: { x: number; y: number; w: number; h: number }
+  links?: { url: string }[]
   targets: { expr: string; legendFormat: string }[]
 }
 const dashboard = JSON.parse(read('deploy/grafana/combined-registry.json'))
-const panels: Panel[] = dashboard.panels
+const panelsAndRows: Panel[] = dashboard.panels
+const panels = panelsAndRows.filter(({ type }) => type !== 'row')
 const queries = panels.flatMap(({ targets }) => targets)
 
 interface Alert {
   alert: string
   expr: string
   labels: { severity: string }
-  annotations: { summary: string; description: string }
+  annotations: { summary: string; description: string; runbook_url: string }
 }
 function alerts(): Alert[] {
   return parse(read('deploy/prometheus/alerts.yml')).groups.flatMap(({ rules }: { rules: Alert[] }) => rules)
@@ -191,10 +207,47 @@ test('every metric of the router has a panel; every panel has its own id and a d
     (name) => name.startsWith('registry_router_') && !queries.some(({ expr }) => expr.includes(name)),
   )
   assert.deepEqual(withoutPanel, [])
-  assert.equal(new Set(panels.map(({ id }) => id)).size, panels.length)
+  assert.equal(new Set(panelsAndRows.map(({ id }) => id)).size, panelsAndRows.length)
   assert.ok(panels.every(({ description }) => description))
-  const [, metric, label] = /^label_values\((\w+), (\w+)\)$/.exec(dashboard.templating.list[1].query) ?? []
-  assert.ok(known.get(`${metric}`)?.has(`${label}`))
+  for (const { name, query } of dashboard.templating.list.slice(1)) {
+    const [, metric, label] = /^label_values\((\w+)(?:\{job=~"\$router"\})?, (\w+)\)$/.exec(query) ?? []
+    assert.ok(known.get(`${metric}`)?.has(`${label}`), name)
+  }
+})
+
+test('the panels stand in rows, and none covers another', () => {
+  assert.equal(panelsAndRows[0]?.type, 'row')
+  const cells = panelsAndRows.flatMap(({ gridPos: { x, y, w, h } }) => {
+    return Array.from({ length: w * h }, (_, i) => `${x + (i % w)} ${y + Math.floor(i / w)}`)
+  })
+  assert.equal(new Set(cells).size, cells.length)
+  const tops = panelsAndRows.map(({ gridPos }) => gridPos.y)
+  assert.deepEqual(
+    tops,
+    tops.toSorted((a, b) => a - b),
+  )
+})
+
+test('every link of the dashboard and of an alert leads to a heading of the manual', () => {
+  const headings = [...manual.matchAll(/^#+ (.+)$/gm)].map(([, text = '']) =>
+    text.toLowerCase().replace(/[^\w -]/g, ''),
+  )
+  const anchors = new Set(headings.map((text) => text.replaceAll(' ', '-')))
+  const links: { url: string }[] = [dashboard, ...panels].flatMap(({ links = [] }) => links)
+  assert.ok(links.length > 10)
+  for (const url of [...links.map(({ url }) => url), ...alerts().map(({ annotations }) => annotations.runbook_url)]) {
+    const [page, anchor = ''] = url.split('#')
+    assert.equal(page, 'https://github.com/OWNER/combined-registry/blob/main/docs/operating.md')
+    assert.ok(anchors.has(anchor), url)
+  }
+})
+
+test('no alert adds up two routers: each grouping and each join keeps job and namespace', () => {
+  for (const { alert, expr } of alerts()) {
+    for (const [, labels] of expr.matchAll(/\b(?:by|on) \(([^)]*)\)/g))
+      assert.match(`${labels}`, /^namespace, job\b/, alert)
+    assert.doesNotMatch(expr, /\b(?:sum|count|avg|min|max|group) ?\(/, `${alert} groups by nothing`)
+  }
 })
 
 /** The alerts that the panel "Alerts" counts. */
@@ -207,6 +260,7 @@ for (const { alert, expr, labels, annotations } of alerts()) {
     const unknown = [...annotations.summary.matchAll(/\$labels\.(\w+)/g)].filter(([, label = '']) => !given.has(label))
     assert.deepEqual([faults, unknown.map(([label]) => label)], [[], []], expr)
     assert.ok(['critical', 'warning'].includes(labels.severity) && annotations.description.length > 80)
+    assert.ok(annotations.runbook_url.endsWith(`#${alert.toLowerCase()}`))
     assert.ok(alertTests.includes(`{ labels: '{alertname="${alert}"`))
     assert.ok(countedAlerts.test(alert), 'the panel "Alerts" does not count it')
   })
@@ -314,7 +368,6 @@ test('the Kubernetes objects fit each other and the router', () => {
   assert.ok(memoryAlert?.expr.endsWith('0.9 * 2 ^ 30') && resources.limits.memory === '1Gi')
 })
 
-const manual = read('docs/operating.md')
 /** Fails if the manual lacks one of these: a name must be there as `code`, a sentence as plain text. */
 function assertInManual(texts: Iterable<string | undefined>): void {
   const asWritten = (text: string) => (text.includes(' ') ? text : `\`${text}\``)
