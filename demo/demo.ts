@@ -8,6 +8,8 @@ import { until } from '../test/parts/until.ts'
 import { inMemory } from './registry.ts'
 
 interface Public {
+  /** What stands before its names: a host, or nothing for the default one. */
+  host: string
   /** The local registries: the one that stands in for it, and the cache. */
   names: [hub: string, cache: string]
   /** Its address, and an image to pull from there. */
@@ -17,13 +19,21 @@ interface Public {
   ownImage: string
 }
 
-/** A cache is started in front of each. The first is the default one: its images have no host before their names. */
+/** A cache is started in front of each. */
 const publics: [Public, ...Public[]] = [
   {
+    host: '',
     names: ['hub', 'cache'],
     address: process.env.HUB || 'https://registry-1.docker.io',
     image: 'library/hello-world',
     ownImage: 'library/hello',
+  },
+  {
+    host: 'quay.io',
+    names: ['quay', 'cache2'],
+    address: 'https://quay.io',
+    image: 'prometheus/busybox',
+    ownImage: 'team/hello',
   },
 ]
 
@@ -51,22 +61,25 @@ async function demo(): Promise<void> {
   const { launch, isReal } = await findLaunch()
   const folder = temporaryFolder()
   if (isReal) say(`their data lies in ${folder} until this ends`)
-  const caches = []
-  for (const registry of publics) caches.push(await startPublic(registry, launch, isReal, folder))
-  const [{ cache, image }] = caches as [(typeof caches)[0]]
+  const [first, ...others] = publics
+  const main = await startPublic(first, launch, isReal, folder)
+  const proxies = []
+  for (const other of others) proxies.push(await startPublic(other, launch, isReal, folder))
   const hosted = await start(launch, { name: 'hosted', folder }, 'private registry: hosted')
-  const hosts = { AGGREGATE_HOSTNAME: address, HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: cache.host }
-  const router = await startRouter('node', { ...hosts, PORT: `${port}` }, (line) => {
+  const hosts = { AGGREGATE_HOSTNAME: address, HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: main.cache.host }
+  const PROXIES = proxies.map(({ host, cache }) => `${host}=${cache.host}`).join()
+  const router = await startRouter('node', { ...hosts, PROXIES, PORT: `${port}` }, (line) => {
     if (line.message === 'request') onRequest(line as unknown as Logged)
   })
   started.push(router)
   say(`  router  ${router.url.padEnd(24)}one address for all\n`)
 
-  for (const { image } of caches) await step(`pull  ${image}:latest`, () => pull(router.url, image, 'latest', 1))
+  for (const { image } of [main, ...proxies])
+    await step(`pull  ${image}:latest`, () => pull(router.url, image, 'latest', 1))
   const privateImage = makeImage({ 'mine.txt': 'made by the demo\n' })
   await step('push  team/demo:1.0', () => push(router.url, 'team/demo', '1.0', privateImage))
   await step('pull  team/demo:1.0', () => pull(router.url, 'team/demo', '1.0'))
-  if (!once) await visit(address, image)
+  if (!once) await visit(address, main.image)
   for (const part of started.reverse()) await part.stop()
 }
 
@@ -114,19 +127,24 @@ async function start(launch: Launch, options: Parameters<Launch>[0], what: strin
 
 /** Starts a cache of a public registry. If that cannot be reached from here, a local registry stands in for it. */
 async function startPublic(
-  { names: [hubName, cacheName], address, image, ownImage }: Public,
+  { host, names: [hubName, cacheName], address, image, ownImage }: Public,
   launch: Launch,
   isReal: boolean,
   folder: string,
-): Promise<{ cache: Registry; image: string }> {
+): Promise<{ host: string; cache: Registry; image: string }> {
+  const nameHere = (name: string) => (host ? `${host}/${name}` : name)
   const cacheOf = (remote: string) =>
-    start(launch, { name: cacheName, folder, proxyOf: remote }, `pull-through cache of ${remote}: the proxy`)
+    start(
+      launch,
+      { name: cacheName, folder, proxyOf: remote },
+      `pull-through cache of ${remote}: ${host || 'the proxy'}`,
+    )
   // The caches in memory know no logins, and public registries want tokens.
-  if (isReal && (await isReachable(address))) return { cache: await cacheOf(address), image }
+  if (isReal && (await isReachable(address))) return { host, cache: await cacheOf(address), image: nameHere(image) }
   const why = isReal ? 'which cannot be reached' : 'which is not asked'
   const hub = await start(launch, { name: hubName, folder }, `stands in for ${address}, ${why}; holds ${ownImage}`)
-  await push(hub.url, ownImage, 'latest', makeImage({ 'hello.txt': `hello from the ${hubName}\n` }))
-  return { cache: await cacheOf(hub.url), image: ownImage }
+  await push(hub.url, ownImage, 'latest', makeImage({ 'hello.txt': `hello from ${hubName}\n` }))
+  return { host, cache: await cacheOf(hub.url), image: nameHere(ownImage) }
 }
 
 function isReachable(address: string): Promise<boolean> {

@@ -24,6 +24,7 @@ async function demoOnce(env: Record<string, string>): Promise<string> {
   assert.equal(await child.ended, 0, child.lines.join('\n'))
   const output = child.lines.join('\n')
   assert.match(output, /pull +library\/\S+ .*proxy/)
+  assert.match(output, /pull +quay\.io\/\S+ .*came from quay\.io/)
   assert.match(output, /push +team\/demo.*hosted/)
   assert.match(output, /pull +team\/demo.*hosted/)
   return output
