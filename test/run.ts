@@ -105,6 +105,7 @@ const suites: Suite[] = [
     files.map((file) => tests(file, way, way === 'node' && !fromSource.has(file) ? packaged : {})),
   ),
   ['what is shipped', suite([...oneFile, './test/ship.test.ts'])],
+  ['helm chart', suite([...oneFile, './test/chart.test.ts'])],
   tests('front', 'node'),
   ['demo', suite([...oneFile, './test/demo.test.ts'])],
   ['unit, node', suite([...nodeTest, '--test', ...units])],

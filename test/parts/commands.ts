@@ -1,4 +1,5 @@
 /** The real clients that `test/clients.ts` runs, each with its actions as shell commands. */
+import { helmPackage } from './go.ts'
 
 /** Who requires a login: hosted by password (`htpasswd`), hosted by token (`tokens`), or the router itself (`here`). */
 export type Login = 'htpasswd' | 'tokens' | 'here'
@@ -153,7 +154,7 @@ export const clients: Record<string, Client> = {
     forget: 'regctl registry set --skip-check --tls disabled $ROUTER',
   },
   helm: {
-    from: { go: 'helm.sh/helm/v3/cmd/helm@v3.22.0' },
+    from: { go: helmPackage },
     names: ['charts/hello', 'team/charts/hello'],
     pull: 'helm pull --plain-http oci://$ROUTER/$IMAGE',
     push: 'mkdir c && printf "apiVersion: v2\\nname: $(basename $NAME)\\nversion: 1.0.0\\n" > c/Chart.yaml && helm package c && helm push --plain-http *.tgz oci://$ROUTER/$(dirname $NAME)',

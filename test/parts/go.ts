@@ -47,6 +47,19 @@ export async function goInstall(program: string, folder: string): Promise<string
   )
 }
 
+/** What `goInstall` builds helm from. */
+export const helmPackage = 'helm.sh/helm/v3/cmd/helm@v3.22.0'
+
+/** The helm on the PATH, or one that is built into `folder`. Gives undefined, and says why, if there is none. */
+export async function findHelm(folder: string, say: (line: string) => void): Promise<string | undefined> {
+  if (await onPath('helm')) return 'helm'
+  say(`building with go install: ${helmPackage}`)
+  const fault = await goInstall(helmPackage, folder)
+  if (!fault) return join(folder, 'helm')
+  say(`THE CHART IS NOT RENDERED: ${fault}`)
+  return undefined
+}
+
 /** The version of a module in go.mod; empty if it has none. */
 export function pinned(module: string): string {
   return readFileSync(join(cwd, 'go.mod'), 'utf8').match(`${module} (v\\S+)`)?.[1] ?? ''
