@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, relative } from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { parser } from '@prometheus-io/lezer-promql'
@@ -289,6 +289,52 @@ function readSettings(environment: Record<string, string>): Config {
   assert.ok(!('faults' in config), JSON.stringify(config))
   return config
 }
+
+interface Job {
+  uses?: string
+  steps?: { uses?: string; run?: string }[]
+}
+const workflows = readdirSync(join(root, '.github/workflows'))
+const stepsOf = (file: string) =>
+  Object.values<Job>(parse(read(`.github/workflows/${file}`)).jobs).flatMap(({ uses, steps = [] }) => [
+    { uses },
+    ...steps,
+  ])
+
+for (const file of workflows) {
+  test(`${file} names only what exists: scripts, files, and actions by their major version`, () => {
+    const steps: { uses?: string; run?: string }[] = stepsOf(file)
+    assert.ok(steps.some(({ run }) => run))
+    for (const { uses, run = '' } of steps) {
+      if (uses?.startsWith('./')) assert.ok(existsSync(join(root, uses)), uses)
+      else if (uses) assert.match(uses, /^[\w-]+\/[\w-]+@v\d+$/)
+      const syntax = spawnSync('bash', ['-n'], { input: run })
+      assert.equal(syntax.status, 0, `${syntax.stderr}`)
+      for (const [, script = ''] of run.matchAll(/\bnpm run (?:--silent )?([\w:]+)/g))
+        assert.ok(script in manifest.scripts, script)
+      for (const [path] of run.matchAll(/(?<![\w/.])(?:README\.md|(?:deploy|docs|test|ship|\.ci)\/[\w./-]+)/g))
+        assert.ok(existsSync(join(root, path)), path)
+    }
+  })
+}
+
+test("a release puts its publisher's name wherever OWNER stands, and the README's commands have its version", () => {
+  const sed = stepsOf('release.yaml').find(({ run }: { run?: string }) => run?.includes('sed -i')) as { run: string }
+  const places = [
+    'README.md',
+    ...['docs', 'deploy'].flatMap((folder) => {
+      const entries = readdirSync(join(root, folder), { recursive: true, withFileTypes: true })
+      return entries
+        .filter((entry) => entry.isFile())
+        .map((entry) => relative(root, join(entry.parentPath, entry.name)))
+    }),
+  ]
+  const withOwner = places.filter((path) => /\bOWNER\b(?!")/.test(read(path)))
+  assert.deepEqual(withOwner.sort(), [...sed.run.matchAll(/\S+\.(?:md|yml|yaml|json)\b/g)].map(([path]) => path).sort())
+  const [, section = ''] = /## Get it\n([\s\S]*?)\n## /.exec(read('README.md')) ?? []
+  const versions = section.match(/\d+\.\d+\.\d+/g) ?? []
+  assert.ok(versions.length >= 4 && versions.every((one) => one === manifest.version))
+})
 
 test('the chart: its values reach every setting, what is secret only as a reference; its rules are those of deploy/prometheus', () => {
   const chart = 'deploy/helm/combined-registry'
