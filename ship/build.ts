@@ -1,4 +1,4 @@
-/** `npm run build`: writes a release into dist/: two binaries, the npm package, third-party licences, checksums. */
+/** `npm run build`: writes a release into dist/: two binaries, the npm package, what is in them (licences, SBOM), checksums. */
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import {
@@ -20,6 +20,8 @@ import manifest from '../package.json' with { type: 'json' }
 const root = fileURLToPath(new URL('..', import.meta.url))
 const dist = join(root, 'dist')
 const licences = 'THIRD-PARTY-LICENSES'
+/** Scanners look for this ending. */
+const sbom = 'sbom.cdx.json'
 /** The npm package with the Bun binary of each architecture. */
 const runtimes = { x64: '@oven/bun-linux-x64', arm64: '@oven/bun-linux-aarch64' }
 type Architecture = keyof typeof runtimes
@@ -66,11 +68,13 @@ function bun(architecture: Architecture, folder: string): string {
   return join(folder, 'package/bin/bun')
 }
 
-/** Bundles the program into one file in `folder`. Writes the licences of the bundled packages into dist/. */
+/** Bundles the program into one file in `folder`. Writes the licences and the SBOM of the bundled packages into dist/. */
 function bundle(folder: string): void {
   run('npm', 'run', '--silent', 'build:package', '--', '--outdir', folder)
   const programs = readdirSync(folder).map((file) => readFileSync(join(folder, file), 'utf8'))
-  writeFileSync(join(dist, licences), licencesIn(programs.join('\n')))
+  const packages = packagesIn(programs.join('\n'))
+  writeFileSync(join(dist, licences), licencesOf(packages))
+  writeFileSync(join(dist, sbom), sbomOf(packages))
 }
 
 /** Builds the npm package with the bundle, which starts three times as fast as the sources. Gives the file name. */
@@ -87,12 +91,15 @@ function buildPackage(): string {
   })
 }
 
-/** The licences of the bundled packages, which must be distributed with the program. Throws if a package has none. */
-function licencesIn(program: string): string {
-  const packages = [...program.matchAll(/^\/\/ (?:.*\/)?node_modules\/((?:@[^/\n]+\/)?[^/\n]+)\//gm)].map(
-    ([, name = '']) => name,
-  )
-  const texts = [...new Set(packages)].sort().map((name) => {
+/** The bundled packages by name, from the comments that the bundler leaves. */
+function packagesIn(program: string): string[] {
+  const comments = program.matchAll(/^\/\/ (?:.*\/)?node_modules\/((?:@[^/\n]+\/)?[^/\n]+)\//gm)
+  return [...new Set([...comments].map(([, name = '']) => name))].sort()
+}
+
+/** The licences of these packages, which must be distributed with the program. Throws if a package has none. */
+function licencesOf(packages: string[]): string {
+  const texts = packages.map((name) => {
     const folder = join(root, 'node_modules', name)
     const file = readdirSync(folder).find((file) => /^licen[cs]e/i.test(file))
     if (!file) throw new Error(`${name} has no licence`)
@@ -104,8 +111,50 @@ function licencesIn(program: string): string {
   return texts.join(`\n${'-'.repeat(80)}\n\n`)
 }
 
+/** Parts of an SBOM in CycloneDX, as far as they are needed here. */
+interface Component {
+  'bom-ref': string
+}
+interface Edge {
+  ref: string
+  dependsOn: string[]
+}
+
+/**
+ * What is inside a binary, for scanners, which cannot look into it: these packages and Bun. In CycloneDX, by npm, without what
+ * differs from build to build. Throws if npm does not know one of them.
+ */
+function sbomOf(packages: string[]): string {
+  const {
+    serialNumber: _,
+    metadata,
+    components,
+    dependencies,
+    ...rest
+  } = JSON.parse(run('npm', 'sbom', '--sbom-format=cyclonedx', '--package-lock-only'))
+  const { tools, component } = metadata
+  const refs = [...packages, 'bun'].map((name) => `${name}@${versionOf(name)}`)
+  const inside = components.filter((one: Component) => refs.includes(one['bom-ref']))
+  if (inside.length !== refs.length) throw new Error(`npm sbom does not have all of ${refs.join(', ')}`)
+  const edges = dependencies.filter(({ ref }: Edge) => [component['bom-ref'], ...refs].includes(ref))
+  const bom = {
+    ...rest,
+    metadata: { tools, component: { ...component, type: 'application', name: manifest.name } },
+    // npm takes Bun for a tool of developers.
+    components: inside.map((one: Component) => ({ ...one, scope: 'required', properties: [] })),
+    dependencies: edges.map(({ ref, dependsOn }: Edge) => ({
+      ref,
+      dependsOn: dependsOn.filter((one) => refs.includes(one)),
+    })),
+  }
+  return `${JSON.stringify(bom, null, 2)}\n`
+}
+
+const versionOf = (name: string): string =>
+  JSON.parse(readFileSync(join(root, 'node_modules', name, 'package.json'), 'utf8')).version
+
 mkdirSync(dist, { recursive: true })
-/** `npm run build -- arm64` builds only that binary and the licences, for the image. Docker calls x64 `amd64`. */
+/** `npm run build -- arm64` builds only that binary, the licences and the SBOM, for the image. Docker calls x64 `amd64`. */
 const [wanted = ''] = process.argv.slice(2).map((argument) => argument.replace('amd64', 'x64'))
 if (wanted && !(wanted in runtimes)) throw new Error(`no architecture ${wanted}: ${Object.keys(runtimes).join(', ')}`)
 if (wanted) {
@@ -113,7 +162,7 @@ if (wanted) {
   withTemporaryFolder(bundle)
 } else {
   const binaries = (Object.keys(runtimes) as Architecture[]).map(build)
-  const sums = [...binaries, buildPackage(), licences].map((file) => {
+  const sums = [...binaries, buildPackage(), licences, sbom].map((file) => {
     const sum = createHash('sha256')
       .update(readFileSync(join(dist, file)))
       .digest('hex')

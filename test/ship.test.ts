@@ -18,6 +18,7 @@ const { version } = manifest
 const dist = join(root, 'dist')
 const tarball = `combined-registry-${version}.tgz`
 const licences = 'THIRD-PARTY-LICENSES'
+const sbom = 'sbom.cdx.json'
 /** ELF machine numbers (`e_machine` in elf.h). */
 const machines = { x64: 0x3e, arm64: 0xb7 }
 const binary = (architecture: string) => join(dist, `combined-registry-linux-${architecture}`)
@@ -58,6 +59,7 @@ test('SHA256SUMS has the checksum of every file of the release', () => {
     ...Object.keys(machines).map((architecture) => `combined-registry-linux-${architecture}`),
     tarball,
     licences,
+    sbom,
   ]
   const wanted = files.map((file) => {
     return `${createHash('sha256')
@@ -88,6 +90,36 @@ test('the npm package is one program file with the licences of its contents, and
   assert.ok(text.includes(`Bun ${manifest.devDependencies.bun} (MIT)`))
 })
 
+test('the SBOM has every package that is inside the binaries, and Bun, with its version and package URL', async () => {
+  const program = await run(['tar', '-xzOf', join(dist, tarball), 'package/bin.js', 'package/bcrypt.js'])
+  const comments = program.matchAll(/^\/\/ .*node_modules\/((?:@[^/\n]+\/)?[^/\n]+)\//gm)
+  const bundled = [...new Set([...comments].map(([, name = '']) => name))]
+  for (const name of Object.keys(manifest.dependencies)) assert.equal(bundled.includes(name), name !== 'tsx', name)
+  const wanted = [...bundled, 'bun'].map((name) => {
+    const { version } = JSON.parse(readFileSync(join(root, 'node_modules', name, 'package.json'), 'utf8'))
+    return [name, version, `pkg:npm/${name.replace('@', '%40')}@${version}`]
+  })
+  const text = readFileSync(join(dist, sbom), 'utf8')
+  noSecret('the SBOM', text)
+  const { bomFormat, metadata, components, dependencies } = JSON.parse(text)
+  assert.deepEqual(
+    [bomFormat, metadata.component.name, metadata.component.version, metadata.component.type],
+    ['CycloneDX', manifest.name, version, 'application'],
+  )
+  const listed = components.map(({ name, version, purl }: Record<string, string>) => [name, version, purl])
+  assert.deepEqual(listed.sort(), wanted.sort())
+  const refs = [metadata.component, ...components].map((one) => one['bom-ref'])
+  for (const { ref, dependsOn } of dependencies) {
+    for (const one of [ref, ...dependsOn]) assert.ok(refs.includes(one), one)
+  }
+  const own = dependencies.find(({ ref }: { ref: string }) => ref === metadata.component['bom-ref'])
+  assert.ok(own.dependsOn.includes(`hono@${wanted.find(([name]) => name === 'hono')?.[1]}`))
+  assert.match(
+    readFileSync(join(root, 'Dockerfile'), 'utf8'),
+    new RegExp(`^COPY --from=build /build/dist/${sbom} /$`, 'm'),
+  )
+})
+
 test('the installed npm package prints its version and serves, from any folder', async () => {
   const prefix = join(folder, 'prefix')
   await run(['npm', 'install', '--silent', '--global', '--offline', '--prefix', prefix, join(dist, tarball)])
@@ -104,7 +136,11 @@ test("the image's build context is small, and has all that the Dockerfile needs"
   assert.ok(sizes.reduce((sum, size) => sum + size) < 512 * 1024)
   symlinkSync(join(root, 'node_modules'), join(context, 'node_modules'))
   await run(['npm', 'run', '--silent', 'build', '--', process.arch], { cwd: context })
-  assert.deepEqual(readdirSync(join(context, 'dist')).sort(), [licences, `combined-registry-linux-${process.arch}`])
+  assert.deepEqual(readdirSync(join(context, 'dist')).sort(), [
+    licences,
+    `combined-registry-linux-${process.arch}`,
+    sbom,
+  ])
 })
 
 test('the Kubernetes objects name the image of this version', () => {
