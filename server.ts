@@ -5,9 +5,9 @@ import process from 'node:process'
 import manifest from './package.json' with { type: 'json' }
 import { readUsers } from './src/access/passwords.ts'
 import { type Config, configHelp, readConfig } from './src/config.ts'
-import { createLog, inBatches, type Log } from './src/log.ts'
+import { createLog, inBatches, type Level, type Log, type LogFields } from './src/log.ts'
 import { toText } from './src/relay/explain.ts'
-import { delivered } from './src/runtime/delivered.ts'
+import { closed, delivered } from './src/runtime/delivered.ts'
 import { createFetch } from './src/runtime/fetch.ts'
 import { listen } from './src/runtime/listen.ts'
 import { runtime } from './src/runtime/runtime.ts'
@@ -25,6 +25,9 @@ const help = `combined-registry ${version}: one address for a private registry a
 Everything else comes from the environment:
 
 ${configHelp()}`
+
+/** Milliseconds for clients to close their side, once all is sent. */
+const hangUpMs = 30_000
 
 async function start(config: Config, log: Log) {
   // Later than the deadline of any read, since that one says more.
@@ -66,17 +69,28 @@ async function serve(config: Config): Promise<void> {
     if (since !== undefined) return performance.now() - since < 1000 ? undefined : cut('stopped at once')
     since = performance.now()
     log('info', 'draining', { signal, seconds: config.drainTimeout })
-    setTimeout(cut, config.drainTimeout * 1000, 'drain timeout')
+    const timer = setTimeout(cut, config.drainTimeout * 1000, 'drain timeout')
     server.stop()
-    service.drain(() => delivered(port)).then(() => exit(0, 'drained'))
+    service
+      .drain(() => delivered(port))
+      .then(() => clearTimeout(timer))
+      .then(hangUp)
+  }
+  /** All is sent. Ends the connections, then the process. */
+  const hangUp = async () => {
+    server.end()
+    const leftMs = config.drainTimeout * 1000 - (performance.now() - (since as number))
+    const connections = await closed(port, Math.min(leftMs, hangUpMs))
+    if (connections === 0) exit('info', 'drained')
+    exit('warn', 'ended before all clients had closed their connections', { connections })
   }
   const cut = (message: string) => {
     server.cut()
-    exit(1, message)
+    exit('error', message)
   }
-  const exit = (code: number, message: string) => {
-    log(code === 0 ? 'info' : 'error', message)
-    process.exit(code)
+  const exit = (level: Level, message: string, fields?: LogFields): never => {
+    log(level, message, fields)
+    process.exit(level === 'error' ? 1 : 0)
   }
   for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => stop(signal))
   // A fault in one request must not end the transfers of all others.

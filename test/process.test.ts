@@ -13,6 +13,7 @@ import { adopt, type Child, run, start, temporaryFolder } from './parts/children
 import * as client from './parts/client.ts'
 import { noise, pathOf, send } from './parts/client.ts'
 import { newLoad, pullOnce, pushOnce } from './parts/load.ts'
+import { publish } from './parts/portproxy.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
 import { type Router, root, startRouter, way, ways } from './parts/router.ts'
 import { answer, type Script, scripted } from './parts/scripted.ts'
@@ -180,6 +181,45 @@ test('SIGTERM just as the last byte is sent: a slow client still receives all of
   const stopping = stopped.child.line(/"message":"request".*"complete":true/).then(() => stopped.stop('SIGTERM'))
   assert.equal(await client.digestOfStream(Readable.from(client.throttled(reply, 2))), digest)
   assert.equal(await stopping, 0)
+})
+
+for (const [moment, pattern] of [
+  ['while a layer is sent', /"message":"listening"/],
+  ['when a layer was sent', /"message":"request".*"complete":true/],
+] as const) {
+  test(`SIGTERM ${moment}: what a published port still keeps for a slow client is not lost with the process`, async () => {
+    const bytes = 32 * mebibyte
+    const digest = await client.digestOfStream(noise(bytes, 11))
+    await client.pushBlob(hosted.url, 'team/published', digest, noise(bytes, 11))
+    const stopped = await another()
+    const port = await publish(Number(new URL(stopped.url).port), 16 * 1024)
+    const reply = await client.answerOf(
+      client.open(`http://${port.host}`, 'GET', `/v2/team/published/blobs/${digest}`).end(),
+    )
+    await stopped.child.line(pattern)
+    const ended = stopped.stop('SIGTERM')
+    ended.then(port.end)
+    assert.equal(await client.digestOfStream(reply), digest)
+    assert.equal(await ended, 0)
+    assert.equal(stopped.log().at(-1)?.message, 'drained')
+  })
+}
+
+test('SIGTERM: a client that leaves its idle connection open is waited for, but not beyond DRAIN_TIMEOUT; this is no failure', async () => {
+  const { router, close } = await between(answer(404), answer(200, {}, '{"repositories":[]}'), { DRAIN_TIMEOUT: '1.5' })
+  const idle = connect({ port: Number(router.host.split(':')[1]), host: '127.0.0.1', allowHalfOpen: true })
+  idle.write('GET /v2/_catalog HTTP/1.1\r\nHost: x\r\n\r\n')
+  await once(idle, 'data')
+  const hungUp = once(idle.resume(), 'end')
+  assert.equal(await router.stop(), 0)
+  await hungUp
+  const [, , last] = router.log().slice(-3)
+  assert.deepEqual(
+    [last?.level, last?.message, last?.connections],
+    ['warn', 'ended before all clients had closed their connections', 1],
+  )
+  idle.destroy()
+  await close(true)
 })
 
 test('a rolling restart of two replicas under load: a client that tries again loses nothing', async () => {

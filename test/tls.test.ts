@@ -27,6 +27,7 @@ import {
   withDigest,
 } from './parts/client.ts'
 import { program } from './parts/packages.ts'
+import { publish } from './parts/portproxy.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
 import { type Router, root, startRouter, way, ways } from './parts/router.ts'
 import { answer, type Script, type Scripted, scripted } from './parts/scripted.ts'
@@ -204,6 +205,21 @@ test('a request in flight longer than DRAIN_TIMEOUT is given up, exit code 1', {
   assert.equal(await router.stop(), 1)
   await given
   assert.equal(router.log().at(-1)?.message, 'drain timeout')
+})
+
+test('SIGTERM when a layer was sent: what a published port still keeps for a slow client is not lost with the process', async () => {
+  const bytes = 16 * mebibyte
+  const { router } = await behindTls((_, response) => {
+    noise(bytes, 12).pipe(response.writeHead(200, { 'Content-Length': bytes }))
+  })
+  const port = await publish(Number(new URL(router.url).port), 16 * 1024)
+  const reply = await answerOf(open(`https://${port.host}`, 'GET', blob).end())
+  await router.child.line(/"message":"request".*"complete":true/)
+  const ended = router.stop()
+  ended.then(port.end)
+  assert.equal((await received(reply)).digest, await digestOfStream(noise(bytes, 12)))
+  assert.equal(await ended, 0)
+  assert.equal(router.log().at(-1)?.message, 'drained')
 })
 
 test('a client leaves in the middle of an upload: hosted sees an incomplete request', async () => {

@@ -68,6 +68,11 @@ export async function listen(handler: Handler, options: ListenOptions, tls?: Pai
       clearInterval(hearing)
       server.close()
     },
+    /** Ends all connections. No answer may be under way; a request that comes now is not carried out. */
+    end: () => {
+      server.removeAllListeners('request').on('request', ({ socket }: IncomingMessage) => socket.destroy())
+      for (const socket of connections) socket.end()
+    },
     /** Resets all connections, so that a client hears of the end even if it has not read what was sent before. */
     cut: () => {
       for (const socket of connections) reset(socket)
