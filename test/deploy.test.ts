@@ -354,11 +354,14 @@ test('the chart: its values reach every setting, what is secret only as a refere
   assert.deepEqual([version, appVersion], [manifest.version, manifest.version])
 })
 
-const compose = parse(read('compose.yaml')).services
+const compose = parse(read('compose.yaml'), { merge: true }).services
+
+/** The value that `${NAME:-default}` or `${NAME-default}` has if nothing is set. */
+const byDefault = (text: string) => text.replace(/\$\{\w+:?-([^}]*)\}/g, '$1')
 
 test("compose.yaml: the router's settings are valid, it may take longer than DRAIN_TIMEOUT to end, and mounted files exist", () => {
   const { environment, stop_grace_period } = compose.router
-  const { drainTimeout } = readSettings(JSON.parse(JSON.stringify(environment).replace(/\$\{\w+:-(\w*)\}/g, '$1')))
+  const { drainTimeout } = readSettings(JSON.parse(byDefault(JSON.stringify(environment))))
   const [, minutes, seconds = 0] = /^(\d+)m(?:(\d+)s)?$/.exec(stop_grace_period) ?? []
   assert.ok(Number(minutes) * 60 + Number(seconds) > drainTimeout)
   for (const { volumes = [] } of Object.values<{ volumes?: string[] }>(compose)) {
@@ -368,10 +371,48 @@ test("compose.yaml: the router's settings are valid, it may take longer than DRA
   }
 })
 
-test('compose.yaml asks for no login, so its ports are open to this machine only; the router starts without the cache', () => {
-  const { ports, depends_on } = compose.router
-  for (const port of ports) assert.match(port, /^127\.0\.0\.1:/)
-  assert.equal(depends_on.proxy.condition, 'service_started')
+test('compose.yaml asks for no login, so its ports are open to this machine only', () => {
+  for (const { ports = [] } of Object.values<{ ports?: string[] }>(compose)) {
+    for (const port of ports) assert.match(port, /^127\.0\.0\.1:/)
+  }
+})
+
+test('compose.yaml: the router starts and is started again whatever its registries do, and stops before them', () => {
+  // Without a condition: `up` removes a router first, and then makes no new one if a condition is not met.
+  assert.deepEqual(compose.router.depends_on, ['hosted', 'proxy'])
+})
+
+test('compose.yaml: `up` returns when the router and hosted are healthy, with the cache down too; it then takes pushes', () => {
+  assert.deepEqual(compose.ready.depends_on, {
+    router: { condition: 'service_healthy' },
+    hosted: { condition: 'service_healthy' },
+  })
+  for (const name of ['router', 'hosted']) assert.ok(compose[name].healthcheck.test.length > 1, name)
+  assert.equal(compose.ready.image, compose.hosted.image)
+  const { v2Requires, hostedNames } = readSettings(JSON.parse(byDefault(JSON.stringify(compose.router.environment))))
+  assert.equal(v2Requires, 'hosted')
+  const [, pushed = ''] = /^docker push registry\.localhost\/(\S+):latest$/m.exec(read('README.md')) ?? []
+  assert.match(pushed, hostedNames, 'of other new names the cache is asked before a push')
+})
+
+test('compose.yaml: the image is built, never asked of a public registry, and is the one that the README pushes', () => {
+  const { build, image, pull_policy } = compose.router
+  assert.deepEqual([build, pull_policy], ['.', 'never'])
+  assert.match(read('README.md'), new RegExp(`^docker tag ${image} registry\\.localhost/`, 'm'))
+})
+
+test('compose.yaml: all logs are rotated; those of both registries take 10 MB together', () => {
+  const megabytes = ({ logging }: { logging?: { driver: string; options: Record<string, string> } }) => {
+    assert.equal(logging?.driver, 'json-file')
+    return Number(/^(\d+)m$/.exec(logging.options['max-size'] ?? '')?.[1]) * Number(logging.options['max-file'])
+  }
+  const { ready: _, ...lasting } = compose
+  for (const service of Object.values<object>(lasting)) assert.ok(megabytes(service) <= 30)
+  assert.ok(megabytes(compose.hosted) + megabytes(compose.proxy) <= 10)
+  // The image logs at debug, which is 1 KB for each health check and each look at the storage.
+  for (const name of ['hosted', 'proxy']) {
+    assert.equal(compose[name].environment.REGISTRY_LOG_LEVEL, 'warn')
+  }
 })
 
 const lines = read('deploy/kubernetes/router.env').match(/^#?[A-Z]\w+=.*$/gm) ?? []

@@ -16,7 +16,7 @@ import { until } from './parts/until.ts'
 const compose = await composeCommand(console.error)
 /** An image of the registry behind the stack's cache: Docker Hub, unless PROXY_REMOTEURL names another. */
 const publicImage = process.env.PUBLIC_IMAGE ?? 'library/hello-world:latest'
-const ownImage = 'mycustomproject/mycustomimage:latest'
+const ownImage = 'team/app:latest'
 
 if (compose) {
   const project = `combined-registry-test-${process.pid}`
@@ -51,9 +51,11 @@ if (compose) {
     assert.equal(user, '65532:65532')
     assert.equal(await docker('run', '--rm', '--read-only', project, '--version'), manifest.version)
     const container = await docker('create', project)
-    const licences = await run(['sh', '-c', `docker export ${container} | tar -t | grep ^licenses/.`])
+    const files = await run(['sh', '-c', `docker export ${container} | tar -t`])
     await docker('rm', container)
-    assert.deepEqual(licences.split('\n').sort(), ['licenses/LICENSE', 'licenses/THIRD-PARTY-LICENSES'])
+    const ofOurs = files.split('\n').filter((file) => /^(licenses\/.|combined|sbom)/.test(file))
+    const wanted = ['combined-registry', 'licenses/LICENSE', 'licenses/THIRD-PARTY-LICENSES', 'sbom.cdx.json']
+    assert.deepEqual(ofOurs.sort(), wanted)
   })
 
   test('the stack starts, and its health checks succeed', async () => {
