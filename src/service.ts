@@ -6,6 +6,7 @@ import { type Access, createAccess, rightOf, tokenOf } from './access/access.ts'
 import { isCrossSiteWrite } from './access/origin.ts'
 import type { Config } from './config.ts'
 import type { Log } from './log.ts'
+import { Background } from './memory/background.ts'
 import { Budget } from './memory/budget.ts'
 import { Memory } from './memory/memory.ts'
 import { createRegistries } from './registries.ts'
@@ -72,18 +73,20 @@ export function createService(config: Config, dependencies: Dependencies): Servi
   const app = createApp(parts)
   return {
     handle: async (request, connection = {}) => app.fetch(request, connection),
-    explain: (image) => explain(around, config, image, null, { request: new Request(config.aggregate), client: {} }),
+    explain: (image) => explain(around, image, null, { request: new Request(config.aggregate), client: {} }),
     examine: async () => {
       const { passLogin, hosted, aggregate } = config
       const host = passLogin && hosted.pathname !== '/' && (await realmElsewhere(around.registries.hosted, aggregate))
       if (host) dependencies.log('warn', 'clients log in elsewhere, without the path of HOSTED_HOSTNAME', { host })
     },
     certified: (expires) => metrics.certified(expires),
-    drain: (delivered) =>
-      traffic.drain(async () => {
+    drain: (delivered) => {
+      around.background.end()
+      return traffic.drain(async () => {
         await around.copier.settled()
         await delivered()
-      }),
+      })
+    },
   }
 }
 
@@ -96,6 +99,7 @@ function assemble(config: Config, dependencies: Dependencies): Parts {
     settings: config,
     registries: createRegistries(config, { fetch, now, log, metrics, page }),
     memory: new Memory(config, now, (kind, outcome) => metrics.remembered(kind, outcome)),
+    background: new Background(),
     copier: new Copier(config, (outcome, bytes) => metrics.copied(outcome, bytes)),
     held: new Budget(maxHeldBytes),
   }
@@ -148,7 +152,7 @@ async function page(c: Context<Env>, parts: Parts): Promise<Response> {
   const { image = '', ns = null } = c.req.query()
   const from = { request: raw, client: clientOf(c) }
   const [explanation, ...pings] = await Promise.all([
-    image ? explain(around, config, image.trim(), ns, from) : undefined,
+    image ? explain(around, image.trim(), ns, from) : undefined,
     ...registriesOf(parts).map((one) => ping(around, one, raw, from.client)),
   ])
   // If logins are hosted's to check, and it cannot now, this client may be a stranger.
@@ -184,7 +188,7 @@ async function explanation(c: Context<Env>, parts: Parts): Promise<Response> {
   const refusal = await admit(c, parts)
   if (refusal) return refusal
   const { image = '', ns = null } = c.req.query()
-  const explained = await explain(parts.around, parts.config, image, ns, { request: c.req.raw, client: clientOf(c) })
+  const explained = await explain(parts.around, image, ns, { request: c.req.raw, client: clientOf(c) })
   return 'refused' in explained ? refusalOf('GET', explained) : json(explained, 200)
 }
 

@@ -66,11 +66,12 @@ const shared = async (proxy: Script, hosted: Script) => {
 }
 after(async () => {
   await sharedRouter?.close()
+  await quickRouter?.close()
   await closeAll()
 })
 
-test('proxy says 404 for a tag: for LOOKUP_TTL seconds hosted is asked first, for exactly this request', async () => {
-  const router = await between(absent, manifest(), { LOOKUP_TTL: '0.5' })
+test('proxy says 404 for a tag: hosted is asked first, for exactly this request', async () => {
+  const router = await between(absent, manifest())
   const twice = async (path: string, headers = accept) => {
     await get(router, path, headers)
     await get(router, path, headers)
@@ -79,11 +80,108 @@ test('proxy says 404 for a tag: for LOOKUP_TTL seconds hosted is asked first, fo
   assert.deepEqual(await twice(byTag), [1, 2])
   assert.deepEqual(await twice('/v2/team/app/manifests/2.0'), [1, 2], 'another tag')
   assert.deepEqual(await twice(byTag, { Accept: type }), [1, 2], 'another Accept')
-  await until('the proxy to be asked again', async () => {
-    await get(router, byTag)
-    return asked(router)[0] === 1
-  })
   await router.close()
+})
+
+/** The same with a short LOOKUP_TTL. */
+let quickRouter: Between | undefined
+const quick = async (proxy: Script, hosted: Script) => {
+  quickRouter ??= await between(proxy, hosted, { LOOKUP_TTL: '1' })
+  Object.assign(quickRouter.now, { proxy, hosted })
+  asked(quickRouter)
+  return { router: quickRouter, ...pathsIn(`team/quick-${names++}`) }
+}
+
+/** A tag that the proxy lacked for longer than LOOKUP_TTL, and is being asked for anew: nobody waits for it. */
+async function askedAnew() {
+  const { router, byTag } = await quick(absent, manifest())
+  await get(router, byTag)
+  const slow = held(absent)
+  router.now.proxy = slow.run
+  asked(router)
+  await until('the proxy to be asked anew', async () => {
+    assert.equal((await get(router, byTag)).status, 200)
+    return slow.waiting.length > 0
+  })
+  return { router, byTag, slow }
+}
+
+test('after LOOKUP_TTL the proxy is asked anew, once for all, while hosted answers', async () => {
+  const { router, byTag, slow } = await askedAnew()
+  const replies = await Promise.all(Array.from({ length: 20 }, () => get(router, byTag)))
+  assert.ok(replies.every(({ status }) => status === 200))
+  assert.equal(router.proxy.requests.length, 1)
+  slow.release()
+  await until('the answer to be known', () => router.proxy.requests[0]?.complete)
+  router.now.proxy = absent
+  await get(router, byTag)
+  assert.equal(router.proxy.requests.length, 1, 'it has just said that it lacks the tag')
+})
+
+test('a new public tag shadows the one of hosted from the second question after LOOKUP_TTL', async () => {
+  const { router, byTag } = await quick(absent, manifest())
+  await get(router, byTag)
+  const moved = content.replace('2', '3')
+  router.now.proxy = manifest({}, moved, digestOf(moved))
+  asked(router)
+  const bodies: string[] = []
+  await until('the proxy to be asked', async () => {
+    bodies.push((await get(router, byTag)).body.toString())
+    return router.proxy.requests.length > 0
+  })
+  assert.deepEqual(new Set(bodies), new Set([content]), 'also to the first question after it')
+  await until('the new tag', async () => (await get(router, byTag)).body.toString() === moved)
+  assert.equal(router.proxy.requests.length, 2)
+})
+
+test('a hint is no 404: if hosted lacks the tag by now, the proxy is waited for', async () => {
+  const { router, byTag, slow } = await askedAnew()
+  router.now.hosted = absent
+  const [reply, before] = [get(router, byTag), router.hosted.requests.length]
+  await until('the answer of hosted', () => router.hosted.requests.length > before)
+  assert.equal(await Promise.race([reply, new Promise((resolve) => setTimeout(resolve, 100, 'waits'))]), 'waits')
+  slow.release()
+  const { status, json } = await reply
+  assert.deepEqual(
+    [status, json().errors[0].detail.map((one: { verdict: string }) => one.verdict)],
+    [404, ['absent', 'absent']],
+  )
+})
+
+test('hosted wants a login for a tag that the proxy lacks: the client gets the challenge at once', async () => {
+  const { router, byTag, slow } = await askedAnew()
+  router.now.hosted = answer(401, { 'WWW-Authenticate': 'Basic realm="hosted"' })
+  const reply = await get(router, byTag)
+  assert.deepEqual([reply.status, reply.headers['www-authenticate']], [401, 'Basic realm="hosted"'])
+  assert.equal(slow.waiting.length, 1)
+})
+
+test('a public registry that says 401 for what it lacks is remembered too', async () => {
+  const { router, byTag } = await shared(answer(401), manifest())
+  for (const _ of [1, 2]) assert.equal((await get(router, byTag)).status, 200)
+  assert.deepEqual(asked(router), [1, 2])
+})
+
+test('a question in the background obeys the breaker, and is the trial that ends it', async () => {
+  const { router, byTag } = await quick(absent, manifest())
+  await get(router, byTag)
+  const logged = (wanted: string) => async () => {
+    assert.equal((await get(router, byTag)).status, 200)
+    return router.router.log().some(({ message }) => message === wanted)
+  }
+  router.now.proxy = (_, response) => response.destroy()
+  await until('the proxy to be skipped', logged('skipped until it is well again'))
+  router.now.proxy = absent
+  await until('the proxy to be well again', logged('well again'))
+})
+
+test('a question in the background keeps no drain waiting', async () => {
+  const { router, slow } = await askedAnew()
+  quickRouter = undefined
+  assert.equal(await router.router.stop(), 0)
+  await until('the question to be given up', () => router.proxy.requests.at(-1)?.broken)
+  assert.equal(slow.waiting.length, 1)
+  await router.close(true)
 })
 
 test('both registries say 404: both are asked again the next time, no 404 comes from memory', async () => {

@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto'
 import { test } from 'node:test'
 import { type Match, match } from '../routing.ts'
 import { hashesFor, networkOf } from '../src/access/passwords.ts'
+import { Background } from '../src/memory/background.ts'
 import { Budget } from '../src/memory/budget.ts'
 import { Flights } from '../src/memory/flights.ts'
 import { Hints } from '../src/memory/hints.ts'
@@ -120,31 +121,95 @@ test('Accept must list the type itself', () => {
   assert.ok(!accepting('*/*'))
 })
 
-test('hints: a tag that the proxy lacked is asked of hosted first, until its time is up', () => {
+const absentAt = (from: Registry) => answer(from, { verdict: 'absent', status: 404 })
+
+test('hints: what the proxy lacked is known for ten times its time; after its time one is told to ask anew, once a time', () => {
   const clock = { now: 1 }
   const hints = new Hints(1000, () => clock.now)
-  assert.equal(hints.first(reading('1'), order), undefined)
-  hints.learn(reading('1'), answer(proxy, { verdict: 'absent', status: 404 }))
-  assert.equal(hints.first(reading('1'), order), hosted)
+  const state = () => [hints.lacking(reading('1')), hints.isDue(reading('1'))]
+  assert.deepEqual(state(), [undefined, false])
+  hints.learn(reading('1'), absentAt(proxy))
+  clock.now = 1001
+  assert.deepEqual(state(), [proxy, false])
   clock.now = 1002
-  assert.equal(hints.first(reading('1'), order), undefined)
+  assert.deepEqual(state(), [proxy, true])
+  assert.deepEqual(state(), [proxy, false])
+  clock.now = 2003
+  assert.deepEqual(state(), [proxy, true], 'nobody answered')
+  hints.learn(reading('1'), absentAt(proxy))
+  clock.now = 12_004
+  assert.deepEqual(state(), [undefined, false])
+})
+
+test('hints: a digest is never asked anew, since nobody changes its content', () => {
+  const clock = { now: 1 }
+  const hints = new Hints(1000, () => clock.now)
+  hints.learn(reading(sha256('x')), absentAt(proxy))
+  clock.now = 5000
+  assert.deepEqual([hints.lacking(reading(sha256('x'))), hints.isDue(reading(sha256('x')))], [proxy, false])
+})
+
+test('hints: a public registry says 401 or 403 for what it lacks; a rate limit or an outage says nothing', () => {
+  const rows: [Partial<Answer>, Registry | undefined][] = [
+    [{ verdict: 'denied', status: 401 }, proxy],
+    [{ verdict: 'denied', status: 403 }, proxy],
+    [{ verdict: 'denied', status: 405 }, undefined],
+    [{ verdict: 'limited', status: 429 }, undefined],
+    [{ verdict: 'failed', status: 502 }, undefined],
+    [{ verdict: 'gone', status: 499 }, undefined],
+  ]
+  for (const [changes, wanted] of rows) {
+    const hints = new Hints(1000, () => 1)
+    hints.learn(reading('1'), answer(proxy, changes))
+    assert.equal(hints.lacking(reading('1')), wanted, `${changes.status}`)
+  }
 })
 
 test('hints: a digest is asked first of the registry that served the name; what hosted lacks is not remembered', () => {
-  const hints = new Hints(1000, () => 0)
-  hints.learn(reading('1'), answer(hosted, { verdict: 'absent', status: 404 }))
-  assert.equal(hints.first(reading('1'), order), undefined)
+  const hints = new Hints(1000, () => 1)
+  hints.learn(reading('1'), absentAt(hosted))
+  assert.equal(hints.lacking(reading('1')), undefined)
   hints.learn(reading('1'), answer(hosted))
-  assert.equal(hints.first(reading(sha256('x')), order), hosted)
+  assert.deepEqual([hints.serving(reading(sha256('x'))), hints.serving(reading('1'))], [hosted, undefined])
   assert.ok(!hints.isPublic('a'))
   hints.learn(reading('1'), answer(proxy))
   assert.ok(hints.isPublic('a'))
 })
 
 test('hints: with a time of 0 nothing is learned', () => {
-  const hints = new Hints(0, () => 0)
-  hints.learn(reading('1'), answer(proxy, { verdict: 'absent', status: 404 }))
-  assert.equal(hints.first(reading('1'), order), undefined)
+  const hints = new Hints(0, () => 1)
+  hints.learn(reading('1'), absentAt(proxy))
+  assert.equal(hints.lacking(reading('1')), undefined)
+})
+
+/** Lets what has settled be acted on. */
+const turn = () => new Promise((resolve) => setTimeout(resolve))
+
+test('in the background eight are asked at a time, the others wait their turn; with the end all are abandoned', async () => {
+  const background = new Background()
+  const asked: { signal: AbortSignal; done: () => void }[] = []
+  const ask = (signal: AbortSignal) => new Promise<void>((done) => asked.push({ signal, done }))
+  for (let i = 0; i < 20; i++) background.run(ask)
+  assert.equal(asked.length, 8)
+  for (const { done } of asked.slice(0, 8)) done()
+  await turn()
+  assert.equal(asked.length, 16)
+  background.end()
+  assert.deepEqual(asked.map(({ signal }) => signal.aborted).slice(7, 9), [false, true])
+  for (const { done } of asked) done()
+  await turn()
+  background.run(ask)
+  assert.deepEqual([asked.length, background.hasRoom], [16, false])
+})
+
+test('in the background a thousand wait, not more', () => {
+  const background = new Background()
+  const ask = () => new Promise<void>(() => {})
+  for (let i = 0; i < 1008; i++) {
+    assert.ok(background.hasRoom)
+    background.run(ask)
+  }
+  assert.ok(!background.hasRoom)
 })
 
 const content = Buffer.from('{"schemaVersion":2}') as unknown as Uint8Array<ArrayBuffer>

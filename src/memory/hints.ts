@@ -1,7 +1,9 @@
-/** Who has what, as far as it was seen lately: it may save a question, and never changes an answer. */
+/** Who has what, as far as it was seen lately: it decides who is asked first. */
 
 import type { Answer, Registry } from '../registry/answer.ts'
+import { isMissing } from '../registry/verdict.ts'
 import { bounded } from '../runtime/bounded.ts'
+import { Known } from './known.ts'
 import type { Reading } from './reading.ts'
 
 /** Entries of each kind; one takes a few hundred bytes. */
@@ -11,18 +13,18 @@ export const maxQuestionLength = 2048
 
 export class Hints {
   readonly #isOn: boolean
-  /** Which public registry answered a question with "absent". */
+  /** Which public registry lacked what a question asks for. */
   readonly #lacking
   /** Which registry last served a name. */
   readonly #serving
   /** Names with a manifest or a blob that the public registry served. */
   readonly #public
 
-  /** `ttlMs`: how long a hint holds; 0 for none. */
+  /** `ttlMs`: how long a hint holds without being asked anew; 0 for none. */
   constructor(ttlMs: number, now: () => number) {
     this.#isOn = ttlMs > 0
-    this.#lacking = bounded<Registry>(maxEntries, ttlMs, now)
-    this.#serving = bounded<Registry>(maxEntries, ttlMs, now)
+    this.#lacking = new Known<Registry>(maxEntries, ttlMs, now)
+    this.#serving = new Known<Registry>(maxEntries, ttlMs, now)
     this.#public = bounded<true>(maxEntries, ttlMs, now)
   }
 
@@ -30,27 +32,36 @@ export class Hints {
     return this.#isOn
   }
 
-  /**
-   * The registry of `order` to ask first, if something is known about it.
-   * - By digest: the registry that last served the name. The content of a digest is the same at every registry.
-   * - By tag: not a public registry that lacked the tag.
-   */
-  first({ matched, name, question }: Reading, order: readonly Registry[]): Registry | undefined {
-    const serving = matched.digest && this.#serving.get(name)
-    if (serving) return serving
-    const lacking = this.#lacking.get(question)
-    return lacking && order.find((one) => one !== lacking)
+  /** The registry that last served the name, if the read is by digest: its content is the same at every registry. */
+  serving({ matched, name }: Reading): Registry | undefined {
+    return matched.digest ? this.#serving.get(name) : undefined
+  }
+
+  /** The public registry that lacked it. */
+  lacking({ question }: Reading): Registry | undefined {
+    return this.#lacking.get(question)
+  }
+
+  /** The same for people, with its age. */
+  peekLacking({ question }: Reading) {
+    return this.#lacking.peek(question)
+  }
+
+  /** Whether that registry is to be asked anew for a tag. Once a time, and never for a digest, whose content nobody changes. */
+  isDue({ matched, question }: Reading): boolean {
+    return !matched.digest && this.#lacking.isDue(question)
   }
 
   /** Learns from an answer of a lookup. */
-  learn({ matched, name, question }: Reading, { from, verdict }: Answer): void {
+  learn({ matched, name, question }: Reading, answer: Answer): void {
     if (!this.#isOn) return
+    const { from, verdict } = answer
     if (verdict === 'found') this.#serving.set(name, from)
     // What hosted lacks now, the next push may bring.
     if (from.role !== 'public') return
     if (verdict === 'found' && matched.route.entity !== 'tags') this.#public.set(name, true)
     if (verdict === 'found') this.#lacking.delete(question)
-    else if (verdict === 'absent' && question.length <= maxQuestionLength) this.#lacking.set(question, from)
+    else if (isMissing(answer) && question.length <= maxQuestionLength) this.#lacking.set(question, from)
   }
 
   /** Whether a name was read from the public registry lately. */

@@ -21,6 +21,10 @@ export interface MemorySettings {
 export interface LookupMemory {
   manifest: (reading: Reading, order: readonly Registry[]) => Kept | undefined
   inTurn: (reading: Reading, order: readonly Registry[]) => readonly Registry[]
+  /** The public registry of these that lacks what is read, as far as is known. */
+  lacking: (reading: Reading, order: readonly Registry[]) => Registry | undefined
+  /** Which registry is to be asked anew for the tag that is read, now that hosted has answered in its place. */
+  due: (reading: Reading, order: readonly Registry[]) => Registry | undefined
   learn: (reading: Reading, answer: Answer) => void
   /** Whether a name was read from a public registry lately. */
   isPublic: (name: string) => boolean
@@ -29,6 +33,13 @@ export interface LookupMemory {
 
 /** Asks for a manifest, with these header fields besides. */
 type AskManifest = (signal: AbortSignal, fields?: Fields) => Promise<Answer>
+
+/** Which registry would be asked first, whose manifest is kept, and what a public registry lacked so many seconds ago. */
+interface Held {
+  first?: Registry
+  manifest?: Registry
+  lacking?: { by: Registry; what: 'tag'; seconds: number }
+}
 
 /** Called for every use: whether memory had what was looked for. */
 type OnUse = (kind: 'hint' | 'manifest' | 'tag' | 'flight' | 'ping', outcome: 'hit' | 'miss') => void
@@ -57,25 +68,42 @@ export class Memory implements LookupMemory {
   /** The registries to ask, the most likely one first. */
   inTurn(reading: Reading, order: readonly Registry[]): readonly Registry[] {
     if (!this.hints.isOn) return order
-    const first = this.hints.first(reading, order)
+    const first = this.#first(reading, order)
     this.#count('hint', first)
     return firstOf(order, first)
+  }
+
+  lacking(reading: Reading, order: readonly Registry[]): Registry | undefined {
+    const lacking = this.hints.lacking(reading)
+    return lacking && order.includes(lacking) ? lacking : undefined
+  }
+
+  /** Whoever gets a registry has to ask it: until its time is over again, nobody else gets one. */
+  due(reading: Reading, order: readonly Registry[]): Registry | undefined {
+    return this.hints.isDue(reading) ? this.lacking(reading, order) : undefined
   }
 
   learn(reading: Reading, answer: Answer): void {
     this.hints.learn(reading, answer)
   }
 
-  /** What is held for a read: which registry would be asked first, and whose manifest is kept. Changes nothing. */
-  holds(reading: Reading, order: readonly Registry[]): { first?: Registry; manifest?: Registry } {
-    return { first: this.hints.first(reading, order), manifest: this.#manifests.peek(reading, order) }
+  /** What is held for a read, for people. Changes nothing. */
+  holds(reading: Reading, order: readonly Registry[]): Held {
+    const lacking = this.hints.peekLacking(reading)
+    return {
+      first: this.#first(reading, order),
+      manifest: this.#manifests.peek(reading, order),
+      lacking: lacking && { by: lacking.value, what: 'tag', seconds: Math.round(lacking.ageMs / 1000) },
+    }
   }
 
   /** For a lookup that is only looked at: it is asked anew, in the order that this memory gives, and nothing is learned. */
   onlyLooking(): LookupMemory {
     return {
       manifest: () => undefined,
-      inTurn: (reading, order) => firstOf(order, this.hints.first(reading, order)),
+      inTurn: (reading, order) => firstOf(order, this.#first(reading, order)),
+      lacking: (reading, order) => this.lacking(reading, order),
+      due: () => undefined,
       learn: () => {},
       isPublic: (name) => this.isPublic(name),
       askTogether: (_, __, { signal }, ask) => ask(signal),
@@ -137,6 +165,16 @@ export class Memory implements LookupMemory {
   /** Whether the reads of a name are of public images: HEAD of its blobs then comes from a reader, not from a push. */
   readsPublic(name: string): boolean {
     return this.hints.isPublic(name) && !this.writes.isPushedTo(name)
+  }
+
+  /**
+   * The registry of `order` to ask first, if something is known about it.
+   * - By digest: the registry that last served the name.
+   * - By tag: not a public registry that lacked the tag.
+   */
+  #first(reading: Reading, order: readonly Registry[]): Registry | undefined {
+    const lacking = this.lacking(reading, order)
+    return this.hints.serving(reading) ?? (lacking && order.find((one) => one !== lacking))
   }
 
   #count(kind: Parameters<OnUse>[0], found: unknown): void {

@@ -19,6 +19,14 @@ export type Verdict = keyof typeof verdicts | 'gone'
 /** Whether an answer leaves open what the registry has. */
 export const isUnsure = ({ verdict }: { verdict: Verdict }) => verdict === 'failed' || verdict === 'limited'
 
+/** Whether a registry surely lacks it. A public one says 401 or 403 for what it lacks. */
+export const isMissing = ({ verdict, from, status }: { verdict: Verdict; from: { role: string }; status: number }) =>
+  verdict === 'absent' || (from.role === 'public' && isRefusal({ verdict, status }))
+
+/** Whether a registry refuses this client: it needs a login, or another one. */
+export const isRefusal = ({ verdict, status }: { verdict: Verdict; status: number }) =>
+  verdict === 'denied' && [401, 403].includes(status)
+
 export const redirects: ReadonlySet<number> = new Set([301, 302, 303, 307, 308])
 
 /** Statuses about the request or the way to the registry: they say nothing about the image (RFC 9110, section 15.5). */

@@ -17,8 +17,8 @@ export interface Explanation {
   rule: string
   order: Plan['order']
   notAsked?: Plan['unasked']
-  /** What memory held before: which registry would be asked first, and whose manifest is kept. */
-  memory: { first?: string; manifest?: string }
+  /** What memory held before: which registry would be asked first, whose manifest is kept, and what a public registry lacked. */
+  memory: { first?: string; manifest?: string; lacking?: Lacking }
   /** What each registry that may be asked says now. */
   registries: (Summary & { digest?: string })[]
   /** What a client gets. Without `by` it is an error of this router's own. */
@@ -27,9 +27,11 @@ export interface Explanation {
   shadowed?: { upstream: string; digest: string; because: string }
 }
 
-export interface ExplainSettings {
-  /** Seconds. */
-  lookupTtl: number
+/** What a public registry said that it lacks, and how long ago. */
+interface Lacking {
+  upstream: string
+  what: 'tag'
+  seconds: number
 }
 
 const types = ['oci.image.index.v1', 'oci.image.manifest.v1', 'docker.distribution.manifest.list.v2']
@@ -41,7 +43,6 @@ const isHost = (text: string) => /[.:]|^localhost$/.test(text)
 /** `image` as clients write it, with or without this router's own name, tag and digest; `ns` as containerd sends it. */
 export async function explain(
   around: Surroundings,
-  { lookupTtl }: ExplainSettings,
   image: string,
   ns: string | null,
   { request, client }: Pick<Exchange, 'request' | 'client'>,
@@ -67,15 +68,16 @@ export async function explain(
   if (by) await response.body?.cancel()
   else answer.error = await readOciError(response)
   const rule = ruleOf(settings.lookupOrder, order, matched)
+  const lacking = held.lacking && { ...held.lacking, upstream: held.lacking.by.name, by: undefined }
   return {
     image,
     rule: plan.unasked?.reason ?? rule,
     order: plan.order,
     notAsked: plan.unasked,
-    memory: { first: held.first?.name, manifest: held.manifest?.name },
+    memory: { first: held.first?.name, manifest: held.manifest?.name, lacking },
     registries: said,
     answer,
-    shadowed: shadowedBy(answer, said, becauseOf(rule, matched, by, held.first, order[0], lookupTtl)),
+    shadowed: shadowedBy(answer, said, becauseOf(rule, matched, by, lacking)),
   }
 }
 
@@ -93,17 +95,12 @@ function ruleOf(lookupOrder: string, order: readonly Registry[], { route }: Matc
 }
 
 /** Why the registry that answered came before the other. */
-function becauseOf(
-  rule: string,
-  { name }: Match,
-  by: Registry | undefined,
-  remembered: Registry | undefined,
-  first: Registry | undefined,
-  lookupTtl: number,
-): string {
-  if (remembered === by && remembered !== first) return `the proxy lacked it less than ${lookupTtl} s ago (LOOKUP_TTL)`
+function becauseOf(rule: string, { name }: Match, by: Registry | undefined, lacking: Lacking | undefined): string {
+  if (lacking && by?.role === 'hosted') return lackingIn(lacking)
   return `${rule}${by?.role === 'public' ? `; HOSTED_NAMES=${name} makes it hosted's alone` : ''}`
 }
+
+const lackingIn = ({ upstream, seconds }: Lacking) => `${upstream} lacked this tag ${seconds} s ago (LOOKUP_TTL)`
 
 function shadowedBy({ by, digest }: Explanation['answer'], said: Explanation['registries'], because: string) {
   const other = said.find((one) => by && one.upstream !== by && one.digest && one.digest !== digest)
@@ -115,8 +112,12 @@ const digestOf = ({ headers }: Pick<Response, 'headers'>) => headers.get('Docker
 /** For people: what each fact is about, and the fact. */
 export function factsOf({ rule, order, notAsked, registries, memory, answer, shadowed }: Explanation): string[][] {
   const { by, status, digest, error } = answer
-  const { first, manifest } = memory
-  const held = [first && `${first} is asked first`, manifest && `${manifest}'s manifest is kept`].filter(Boolean)
+  const { first, manifest, lacking } = memory
+  const held = [
+    first && `${first} is asked first`,
+    lacking && lackingIn(lacking),
+    manifest && `${manifest}'s manifest is kept`,
+  ].filter(Boolean)
   return [
     ['rule', `${rule}: ${order.join(', then ')}`],
     ...(notAsked ? [[notAsked.upstream, `not asked: ${notAsked.reason}`]] : []),

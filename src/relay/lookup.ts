@@ -1,18 +1,17 @@
 /** A row that asks several registries: the first answer that is `found` wins. */
 import type { LookupMemory } from '../memory/memory.ts'
-import { type Reading, readingOf } from '../memory/reading.ts'
+import { readingOf } from '../memory/reading.ts'
 import type { Answer, Registry } from '../registry/answer.ts'
 import { discard } from '../registry/registry.ts'
-import { isUnsure } from '../registry/verdict.ts'
+import { isMissing, isRefusal, isUnsure } from '../registry/verdict.ts'
 import { respond } from '../runtime/body.ts'
-import { askAs, deliver, type Exchange, type Outcome, registriesIn } from './exchange.ts'
+import { askAnew } from './anew.ts'
+import { deliver, type Exchange, type Outcome, registriesIn } from './exchange.ts'
 import { failure } from './failure.ts'
+import { type Look, lookerOf } from './look.ts'
 import type { Plan } from './plan.ts'
 import type { Surroundings } from './surroundings.ts'
 import { isLaterPage, ownPage } from './tags.ts'
-
-/** Asks one of the registries, by this method. */
-type Look = (registry: Registry, method: string) => Promise<Answer>
 
 /**
  * Without a `found`, the failure names what each registry said. `memory` is what is used of what was learned, and learns from
@@ -44,17 +43,14 @@ export async function lookup(
   return { response: failure(request.method, matched.route.entity, answers, plan.unasked), answers }
 }
 
-/** Whether a registry surely lacks it. A public one says 401 or 403 for what it lacks. */
-const isMissing = ({ verdict, from, status }: Answer) =>
-  verdict === 'absent' || (verdict === 'denied' && from.role === 'public' && [401, 403].includes(status))
-
 /** Asks the registries of a plan until one has it, or else gives what each of them said. */
 async function search(
-  { registries }: Surroundings,
+  around: Surroundings,
   exchange: Exchange,
   plan: Plan,
   memory: LookupMemory,
 ): Promise<Outcome | Answer[]> {
+  const { registries } = around
   const { request, matched, query } = exchange
   const { method } = request
   const order = registriesIn(registries, plan.order)
@@ -73,8 +69,10 @@ async function search(
     memory.learn(reading, answer)
     answers.push(await ownPage(exchange, answer))
     const winner = winnerOf(answers, exchange)
+    const isHosteds = isOfHosted(answer) && memory.lacking(reading, order) === order[0]
+    if (isHosteds) askAnew(around, exchange, plan, () => memory.due(reading, order))
     if (winner) return win(winner, answers, method)
-    if (answer.verdict === 'gone' || (decides(registry) && isOpen(answer))) break
+    if (answer.verdict === 'gone' || (decides(registry) && isOpen(answer)) || isHosteds) break
   }
   const late = await waitForLater(answers, exchange)
   if (late) return win(late, answers, method)
@@ -106,28 +104,12 @@ const decidesTags = ({ role }: Registry, digest: string | undefined) => role ===
 
 /** Whether the registry may have it all the same. A 401 or 403 is about its login. */
 function isOpen(answer: Answer): boolean {
-  return isUnsure(answer) || (answer.verdict === 'denied' && ![401, 403].includes(answer.status))
+  return isUnsure(answer) || (answer.verdict === 'denied' && !isRefusal(answer))
 }
 
-function lookerOf(
-  memory: LookupMemory,
-  exchange: Exchange,
-  reading: Reading,
-  decides: (registry: Registry) => boolean,
-): Look {
-  const { request, matched, client } = exchange
-  const ask = askAs(exchange)
-  if (matched.route.entity !== 'manifest')
-    return (registry, method) => ask(registry, { method, read: 'error', purpose: 'lookup' })
-  return async (registry, method) => {
-    // Before it is shared: if the fields are too long, only the client that sent them gets the 431.
-    const headers = registry.fieldsFor(request, client)
-    const purpose = decides(registry) ? 'deciding' : 'lookup'
-    return memory.askTogether(registry, method, reading, (signal, fields) =>
-      ask(registry, { method, headers, read: 'error', purpose, signal }, fields),
-    )
-  }
-}
+/** Whether hosted's answer is the client's if the public registry lacks it: hosted has it, or wants a login for it. */
+const isOfHosted = (answer: Answer) =>
+  answer.from.role === 'hosted' && (answer.verdict === 'found' || isRefusal(answer))
 
 /**
  * The first answer that is `found`. All pages of a tag list must be of one registry, so a page is no answer while it is not sure

@@ -1,4 +1,5 @@
 /** What every request is carried out with. */
+import type { Background } from '../memory/background.ts'
 import type { Budget } from '../memory/budget.ts'
 import type { Memory } from '../memory/memory.ts'
 import type { Copier } from './copy.ts'
@@ -16,6 +17,7 @@ export interface Surroundings {
   settings: RelaySettings
   registries: Registries
   memory: Memory
+  background: Background
   copier: Copier
   /** Room for the manifests that are being put. */
   held: Budget
