@@ -11,6 +11,7 @@ import { pipeline } from 'node:stream/promises'
 import { run, temporaryFolder } from '../test/parts/children.ts'
 import * as client from '../test/parts/client.ts'
 import { type Image, noise, send } from '../test/parts/client.ts'
+import { farAway } from '../test/parts/distance.ts'
 import { program } from '../test/parts/packages.ts'
 import { findRegistry } from '../test/parts/registries.ts'
 import { root, type Way, ways } from '../test/parts/router.ts'
@@ -33,7 +34,7 @@ await run(['npm', 'run', '--silent', 'build:binary'], { cwd: root })
 
 const folder = temporaryFolder()
 const hub = await launch({ name: 'hub', folder })
-const farHub = await parts.farAway(hub.host)
+const farHub = await farAway(hub.host)
 const hosted = await launch({ name: 'hosted', folder })
 const cache = await launch({ name: 'cache', folder, proxyOf: farHub.url })
 // Every round should be a warm one, but the rounds of a part take longer than the default LOOKUP_TTL of a minute.

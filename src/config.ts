@@ -74,6 +74,7 @@ const table = {
   proxyPassword: row('PROXY_PASSWORD', '', String, 'its password'),
   proxyPasswordFile: row('PROXY_PASSWORD_FILE', '', readableBy(secretIn), 'or a file that holds it'),
   lookupTtl: row('LOOKUP_TTL', '60', secondsOrNever, 'seconds a verdict or a manifest is remembered (0: never)'),
+  nameTtl: row('NAME_TTL', '3600', secondsOrNever, 'seconds a name that the proxy lacks is remembered (0: never)'),
   manifestMemory: row('MANIFEST_MEMORY', '64', wholeNumber(65536), 'MiB of manifests by digest kept (0: none)'),
   logFormat: row('LOG_FORMAT', 'json', oneOf('json', 'text'), 'one line a request'),
   logLevel: row('LOG_LEVEL', 'info', oneOf('debug', 'info', 'warn', 'error'), 'the least that is logged'),

@@ -57,6 +57,7 @@ test('three variables are enough; all others have the defaults of the README', (
     proxyLogin: undefined,
     passLogin: true,
     lookupTtl: 60,
+    nameTtl: 3600,
     manifestMemory: 64,
     logFormat: 'json',
     logLevel: 'info',

@@ -9,6 +9,7 @@ import { Budget } from '../src/memory/budget.ts'
 import { Flights } from '../src/memory/flights.ts'
 import { Hints } from '../src/memory/hints.ts'
 import { Manifests } from '../src/memory/manifests.ts'
+import { Names } from '../src/memory/names.ts'
 import { accepts, loginAt, mayShare, type Reading, readingOf } from '../src/memory/reading.ts'
 import { Writes } from '../src/memory/writes.ts'
 import { type Answer, goneAnswer, type Registry } from '../src/registry/answer.ts'
@@ -82,6 +83,7 @@ const registry = (role: 'hosted' | 'public', forwardsLogin = role === 'hosted'):
   role,
   forwardsLogin,
   ask: () => Promise.reject(new Error('not asked here')),
+  isWell: async () => true,
   fieldsFor: () => ({}),
   fieldsFrom: ({ headers }) => [...headers],
   askRealm: async () => undefined,
@@ -180,6 +182,91 @@ test('hints: with a time of 0 nothing is learned', () => {
   const hints = new Hints(0, () => 1)
   hints.learn(reading('1'), absentAt(proxy))
   assert.equal(hints.lacking(reading('1')), undefined)
+})
+
+/** Names with a clock; `list` asks for the list if that is due, and learns from the answer. */
+function knownNames(nameTtlMs = 10_000, closedTtlMs = 1000) {
+  const clock = { now: 1 }
+  const names = new Names(nameTtlMs, closedTtlMs, () => clock.now)
+  const list = (changes: Partial<Answer>) => {
+    const learn = names.ask('a')
+    learn?.(answer(proxy, changes))
+    return learn !== undefined
+  }
+  return { clock, names, list }
+}
+const unknown = { verdict: 'absent', status: 404 } as const
+const closed = { verdict: 'denied', status: 401 } as const
+
+test('names: a 404 to the list is believed; after NAME_TTL one is told to ask anew, and it is believed until the answer', () => {
+  const { clock, names, list } = knownNames()
+  assert.ok(!names.lacks('a'))
+  assert.ok(list(unknown) && names.lacks('a'))
+  clock.now = 10_001
+  assert.ok(!list(unknown))
+  clock.now = 10_002
+  const learn = names.ask('a')
+  assert.ok(learn && names.ask('a') === undefined && names.lacks('a'))
+  learn(answer(proxy, { verdict: 'limited', status: 429 }))
+  assert.ok(names.lacks('a'), 'no answer')
+  clock.now = 20_002
+  assert.ok(!list(unknown), 'and not asked again before NAME_TTL is over')
+  clock.now = 20_003
+  assert.ok(list({}) && !names.lacks('a'))
+})
+
+test('names: what nobody asks for is forgotten after ten NAME_TTL', () => {
+  const { clock, names, list } = knownNames()
+  list(unknown)
+  clock.now = 100_002
+  assert.ok(!names.lacks('a'))
+})
+
+test('names: a list that is closed is believed for LOOKUP_TTL, and then asked for again', () => {
+  const { clock, names, list } = knownNames()
+  assert.ok(list(closed) && names.lacks('a') && !list(closed))
+  clock.now = 1002
+  assert.ok(!names.lacks('a') && list(closed) && names.lacks('a'))
+})
+
+test('names: what the public registry gave of a name ends the knowledge, and outlives a list that is closed', () => {
+  for (const changes of [unknown, closed]) {
+    const { clock, names, list } = knownNames()
+    list(changes)
+    names.saw('a')
+    assert.ok(!names.lacks('a') && !list(changes))
+    clock.now = 10_002
+    assert.ok(list(changes))
+    assert.equal(names.lacks('a'), changes === unknown)
+  }
+})
+
+test('names: an answer that is older than what was seen since says nothing', () => {
+  const { clock, names } = knownNames()
+  const learn = names.ask('a')
+  clock.now = 2
+  names.saw('a')
+  learn?.(answer(proxy, unknown))
+  assert.ok(!names.lacks('a'))
+})
+
+test('names: while there is no answer the list is asked for once a LOOKUP_TTL', () => {
+  const { clock, names, list } = knownNames()
+  const silent = { verdict: 'failed', status: 504 } as const
+  assert.deepEqual([list(silent), list(silent), names.lacks('a')], [true, false, false])
+  clock.now = 1002
+  assert.ok(list(silent))
+})
+
+test('names: with a time of 0 nothing is asked or known', () => {
+  for (const times of [
+    [0, 1000],
+    [10_000, 0],
+  ] as const) {
+    const { names, list } = knownNames(...times)
+    names.saw('a')
+    assert.deepEqual([list(unknown), names.lacks('a')], [false, false])
+  }
 })
 
 /** Lets what has settled be acted on. */

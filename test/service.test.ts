@@ -31,7 +31,8 @@ type Say = (sent: Sent, init: RequestInit) => Response | Promise<Response>
 /** The service between two scripted registries. */
 function between(proxy: Say, hosted: Say, environment: Record<string, string> = {}) {
   const required = { AGGREGATE_HOSTNAME: 'registry.example', HOSTED_HOSTNAME: 'hosted:1', PROXY_HOSTNAME: 'proxy:2' }
-  const config = readConfig({ ...required, ...environment }) as Config
+  // Without it the registries hear only what a test asks.
+  const config = readConfig({ ...required, NAME_TTL: '0', ...environment }) as Config
   const sent: Sent[] = []
   const lines: string[] = []
   const fetch: Fetch = async (url, init, fresh) => {

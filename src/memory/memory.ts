@@ -7,12 +7,15 @@ import type { Fields } from '../runtime/runtime.ts'
 import { type AskWith, Flights } from './flights.ts'
 import { Hints } from './hints.ts'
 import { type Kept, Manifests, revived, unlessSame } from './manifests.ts'
+import { type LearnName, type NameFact, Names } from './names.ts'
 import { loginAt, mayShare, type PingReading, type Reading } from './reading.ts'
 import { Writes } from './writes.ts'
 
 export interface MemorySettings {
   /** Seconds that a verdict or a manifest is remembered; 0 for never. */
   lookupTtl: number
+  /** The same for a name that the public registry lacks. */
+  nameTtl: number
   /** MiB of manifests; 0 for none. */
   manifestMemory: number
 }
@@ -21,14 +24,22 @@ export interface MemorySettings {
 export interface LookupMemory {
   manifest: (reading: Reading, order: readonly Registry[]) => Kept | undefined
   inTurn: (reading: Reading, order: readonly Registry[]) => readonly Registry[]
-  /** The public registry of these that lacks what is read, as far as is known. */
+  /** The registry to ask first by the table, if it is known to lack what is read. */
   lacking: (reading: Reading, order: readonly Registry[]) => Registry | undefined
-  /** Which registry is to be asked anew for the tag that is read, now that hosted has answered in its place. */
-  due: (reading: Reading, order: readonly Registry[]) => Registry | undefined
+  /** What the public registry of these is to be asked, now that hosted has answered in its place. */
+  due: (reading: Reading, order: readonly Registry[], answer: Answer) => Due
   learn: (reading: Reading, answer: Answer) => void
   /** Whether a name was read from a public registry lately. */
   isPublic: (name: string) => boolean
   askTogether: (from: Registry, method: string, reading: Reading, ask: AskManifest) => Promise<Answer>
+}
+
+/** What is to be asked in the background: of whom, and who learns from the answer. Whoever gets this has to ask. */
+export interface Due {
+  /** The tag that was read. */
+  tag?: Registry
+  /** The list of tags of the name that was read. */
+  name?: { of: Registry; learn: LearnName }
 }
 
 /** Asks for a manifest, with these header fields besides. */
@@ -39,10 +50,11 @@ interface Held {
   first?: Registry
   manifest?: Registry
   lacking?: { by: Registry; what: 'tag'; seconds: number }
+  name?: NameFact
 }
 
 /** Called for every use: whether memory had what was looked for. */
-type OnUse = (kind: 'hint' | 'manifest' | 'tag' | 'flight' | 'ping', outcome: 'hit' | 'miss') => void
+type OnUse = (kind: 'hint' | 'name' | 'manifest' | 'tag' | 'flight' | 'ping', outcome: 'hit' | 'miss') => void
 
 const maxPings = 1000
 const pingMs = 1000
@@ -50,15 +62,17 @@ const pingMs = 1000
 export class Memory implements LookupMemory {
   readonly writes: Writes
   readonly hints: Hints
+  readonly names: Names
   readonly #manifests: Manifests
   readonly #flights: Flights
   readonly #pings
   readonly #onUse: OnUse
 
-  constructor({ lookupTtl, manifestMemory }: MemorySettings, now: () => number, onUse: OnUse) {
+  constructor({ lookupTtl, nameTtl, manifestMemory }: MemorySettings, now: () => number, onUse: OnUse) {
     const ttlMs = Math.ceil(lookupTtl * 1000)
     this.writes = new Writes(now)
     this.hints = new Hints(ttlMs, now)
+    this.names = new Names(Math.ceil(nameTtl * 1000), ttlMs, now)
     this.#manifests = new Manifests(manifestMemory, ttlMs, now, this.writes)
     this.#flights = new Flights((isShared) => onUse('flight', isShared ? 'hit' : 'miss'))
     this.#pings = bounded<Answer>(maxPings, Math.min(pingMs, ttlMs), now)
@@ -69,22 +83,28 @@ export class Memory implements LookupMemory {
   inTurn(reading: Reading, order: readonly Registry[]): readonly Registry[] {
     if (!this.hints.isOn) return order
     const first = this.#first(reading, order)
+    if (isByTable(order)) this.#count('name', this.names.lacks(reading.name) || undefined)
     this.#count('hint', first)
     return firstOf(order, first)
   }
 
   lacking(reading: Reading, order: readonly Registry[]): Registry | undefined {
+    if (isByTable(order) && this.names.lacks(reading.name)) return order[0]
     const lacking = this.hints.lacking(reading)
-    return lacking && order.includes(lacking) ? lacking : undefined
+    return lacking && lacking === order[0] ? lacking : undefined
   }
 
-  /** Whoever gets a registry has to ask it: until its time is over again, nobody else gets one. */
-  due(reading: Reading, order: readonly Registry[]): Registry | undefined {
-    return this.hints.isDue(reading) ? this.lacking(reading, order) : undefined
+  due(reading: Reading, order: readonly Registry[], { from, verdict }: Answer): Due {
+    const [of] = order
+    if (!of || !isByTable(order) || from.role !== 'hosted') return {}
+    const isLacking = this.names.lacks(reading.name)
+    const learn = verdict === 'found' || isLacking ? this.names.ask(reading.name) : undefined
+    return { tag: !isLacking && this.hints.isDue(reading) ? of : undefined, name: learn && { of, learn } }
   }
 
   learn(reading: Reading, answer: Answer): void {
     this.hints.learn(reading, answer)
+    if (answer.verdict === 'found' && answer.from.role === 'public') this.names.saw(reading.name)
   }
 
   /** What is held for a read, for people. Changes nothing. */
@@ -94,6 +114,7 @@ export class Memory implements LookupMemory {
       first: this.#first(reading, order),
       manifest: this.#manifests.peek(reading, order),
       lacking: lacking && { by: lacking.value, what: 'tag', seconds: Math.round(lacking.ageMs / 1000) },
+      name: isByTable(order) ? this.names.peek(reading.name) : undefined,
     }
   }
 
@@ -103,7 +124,7 @@ export class Memory implements LookupMemory {
       manifest: () => undefined,
       inTurn: (reading, order) => firstOf(order, this.#first(reading, order)),
       lacking: (reading, order) => this.lacking(reading, order),
-      due: () => undefined,
+      due: () => ({}),
       learn: () => {},
       isPublic: (name) => this.isPublic(name),
       askTogether: (_, __, { signal }, ask) => ask(signal),
@@ -158,6 +179,12 @@ export class Memory implements LookupMemory {
     })
   }
 
+  /** To be called when a registry was seen to have a manifest or a blob of a name. */
+  sawAt(from: Registry, name: string): void {
+    this.hints.sawAt(from, name)
+    if (from.role === 'public') this.names.saw(name)
+  }
+
   isPublic(name: string): boolean {
     return this.hints.isPublic(name)
   }
@@ -170,17 +197,19 @@ export class Memory implements LookupMemory {
   /**
    * The registry of `order` to ask first, if something is known about it.
    * - By digest: the registry that last served the name.
-   * - By tag: not a public registry that lacked the tag.
+   * - Else: not a public registry that lacks the name or the tag.
    */
   #first(reading: Reading, order: readonly Registry[]): Registry | undefined {
-    const lacking = this.lacking(reading, order)
-    return this.hints.serving(reading) ?? (lacking && order.find((one) => one !== lacking))
+    return this.hints.serving(reading) ?? (this.lacking(reading, order) && order[1])
   }
 
   #count(kind: Parameters<OnUse>[0], found: unknown): void {
     this.#onUse(kind, found === undefined ? 'miss' : 'hit')
   }
 }
+
+/** Whether the name rule leaves it to the route table, which asks the public registry first and then hosted. */
+const isByTable = ([first, second]: readonly Registry[]) => first?.role === 'public' && second?.role === 'hosted'
 
 function firstOf(order: readonly Registry[], first: Registry | undefined): readonly Registry[] {
   return first && order.includes(first) ? [first, ...order.filter((one) => one !== first)] : order

@@ -15,6 +15,8 @@ export interface Registry {
   readonly forwardsLogin: boolean
   /** Asks it. Never rejects: if something goes wrong, the answer has the verdict `failed` or `gone`. */
   ask(question: Question): Promise<Answer>
+  /** Whether what it says of one image can be believed: it is not skipped, and its `/v2/` is a registry's. */
+  isWell(): Promise<boolean>
   /** The header fields it gets of a client's request. Throws a 431 if they are too long. */
   fieldsFor(request: Pick<Request, 'method' | 'headers'>, client: Client): Fields
   /** The header fields a client gets of its answer. */

@@ -129,6 +129,10 @@ export class RemoteRegistry implements Registry {
     return earliest(answer, readTimeout * 1000, late)
   }
 
+  async isWell(): Promise<boolean> {
+    return !this.#breaker.isOpen() && (await this.#isRegistry())
+  }
+
   fieldsFor(request: Pick<Request, 'method' | 'headers'>, client: Client): Fields {
     return requestFields(request, client, this.#options)
   }

@@ -1,5 +1,6 @@
 /** Where an image comes from: the lookup itself, told, and what the registry that was not needed has. */
 import { type Match, match, type Refusal } from '../../routing.ts'
+import type { NameFact } from '../memory/names.ts'
 import { readingOf } from '../memory/reading.ts'
 import { type Registry, type Summary, summarize } from '../registry/answer.ts'
 import { type OciError, readOciError } from '../registry/errors.ts'
@@ -18,7 +19,7 @@ export interface Explanation {
   order: Plan['order']
   notAsked?: Plan['unasked']
   /** What memory held before: which registry would be asked first, whose manifest is kept, and what a public registry lacked. */
-  memory: { first?: string; manifest?: string; lacking?: Lacking }
+  memory: { first?: string; manifest?: string; lacking?: Lacking; name?: NameFact }
   /** What each registry that may be asked says now. */
   registries: (Summary & { digest?: string })[]
   /** What a client gets. Without `by` it is an error of this router's own. */
@@ -74,10 +75,10 @@ export async function explain(
     rule: plan.unasked?.reason ?? rule,
     order: plan.order,
     notAsked: plan.unasked,
-    memory: { first: held.first?.name, manifest: held.manifest?.name, lacking },
+    memory: { first: held.first?.name, manifest: held.manifest?.name, lacking, name: held.name },
     registries: said,
     answer,
-    shadowed: shadowedBy(answer, said, becauseOf(rule, matched, by, lacking)),
+    shadowed: shadowedBy(answer, said, becauseOf(rule, matched, by, held.name, lacking)),
   }
 }
 
@@ -95,12 +96,26 @@ function ruleOf(lookupOrder: string, order: readonly Registry[], { route }: Matc
 }
 
 /** Why the registry that answered came before the other. */
-function becauseOf(rule: string, { name }: Match, by: Registry | undefined, lacking: Lacking | undefined): string {
+function becauseOf(
+  rule: string,
+  { name }: Match,
+  by: Registry | undefined,
+  fact: NameFact | undefined,
+  lacking: Lacking | undefined,
+): string {
+  if (fact && fact.state !== 'public' && by?.role === 'hosted') return nameIn(fact)
   if (lacking && by?.role === 'hosted') return lackingIn(lacking)
   return `${rule}${by?.role === 'public' ? `; HOSTED_NAMES=${name} makes it hosted's alone` : ''}`
 }
 
 const lackingIn = ({ upstream, seconds }: Lacking) => `${upstream} lacked this tag ${seconds} s ago (LOOKUP_TTL)`
+
+const nameFacts: Record<NameFact['state'], (seconds: number) => string> = {
+  lacking: (seconds) => `the public registry lacked this name ${seconds} s ago (NAME_TTL)`,
+  closed: (seconds) => `the public registry denied the tags of this name ${seconds} s ago (LOOKUP_TTL)`,
+  public: (seconds) => `the public registry had this name ${seconds} s ago`,
+}
+const nameIn = ({ state, seconds }: NameFact) => nameFacts[state](seconds)
 
 function shadowedBy({ by, digest }: Explanation['answer'], said: Explanation['registries'], because: string) {
   const other = said.find((one) => by && one.upstream !== by && one.digest && one.digest !== digest)
@@ -112,9 +127,10 @@ const digestOf = ({ headers }: Pick<Response, 'headers'>) => headers.get('Docker
 /** For people: what each fact is about, and the fact. */
 export function factsOf({ rule, order, notAsked, registries, memory, answer, shadowed }: Explanation): string[][] {
   const { by, status, digest, error } = answer
-  const { first, manifest, lacking } = memory
+  const { first, manifest, lacking, name } = memory
   const held = [
     first && `${first} is asked first`,
+    name && nameIn(name),
     lacking && lackingIn(lacking),
     manifest && `${manifest}'s manifest is kept`,
   ].filter(Boolean)

@@ -51,10 +51,11 @@ async function search(
   memory: LookupMemory,
 ): Promise<Outcome | Answer[]> {
   const { registries } = around
+  const { hosted } = registries
   const { request, matched, query } = exchange
   const { method } = request
   const order = registriesIn(registries, plan.order)
-  const reading = readingOf(request, plan, query, registries.hosted.forwardsLogin)
+  const reading = readingOf(request, plan, query, hosted.forwardsLogin)
   const kept = memory.manifest(reading, order)
   if (kept) {
     const body = method === 'HEAD' ? null : kept.content
@@ -69,17 +70,22 @@ async function search(
     memory.learn(reading, answer)
     answers.push(await ownPage(exchange, answer))
     const winner = winnerOf(answers, exchange)
-    const isHosteds = isOfHosted(answer) && memory.lacking(reading, order) === order[0]
-    if (isHosteds) askAnew(around, exchange, plan, () => memory.due(reading, order))
+    // What hosted wants a login for, and the public registry lacks, is hosted's.
+    const isRefused = registry === hosted && isRefusal(answer) && memory.lacking(reading, order) !== undefined
+    if (winner === answer || isRefused) askAnew(around, exchange, plan, () => memory.due(reading, order, answer))
     if (winner) return win(winner, answers, method)
-    if (answer.verdict === 'gone' || (decides(registry) && isOpen(answer)) || isHosteds) break
+    if (answer.verdict === 'gone' || (decides(registry) && isOpen(answer)) || isRefused) break
   }
   const late = await waitForLater(answers, exchange)
-  if (late) return win(late, answers, method)
+  if (late) {
+    memory.learn(reading, late)
+    return win(late, answers, method)
+  }
   for (const one of answers) discard(one)
   const vague = answers.findIndex(({ isVague }) => isVague)
   if (vague >= 0) {
     const retold = await lookAgain(look, answers[vague] as Answer)
+    memory.learn(reading, retold)
     answers[vague] = retold
     if (retold.verdict === 'found') return deliver(retold, answers, method)
   }
@@ -106,10 +112,6 @@ const decidesTags = ({ role }: Registry, digest: string | undefined) => role ===
 function isOpen(answer: Answer): boolean {
   return isUnsure(answer) || (answer.verdict === 'denied' && !isRefusal(answer))
 }
-
-/** Whether hosted's answer is the client's if the public registry lacks it: hosted has it, or wants a login for it. */
-const isOfHosted = (answer: Answer) =>
-  answer.from.role === 'hosted' && (answer.verdict === 'found' || isRefusal(answer))
 
 /**
  * The first answer that is `found`. All pages of a tag list must be of one registry, so a page is no answer while it is not sure

@@ -61,7 +61,7 @@ async function tellBlob({ around, matched: { name = '' }, ask, source }: Assiste
   if (!source || first.verdict !== 'absent' || !memory.readsPublic(name)) return [first]
   const told = await ask(source, { purpose: 'lookup' })
   if (told.status !== 200) return [first]
-  memory.hints.sawAt(source, name)
+  memory.sawAt(source, name)
   return [first, told]
 }
 

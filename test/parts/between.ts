@@ -31,7 +31,10 @@ export async function inFlight(url: string): Promise<number> {
   return Number(/^registry_router_requests_in_flight (\d+)$/m.exec(metrics)?.[1]) - 1
 }
 
-/** Starts the upstreams and the router. Its requests to the proxy are checked: no test password, no private name. */
+/**
+ * Starts the upstreams and the router. Its requests to the proxy are checked: no test password, no private name. Without NAME_TTL
+ * the proxy hears only what a test asks.
+ */
 export async function between(
   proxy: Script,
   hosted: Script,
@@ -47,7 +50,7 @@ export async function between(
   }
   const upstreams = { proxy: await scripted(checkedProxy), hosted: await scripted((...args) => now.hosted(...args)) }
   const hosts = { PROXY_HOSTNAME: upstreams.proxy.host, HOSTED_HOSTNAME: upstreams.hosted.host }
-  const router = await startRouter(way, { ...hosts, ...environment })
+  const router = await startRouter(way, { ...hosts, NAME_TTL: '0', ...environment })
   const close = async (expectExit = false) => {
     unclosed.delete(close)
     const exited = router.child.exited()
