@@ -16,9 +16,9 @@ import {
   wholeNumber,
 } from './parsers.ts'
 import { comparable } from './registry/hosts.ts'
-import type { Login } from './registry/login.ts'
-import { secretIn } from './runtime/files.ts'
-import { readCertificates, readKey } from './runtime/tls.ts'
+import type { Login } from './registry/source.ts'
+import { checkProgram, secretIn } from './runtime/files.ts'
+import { readCertificates, readKey, readPair } from './runtime/tls.ts'
 
 type Row<T> = readonly [name: string, fallback: string | undefined, parse: Parse<T>, meaning: string]
 
@@ -70,9 +70,21 @@ const table = {
   hostedUsername: row('HOSTED_USERNAME', '', String, "with HTPASSWD_FILE: the router's own login at hosted"),
   hostedPassword: row('HOSTED_PASSWORD', '', String, 'its password'),
   hostedPasswordFile: row('HOSTED_PASSWORD_FILE', '', readableBy(secretIn), 'or a file that holds it'),
+  hostedCommand: row('HOSTED_CREDENTIALS_COMMAND', '', readableBy(checkProgram), 'or a docker-credential-helper'),
   proxyUsername: row('PROXY_USERNAME', '', String, "the router's own login at the proxy"),
   proxyPassword: row('PROXY_PASSWORD', '', String, 'its password'),
   proxyPasswordFile: row('PROXY_PASSWORD_FILE', '', readableBy(secretIn), 'or a file that holds it'),
+  proxyCommand: row('PROXY_CREDENTIALS_COMMAND', '', readableBy(checkProgram), 'or a docker-credential-helper'),
+  credentialsInterval: row('CREDENTIALS_INTERVAL', '600', seconds, 'seconds after which such a command is asked again'),
+  hostedCertFile: row(
+    'HOSTED_CERT_FILE',
+    '',
+    readableBy(readCertificates),
+    "the router's certificate for hosted, in PEM",
+  ),
+  hostedKeyFile: row('HOSTED_KEY_FILE', '', readableBy(readKey), 'the key of that certificate'),
+  proxyCertFile: row('PROXY_CERT_FILE', '', readableBy(readCertificates), 'the same for the proxy'),
+  proxyKeyFile: row('PROXY_KEY_FILE', '', readableBy(readKey), 'the key of that certificate'),
   lookupTtl: row('LOOKUP_TTL', '60', secondsOrNever, 'seconds a verdict or a manifest is remembered (0: never)'),
   nameTtl: row('NAME_TTL', '3600', secondsOrNever, 'seconds a name that the proxy lacks is remembered (0: never)'),
   manifestMemory: row('MANIFEST_MEMORY', '64', wholeNumber(65536), 'MiB of manifests by digest kept (0: none)'),
@@ -110,6 +122,8 @@ function* rules(values: Values, environment: Environment): Generator<string> {
   for (const who of ['hosted', 'proxy'] as const) {
     const prefix = who.toUpperCase()
     const { username, password, file } = loginAt(who, values)
+    if (values[`${who}Command`] && (username || password || file))
+      yield `${prefix}_CREDENTIALS_COMMAND and ${prefix}_USERNAME exclude each other`
     if (password && file) yield `${prefix}_PASSWORD and ${prefix}_PASSWORD_FILE exclude each other`
     // RFC 7617, section 2.
     if (username.includes(':')) yield `${prefix}_USERNAME must not contain a colon`
@@ -117,11 +131,33 @@ function* rules(values: Values, environment: Environment): Generator<string> {
       yield `${prefix}_USERNAME and ${prefix}_PASSWORD (or ${prefix}_PASSWORD_FILE) need each other`
   }
   yield* faultsOfProxies(values)
-  if (values.hostedUsername && !htpasswdFile)
-    yield "HOSTED_USERNAME needs HTPASSWD_FILE: without it strangers would get the router's rights"
+  for (const [name, value] of [
+    ['HOSTED_USERNAME', values.hostedUsername],
+    ['HOSTED_CREDENTIALS_COMMAND', values.hostedCommand],
+  ])
+    if (value && !htpasswdFile) yield `${name} needs HTPASSWD_FILE: without it strangers would get the router's rights`
   if (anonymousPull !== 'false' && !htpasswdFile) yield 'ANONYMOUS_PULL needs HTPASSWD_FILE'
-  if (!tlsCertFile !== !tlsKeyFile) yield 'TLS_CERT_FILE and TLS_KEY_FILE need each other'
+  yield* faultsOfPair('TLS', tlsCertFile, tlsKeyFile)
+  for (const who of ['hosted', 'proxy'] as const) {
+    const [certFile, prefix] = [values[`${who}CertFile`], who.toUpperCase()]
+    yield* faultsOfPair(prefix, certFile, values[`${who}KeyFile`])
+    if (certFile && values[who]?.protocol === 'http:')
+      yield `${prefix}_CERT_FILE needs ${prefix}_HOSTNAME to be https://…`
+  }
   if (pushUsers.length > 0 && !htpasswdFile) yield 'PUSH_USERS needs HTPASSWD_FILE'
+}
+
+function* faultsOfPair(prefix: string, certFile: string, keyFile: string): Generator<string> {
+  const both = `${prefix}_CERT_FILE and ${prefix}_KEY_FILE`
+  if (!certFile !== !keyFile) yield `${both} need each other`
+  try {
+    if (certFile && keyFile) readPair(certFile, keyFile)
+  } catch (error) {
+    const { message } = error as Error
+    if (/ do not fit each other$/.test(message)) yield `${both} do not fit each other`
+    // What is wrong with one of the files is a fault of that one.
+    else if (!/^(cannot|must) /.test(message)) yield `${both} cannot be used: ${message}`
+  }
 }
 
 /** A host that two settings name, and an address that cannot be meant. */

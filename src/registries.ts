@@ -1,8 +1,10 @@
 /** Builds the registries from the configuration: the only place that knows what each of them is given. */
 import type { Config } from './config.ts'
 import type { Log } from './log.ts'
-import { type Login, withLogin } from './registry/login.ts'
+import { type Identity, withIdentity } from './registry/identity.ts'
+import { withLogin } from './registry/login.ts'
 import { type RegistryOptions, RemoteRegistry } from './registry/registry.ts'
+import { CommandSource, fixed, fromFile, type Login } from './registry/source.ts'
 import type { Registries } from './relay/exchange.ts'
 import type { Metrics } from './report/metrics.ts'
 import type { Page } from './report/page.ts'
@@ -23,7 +25,7 @@ export function createRegistries(config: Config, around: Surroundings): Registri
   const publicOnes = { ...common, role: 'public', readTimeout, forwardsLogin: false } as const
   const proxy = create(
     { ...publicOnes, name: 'proxy', address: config.proxy, path: pathOf(config.proxy) },
-    config.proxyLogin,
+    proofFor('proxy', config),
     around,
   )
   const hosted = create(
@@ -37,7 +39,7 @@ export function createRegistries(config: Config, around: Surroundings): Registri
       // With HTPASSWD_FILE it gets the router's own login, or none.
       forwardsLogin: config.passLogin,
     },
-    config.hostedLogin,
+    proofFor('hosted', config),
     around,
   )
   const others = config.proxies.map(({ host, address }) =>
@@ -49,15 +51,42 @@ export function createRegistries(config: Config, around: Surroundings): Registri
 /** The path before every name at an address, from its first slash on; or empty. */
 const pathOf = ({ pathname }: URL) => pathname.replace(/\/$/, '')
 
-function create(options: RegistryOptions, login: Login | undefined, around: Surroundings): RemoteRegistry {
-  const { name, role, readTimeout } = options
+/** How the router proves itself to a registry. */
+interface Proof {
+  login?: Login
+  /** A program that gives the login, or empty. */
+  command: string
+  intervalSeconds: number
+  identity: Identity
+}
+
+function proofFor(who: 'hosted' | 'proxy', config: Config): Proof {
+  return {
+    login: config[`${who}Login`],
+    command: config[`${who}Command`],
+    intervalSeconds: config.credentialsInterval,
+    identity: { certFile: config[`${who}CertFile`], keyFile: config[`${who}KeyFile`] },
+  }
+}
+
+/** Where a login comes from; undefined if there is none. */
+function sourceOf({ login, command, intervalSeconds }: Proof, host: string, log: Log, now: () => number) {
+  if (command) return new CommandSource({ command, host, intervalSeconds, now, log })
+  return login && (login.file ? fromFile(login.username, login.file, log) : fixed(login))
+}
+
+function create(options: RegistryOptions, proof: Proof | undefined, around: Surroundings): RemoteRegistry {
+  const { name, role, address, readTimeout } = options
   const { now, metrics, page } = around
   const log: Log = (level, message, fields) => around.log(level, message, { upstream: name, ...fields })
   const routerHost = options.router.host
+  const source = proof && sourceOf(proof, address.host, log, now)
   // Public registries give anonymous tokens, so their challenges are answered even without a login.
-  const isAnswered = login !== undefined || role === 'public'
+  const isAnswered = source !== undefined || role === 'public'
+  const identity = proof?.identity
+  const fetch = identity?.certFile ? withIdentity(around.fetch, identity, address.origin, log) : around.fetch
   return new RemoteRegistry(options, {
-    fetch: isAnswered ? withLogin(around.fetch, { login, readTimeout, routerHost, now, log }) : around.fetch,
+    fetch: isAnswered ? withLogin(fetch, { source, readTimeout, routerHost, now }) : fetch,
     fetchElsewhere: around.fetch,
     now,
     onAnswer: (answer, isRead, cause) => {

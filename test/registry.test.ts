@@ -11,6 +11,7 @@ import { withLogin } from '../src/registry/login.ts'
 import { LoginRefused, RealmFailed } from '../src/registry/realm.ts'
 import { judgeRedirect } from '../src/registry/redirects.ts'
 import { RemoteRegistry } from '../src/registry/registry.ts'
+import { fixed } from '../src/registry/source.ts'
 import {
   faultOfBlob,
   isManifest,
@@ -287,13 +288,12 @@ function loginAt(say: Say, password?: string) {
     sent.push(`${new URL(url).pathname} ${asked.headers.authorization ?? '-'}`)
     return say(url, asked)
   }
-  const login = password === undefined ? undefined : { username: 'u', password, file: '' }
+  const source = password === undefined ? undefined : fixed({ username: 'u', password })
   const ask = withLogin(fetch, {
-    login,
+    source,
     readTimeout: 1,
     routerHost: 'registry.example',
     now: () => performance.now(),
-    log: () => {},
   })
   const get = (path: string) =>
     ask(`http://r${path}`, { method: 'GET', headers: {}, signal: new AbortController().signal })

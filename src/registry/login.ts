@@ -1,19 +1,10 @@
 /** This router's own login at a registry: Basic, or Bearer tokens; without a password only anonymous tokens. */
 
-import type { Log } from '../log.ts'
-import { follow, secretIn } from '../runtime/files.ts'
 import type { Asked, Fetch, Fields, Reply } from '../runtime/runtime.ts'
 import { type Challenge, parseChallenges } from './challenge.ts'
 import { readOciError } from './errors.ts'
-import { LoginRefused, type Password, ScopeRefused, Tokens } from './realm.ts'
-
-export interface Login {
-  username: string
-  /** Empty if a file holds it. */
-  password: string
-  /** A file that holds the password, read again when it changes; or empty. */
-  file: string
-}
+import { LoginRefused, LoginRenewed, type Password, ScopeRefused, Tokens, waitFor } from './realm.ts'
+import { type Credentials, type LoginSource, minRenewMs } from './source.ts'
 
 /** How long a refused login is not tried again, and a Basic login is sent without being asked for. */
 const loginMs = 60_000
@@ -22,15 +13,14 @@ const loginMs = 60_000
 const rights: Record<string, string> = { GET: 'read', HEAD: 'read', DELETE: 'delete' }
 
 export interface LoginOptions {
-  /** Undefined: only anonymous tokens. */
-  login: Login | undefined
+  /** Where the login comes from. Undefined: only anonymous tokens. */
+  source: LoginSource | undefined
   /** The deadline of the registry, in seconds. A realm gets less, so that the log names the one that is late. */
   readTimeout: number
   /** The public host of this router. */
   routerHost: string
   /** Milliseconds. */
   now: () => number
-  log: Log
 }
 
 /**
@@ -55,36 +45,38 @@ class LoginSession implements Password {
   #refused: { until: number; reason: string } | undefined
   readonly #fetch: Fetch
   readonly #now: () => number
+  readonly #source: LoginSource | undefined
   readonly #pingMs: number
   readonly #tokens: Tokens
 
-  constructor(fetch: Fetch, { login, readTimeout, routerHost, now, log }: LoginOptions) {
+  constructor(fetch: Fetch, { source, readTimeout, routerHost, now }: LoginOptions) {
     this.#fetch = fetch
     this.#now = now
     // Node takes only a whole number.
     this.#pingMs = Math.ceil(readTimeout * 700)
     this.#tokens = new Tokens(fetch, this, this.#pingMs, now, routerHost)
-    if (login) this.basic = basicOf(login.username, login.file ? this.#followPassword(login, log) : login.password)
-  }
-
-  /** The password in the file now. When the file changes, its new password is used from then on. */
-  #followPassword({ username, file }: Login, log: Log): string {
-    const use = (password: string) => {
-      this.basic = basicOf(username, password)
+    this.#source = source
+    source?.start((login) => {
+      this.basic = login && basicOf(login)
       this.#refused = undefined
       this.#tokens.clear()
-      log('info', 'password read anew')
-    }
-    const failed = (cause: string) => log('warn', 'the new password cannot be read, the old one stays', { cause })
-    return follow([file], () => secretIn(file), use, failed)
+    })
   }
 
   async fetch(url: string, asked: Asked, fresh?: boolean): Promise<Reply> {
+    if (!this.basic && this.#source?.renew) await waitFor(this.#source.renew(), asked.signal)
+    return this.#fetchOnce(url, asked, fresh).catch((error) => {
+      if (!(error instanceof LoginRenewed) || isStream(asked)) throw error
+      return this.#fetchOnce(url, asked, fresh)
+    })
+  }
+
+  async #fetchOnce(url: string, asked: Asked, fresh?: boolean): Promise<Reply> {
     if (this.#refused && this.#now() < this.#refused.until) throw new LoginRefused(this.#refused.reason, true)
     const { base, name } = partsOf(url, asked.repository)
     const purpose = `${rights[asked.method] ?? 'write'} ${name}`
     // A streamed body cannot be sent twice, so the login is asked for before it.
-    const sendsOnce = Boolean(asked.body) && !(asked.body instanceof Uint8Array)
+    const sendsOnce = isStream(asked)
     if (sendsOnce && !this.#tokens.known(purpose)) await this.#introduce(base, name, purpose, asked.signal)
     const send = (authorization: string | undefined) => this.#fetch(url, authorized(asked, authorization), fresh)
     const known = this.#tokens.known(purpose)
@@ -126,9 +118,8 @@ class LoginSession implements Password {
     const { status } = await this.#ping(base, tried ? { authorization: tried } : {}, signal)
     if (status !== 401) return
     readOciError(answer)
-    throw tried
-      ? this.refuse('the registry refuses its password', tried)
-      : new LoginRefused('the registry wants a login', false)
+    if (!tried) throw new LoginRefused('the registry wants a login', false)
+    throw await this.refuse('the registry refuses its password', tried)
   }
 
   async #ping(base: string, headers: Fields, signal: AbortSignal): Promise<Reply> {
@@ -138,10 +129,11 @@ class LoginSession implements Password {
     return response
   }
 
-  refuse(reason: string, tried: string): Error {
-    // The password was read anew in the meantime, so a second try may succeed.
-    if (tried !== this.basic) return new Error(reason)
-    this.#refused = { until: this.#now() + loginMs, reason }
+  async refuse(reason: string, tried: string): Promise<Error> {
+    const renew = this.#source?.renew
+    if (tried === this.basic) await this.#source?.renew?.()
+    if (tried !== this.basic) return new LoginRenewed(reason)
+    this.#refused = { until: this.#now() + (renew ? minRenewMs : loginMs), reason }
     return new LoginRefused(reason, true)
   }
 }
@@ -163,7 +155,9 @@ function challengesOf({ headers }: Reply): { bearer?: Challenge; takesBasic: boo
   return { bearer: find('bearer'), takesBasic: find('basic') !== undefined }
 }
 
-function basicOf(username: string, password: string): string {
+const isStream = ({ body }: Asked) => Boolean(body) && !(body instanceof Uint8Array)
+
+function basicOf({ username, password }: Credentials): string {
   return `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`
 }
 

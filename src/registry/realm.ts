@@ -19,6 +19,9 @@ export class LoginRefused extends Error {
   }
 }
 
+/** The login that was refused is not the newest one any more, so a second try may succeed. */
+export class LoginRenewed extends Error {}
+
 /** The realm is down: to ask the registry once more mends nothing. */
 export class RealmFailed extends Error {}
 
@@ -36,7 +39,7 @@ export class ScopeRefused extends Error {
 export interface Password {
   readonly basic: string | undefined
   /** Gives the error to throw. `tried`: the `Authorization` that was refused. */
-  refuse: (reason: string, tried: string) => Error
+  refuse: (reason: string, tried: string) => Promise<Error>
 }
 
 /** Seconds a token lives if its realm does not say. */
@@ -118,7 +121,7 @@ export class Tokens {
     withoutScope.searchParams.delete('scope')
     const answer = await this.#askRealm(withoutScope, origin, tried)
     readOciError(answer)
-    if (answer.status === 401) throw this.#password.refuse('the realm refuses its login', tried)
+    if (answer.status === 401) throw await this.#password.refuse('the realm refuses its login', tried)
   }
 
   async #askRealm(url: URL, origin: string, authorization: string | undefined): Promise<Reply> {
@@ -176,7 +179,8 @@ export function ownRealm(realm: string, origin: string, routerHost: string): URL
 
 const portOf = ({ port, protocol }: URL) => port || (protocol === 'https:' ? '443' : '80')
 
-function waitFor<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+/** The same promise; rejects if the signal is aborted first. */
+export function waitFor<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
     if (signal.aborted) reject(signal.reason)
     signal.addEventListener('abort', () => reject(signal.reason), { once: true })

@@ -63,18 +63,31 @@ export async function createFetch(
   // By its file: under the bare name Bun gives a stand-in made of its own fetch.
   const { Agent, buildConnector } = await import('undici/index.js')
   // The signal of a request does not reach a connection whose handshake never ends.
-  const connector = buildConnector({ timeout: connectMs, ca, rejectUnauthorized: true })
-  const connect: typeof connector = (options, callback) =>
-    connector(options, (...result) => {
-      if (result[1]) fitValve(result[1])
-      callback(...result)
-    })
-  const options = { headersTimeout: 0, bodyTimeout: 0, maxHeaderSize: 128 * 1024, connect }
-  const kept = new Agent(options)
-  const unkept = new Agent({ ...options, pipelining: 0 })
+  const connectorFor = (identity?: Asked['identity']) => {
+    const connector = buildConnector({ timeout: connectMs, ca, rejectUnauthorized: true, ...identity })
+    const connect: typeof connector = (options, callback) =>
+      connector(options, (...result) => {
+        if (result[1]) fitValve(result[1])
+        callback(...result)
+      })
+    return connect
+  }
+  const connect = connectorFor()
+  const options = { headersTimeout: 0, bodyTimeout: 0, maxHeaderSize: 128 * 1024 }
+  const agentsFor = (connect: ReturnType<typeof connectorFor>) => {
+    return { kept: new Agent({ ...options, connect }), unkept: new Agent({ ...options, connect, pipelining: 0 }) }
+  }
+  const anonymous = agentsFor(connect)
+  const identified = new WeakMap<object, typeof anonymous>()
+  const agentsOf = (identity: Asked['identity']) => {
+    if (!identity) return anonymous
+    const agents = identified.get(identity) ?? agentsFor(connectorFor(identity))
+    identified.set(identity, agents)
+    return agents
+  }
   // The address that was checked is the one connected to: no second look at the name in between.
   const connectChecked =
-    (senders: readonly string[]): typeof connector =>
+    (senders: readonly string[]): typeof connect =>
     (target, callback) => {
       checked(target.hostname, senders, resolve).then(
         (hostname) => connect({ ...target, hostname }, callback),
@@ -82,7 +95,10 @@ export async function createFetch(
       )
     }
   return async (url, asked, fresh) => {
-    if (asked.sentBy === undefined) return dispatch(fresh ? unkept : kept, url, asked)
+    if (asked.sentBy === undefined) {
+      const { kept, unkept } = agentsOf(asked.identity)
+      return dispatch(fresh ? unkept : kept, url, asked)
+    }
     const senders = await resolve(hostOf(asked.sentBy))
     // Its connections are not shared: they were checked for this sender only.
     return dispatch(new Agent({ ...options, pipelining: 0, connect: connectChecked(senders) }), url, asked)

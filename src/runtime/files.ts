@@ -1,5 +1,6 @@
 /** Files that settings name: their text, and their new text when they change. */
-import { readFileSync, statSync } from 'node:fs'
+import { accessSync, constants, readFileSync, statSync } from 'node:fs'
+import { isAbsolute } from 'node:path'
 
 const lookMs = 1000
 
@@ -17,6 +18,17 @@ export function secretIn(path: string): string {
   const text = textOf(path).replace(/\r?\n$/, '')
   if (text === '') throw new Error('is empty')
   return text
+}
+
+/** Checks that a path is one of a program that may be run. Throws as `textOf` does. */
+export function checkProgram(path: string): void {
+  if (!isAbsolute(path)) throw new Error('must be the absolute path of a program')
+  try {
+    accessSync(path, constants.X_OK)
+  } catch (error) {
+    throw new Error(`cannot be run: ${(error as NodeJS.ErrnoException).code}`)
+  }
+  if (!statSync(path).isFile()) throw new Error('is no program')
 }
 
 /**

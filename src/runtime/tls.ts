@@ -32,11 +32,10 @@ export function readKey(path: string): string {
 }
 
 /** Throws as `readCertificates` does, and if certificate and key do not fit each other. */
-function readPair(certFile: string, keyFile: string): Pair {
+export function readPair(certFile: string, keyFile: string): Pair {
   const [cert, key] = [readCertificates(certFile).join('\n'), readKey(keyFile)]
   const own = new X509Certificate(cert)
-  if (!own.checkPrivateKey(createPrivateKey(key)))
-    throw new Error('TLS_CERT_FILE and TLS_KEY_FILE do not fit each other')
+  if (!own.checkPrivateKey(createPrivateKey(key))) throw new Error('certificate and key do not fit each other')
   // Some runtimes can tell here what a listener would refuse, such as a key that is too short.
   tls.createSecureContext({ cert, key })
   return { cert, key, expires: new Date(own.validTo) }

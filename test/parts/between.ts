@@ -44,8 +44,9 @@ export async function between(
   const checkedProxy: Script = (request, response, recorded) => {
     const sent = JSON.stringify(recorded)
     noPrivateName('a request to the proxy', sent)
-    // With PROXY_USERNAME the router logs in at the proxy, so its password belongs there.
-    if (!environment.PROXY_USERNAME) noSecret('a request to the proxy', sent)
+    // If the router logs in at the proxy, its password belongs there.
+    const logsIn = environment.PROXY_USERNAME || environment.PROXY_CREDENTIALS_COMMAND
+    if (!logsIn) noSecret('a request to the proxy', sent)
     now.proxy(request, response, recorded)
   }
   const upstreams = { proxy: await scripted(checkedProxy), hosted: await scripted((...args) => now.hosted(...args)) }
