@@ -1,10 +1,11 @@
 /** Builds the registries from the configuration: the only place that knows what each of them is given. */
 import type { Config } from './config.ts'
 import type { Log } from './log.ts'
+import { AuthLogins } from './registry/authfile.ts'
 import { type Identity, withIdentity } from './registry/identity.ts'
 import { withLogin } from './registry/login.ts'
 import { type RegistryOptions, RemoteRegistry } from './registry/registry.ts'
-import { CommandSource, fixed, fromFile, type Login } from './registry/source.ts'
+import { CommandSource, fixed, fromFile, type Login, type LoginSource } from './registry/source.ts'
 import type { Registries } from './relay/exchange.ts'
 import type { Metrics } from './report/metrics.ts'
 import type { Page } from './report/page.ts'
@@ -22,10 +23,11 @@ interface Surroundings {
 export function createRegistries(config: Config, around: Surroundings): Registries {
   const { blobTimeout, writeTimeout, aggregate: router, proxyTimeout: readTimeout } = config
   const common = { blobTimeout, writeTimeout, router, followsBlobs: config.blobRedirects === 'follow', prefix: '' }
+  const logins = config.authFile ? new AuthLogins(config.authFile, config.helpersDir, around.log) : undefined
   const publicOnes = { ...common, role: 'public', readTimeout, forwardsLogin: false } as const
   const proxy = create(
     { ...publicOnes, name: 'proxy', address: config.proxy, path: pathOf(config.proxy) },
-    proofFor('proxy', config),
+    proofFor(config.proxy, config, logins, 'proxy'),
     around,
   )
   const hosted = create(
@@ -39,11 +41,21 @@ export function createRegistries(config: Config, around: Surroundings): Registri
       // With HTPASSWD_FILE it gets the router's own login, or none.
       forwardsLogin: config.passLogin,
     },
-    proofFor('hosted', config),
+    proofFor(config.hosted, config, config.passLogin ? undefined : logins, 'hosted'),
     around,
   )
   const others = config.proxies.map(({ host, address }) =>
-    create({ ...publicOnes, name: host, address, path: pathOf(address), prefix: `/${host}` }, undefined, around),
+    create(
+      { ...publicOnes, name: host, address, path: pathOf(address), prefix: `/${host}` },
+      proofFor(address, config, logins),
+      around,
+    ),
+  )
+  const addresses = [{ host: 'proxy', address: config.proxy }, ...config.proxies]
+  if (!config.passLogin) addresses.push({ host: 'hosted', address: config.hosted })
+  logins?.tell(
+    addresses.map(({ host: name, address }) => ({ name, address })),
+    around.log,
   )
   return { hosted, proxy, byName: new Map([proxy, hosted, ...others].map((one) => [one.name, one])) }
 }
@@ -57,33 +69,41 @@ interface Proof {
   /** A program that gives the login, or empty. */
   command: string
   intervalSeconds: number
-  identity: Identity
+  identity?: Identity
+  /** The logins that have one for this registry too. */
+  logins?: AuthLogins
 }
 
-function proofFor(who: 'hosted' | 'proxy', config: Config): Proof {
-  return {
+/** `who`: what begins the names of the registry's own settings. They come before AUTH_FILE. */
+function proofFor(address: URL, config: Config, logins?: AuthLogins, who?: 'hosted' | 'proxy'): Proof {
+  const own = who && {
     login: config[`${who}Login`],
     command: config[`${who}Command`],
-    intervalSeconds: config.credentialsInterval,
     identity: { certFile: config[`${who}CertFile`], keyFile: config[`${who}KeyFile`] },
   }
+  const hasOwn = own?.login || own?.command
+  const helper = hasOwn ? '' : (logins?.helperFor(address) ?? '')
+  const proof = { command: helper, intervalSeconds: config.credentialsInterval, ...own }
+  return { ...proof, command: own?.command || helper, logins: hasOwn || helper ? undefined : logins }
 }
 
 /** Where a login comes from; undefined if there is none. */
-function sourceOf({ login, command, intervalSeconds }: Proof, host: string, log: Log, now: () => number) {
-  if (command) return new CommandSource({ command, host, intervalSeconds, now, log })
-  return login && (login.file ? fromFile(login.username, login.file, log) : fixed(login))
+function sourceOf(proof: Proof, address: URL, log: Log, now: () => number): LoginSource | undefined {
+  const { login, command, intervalSeconds, logins } = proof
+  if (command) return new CommandSource({ command, host: address.host, intervalSeconds, now, log })
+  if (login) return login.file ? fromFile(login.username, login.file, log) : fixed(login)
+  return logins?.sourceFor(address, log)
 }
 
-function create(options: RegistryOptions, proof: Proof | undefined, around: Surroundings): RemoteRegistry {
+function create(options: RegistryOptions, proof: Proof, around: Surroundings): RemoteRegistry {
   const { name, role, address, readTimeout } = options
   const { now, metrics, page } = around
   const log: Log = (level, message, fields) => around.log(level, message, { upstream: name, ...fields })
   const routerHost = options.router.host
-  const source = proof && sourceOf(proof, address.host, log, now)
+  const source = sourceOf(proof, address, log, now)
   // Public registries give anonymous tokens, so their challenges are answered even without a login.
   const isAnswered = source !== undefined || role === 'public'
-  const identity = proof?.identity
+  const { identity } = proof
   const fetch = identity?.certFile ? withIdentity(around.fetch, identity, address.origin, log) : around.fetch
   return new RemoteRegistry(options, {
     fetch: isAnswered ? withLogin(fetch, { source, readTimeout, routerHost, now }) : fetch,

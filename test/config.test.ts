@@ -55,6 +55,8 @@ test('three variables are enough; all others have the defaults of the README', (
     proxyPasswordFile: '',
     hostedCommand: '',
     proxyCommand: '',
+    authFile: '',
+    helpersDir: '',
     credentialsInterval: 600,
     hostedCertFile: '',
     hostedKeyFile: '',
@@ -234,6 +236,10 @@ test('PROXIES: a host with an address, or a host by itself, between commas or wh
       ['gcr.io', 'https://hosted:5000/gcr'],
       ['x.io:5000', 'https://x.io:5000/'],
     ],
+  )
+  assert.deepEqual(
+    faults({ AGGREGATE_HOSTNAME: '', HOSTED_HOSTNAME: '', PROXIES: 'ghcr.io' }).map((line) => line.split(' ')[0]),
+    ['AGGREGATE_HOSTNAME', 'HOSTED_HOSTNAME'],
   )
   assert.deepEqual(read({ PROXIES: 'docker.io=cache:1', PROXY_NS: 'ghcr.io' }).proxies[0]?.host, 'docker.io')
   assert.match(faults({ PROXIES: 'ghcr.io', HOSTED_NS: 'ghcr.io' })[0] ?? '', /^HOSTED_NS must not name ghcr.io/)

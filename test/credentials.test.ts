@@ -327,3 +327,95 @@ test('hosted may want a certificate too: uploads, and the login of clients, pass
   await proxy.close()
   registry.close()
 })
+
+test('AUTH_FILE: each registry gets its own login, and no other; a changed file is read anew', async () => {
+  const [ghcr, hosts] = [{ authorization: basicOf('ann', 'canary-1') }, { authorization: basicOf('bob', 'canary-2') }]
+  const closed = await scripted(takes(ghcr))
+  const file = join(folder, 'config.json')
+  const write = (auths: Record<string, string>) =>
+    writeFileSync(
+      file,
+      JSON.stringify({
+        auths: Object.fromEntries(
+          Object.entries(auths).map(([key, text]) => [key, { auth: Buffer.from(text).toString('base64') }]),
+        ),
+      }),
+    )
+  // The address of hosted is known when it runs, so the file is written twice.
+  write({ [closed.host]: 'ann:canary-1' })
+  const router = await between(answer(404), takes(hosts), {
+    PROXIES: `ghcr.io=${closed.host}`,
+    AUTH_FILE: file,
+    HTPASSWD_FILE: users,
+    HOSTED_NAMES: 'team/**',
+  })
+  const headers = { Authorization: basicOf('ann', 'right') }
+  const statusOf = async (name: string) =>
+    (await send(router.url, 'GET', `/v2/${name}/manifests/1`, { headers })).status
+  assert.equal(await statusOf('ghcr.io/org/app'), 200)
+  assert.equal(await statusOf('team/app'), 502, 'hosted wants a login that the file does not have yet')
+  assert.ok(router.router.log().some(({ message, entry }) => /^logs in as/.test(`${message}`) && entry === closed.host))
+  ghcr.authorization = basicOf('ann', 'canary-3')
+  write({ [closed.host]: 'ann:canary-3', [router.hosted.host]: 'bob:canary-2', 'unused.example': 'x:canary-4' })
+  await until('the new login', async () => (await statusOf('ghcr.io/org/app2')) === 200)
+  await until('the login for hosted', async () => (await statusOf('team/app')) === 200)
+  for (const { headers } of router.proxy.requests) assert.equal(headers.authorization, undefined)
+  for (const { headers } of closed.requests) assert.ok(!`${headers.authorization}`.includes(basicOf('bob', 'canary-2')))
+  await router.close()
+  await closed.close()
+})
+
+test('AUTH_FILE: without HTPASSWD_FILE hosted gets no login of it, so that a mounted file gives strangers no rights', async () => {
+  const file = join(folder, 'hosted.json')
+  const hosted = await scripted(answer(200, {}, '{}'))
+  writeFileSync(file, JSON.stringify({ auths: { [hosted.host]: { username: 'a', password: 'canary-b' } } }))
+  const router = await startRouter(way, {
+    HOSTED_HOSTNAME: hosted.host,
+    PROXY_HOSTNAME: '127.0.0.1:1',
+    AUTH_FILE: file,
+  })
+  await send(router.url, 'PUT', '/v2/a/manifests/1', { body: '{}' })
+  assert.ok(hosted.requests.length > 0)
+  for (const { headers } of hosted.requests) assert.equal(headers.authorization, undefined)
+  assert.ok(router.log().some(({ message }) => message === 'AUTH_FILE has a login that no registry gets'))
+  await router.stop()
+  await hosted.close()
+})
+
+test('AUTH_FILE: a helper of credHelpers runs only from CREDENTIAL_HELPERS_DIR', async () => {
+  const file = join(folder, 'helpers.json')
+  const wanted = { authorization: basicOf('ann', 'canary-5') }
+  const closed = await scripted(takes(wanted))
+  const { gives, calls } = helper('docker-credential-own')
+  gives('ann', 'canary-5')
+  writeFileSync(file, JSON.stringify({ auths: {}, credHelpers: { [closed.host]: 'own' } }))
+  const settings = { AGGREGATE_HOSTNAME: 'a', HOSTED_HOSTNAME: 'b', PROXY_HOSTNAME: closed.host, AUTH_FILE: file }
+  for (const [more, wanted] of [
+    [{}, /CREDENTIAL_HELPERS_DIR/],
+    [{ CREDENTIAL_HELPERS_DIR: join(folder, 'none') }, /cannot be run: ENOENT/],
+  ] as const) {
+    const config = readConfig({ ...settings, ...more })
+    assert.match('faults' in config ? config.faults.join() : '', wanted)
+  }
+  const router = await startRouter(way, {
+    HOSTED_HOSTNAME: '127.0.0.1:1',
+    PROXY_HOSTNAME: '127.0.0.1:1',
+    PROXIES: `ghcr.io=${closed.host}`,
+    AUTH_FILE: file,
+    CREDENTIAL_HELPERS_DIR: folder,
+  })
+  assert.equal((await send(router.url, 'GET', '/v2/ghcr.io/a/manifests/1')).status, 200)
+  assert.deepEqual([...new Set(calls())], [`get ${closed.host}`])
+  await router.stop()
+  await closed.close()
+})
+
+test('AUTH_FILE: an entry for a registry that is here, but without a password, is a fault', () => {
+  const file = join(folder, 'faulty.json')
+  writeFileSync(file, JSON.stringify({ auths: { b: {}, 'c.io': {}, 'd.io': { identitytoken: 'canary' } } }))
+  const settings = { AGGREGATE_HOSTNAME: 'a', HOSTED_HOSTNAME: 'b', PROXY_HOSTNAME: 'https://c.io', AUTH_FILE: file }
+  const config = readConfig({ ...settings, PROXIES: 'd.io' })
+  assert.ok('faults' in config)
+  assert.equal(config.faults.length, 2, 'not for hosted: it gets no login of the file')
+  assert.match(config.faults.join('\n'), /no user and password.*\(c.io\)\n.*identity token.*\(d.io\)/)
+})

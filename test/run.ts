@@ -25,6 +25,7 @@ const units = [
   './test/registry.test.ts',
   './test/rules.test.ts',
   './test/owners.test.ts',
+  './test/authfile.test.ts',
   './test/sessions.test.ts',
   './test/paths.test.ts',
   './test/addresses.test.ts',

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { hashSync } from 'bcryptjs'
 import { run, temporaryFolder } from './parts/children.ts'
-import { accept, makeImage, makeIndex, pull, push, send } from './parts/client.ts'
+import { accept, makeImage, makeIndex, pathOf, pull, push, send, withDigest } from './parts/client.ts'
 import { program } from './parts/packages.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
 import { type Router, startRouter, way } from './parts/router.ts'
@@ -44,11 +44,15 @@ before(async () => {
   await push(hosted.url, 'org/base', 'private', makeImage({ 'own.txt': 'private' }))
   const users = join(folder, 'users')
   writeFileSync(users, `ann:${hashSync('canary-password', 4)}\n`)
+  const login = { auth: Buffer.from('ann:canary-password').toString('base64') }
   closed = await launch({ name: 'closed', folder, auth: { htpasswd: { realm: 'closed', path: users } } })
+  const authFile = join(folder, 'config.json')
+  writeFileSync(authFile, JSON.stringify({ auths: { [closed.host]: login } }))
   const [hub, ghcr, quay] = caches as [Registry, Registry, Registry]
   router = await startRouter(way, {
     HOSTED_HOSTNAME: hosted.host,
     PROXY_HOSTNAME: hub.host,
+    AUTH_FILE: authFile,
     PROXIES: `ghcr.io=${ghcr.host}, quay.io=${quay.host}, closed.example=${closed.host}`,
   })
 })
@@ -100,6 +104,19 @@ test('a base of ghcr.io is mounted into hosted with nothing uploaded; a push to 
   }
   const refused = await send(router.url, 'PUT', '/v2/ghcr.io/org/base/manifests/2', { body: image.manifest })
   assert.equal(refused.status, 405)
+})
+
+test('a closed public registry is read with the login of AUTH_FILE', async () => {
+  const own = { Authorization: `Basic ${Buffer.from('ann:canary-password').toString('base64')}` }
+  for (const { digest, content } of image.blobs) {
+    const opened = await send(closed.url, 'POST', '/v2/org/app/blobs/uploads/', { headers: own })
+    const path = withDigest(pathOf(opened), digest)
+    assert.equal((await send(closed.url, 'PUT', path, { headers: own, body: content })).status, 201)
+  }
+  const headers = { ...own, 'Content-Type': image.mediaType }
+  const put = await send(closed.url, 'PUT', '/v2/org/app/manifests/1', { headers, body: image.manifest })
+  assert.equal(put.status, 201)
+  assert.equal(await pull(router.url, 'closed.example/org/app', '1'), image.digest)
 })
 
 test('skopeo copies from each of them into hosted', needsSkopeo, async () => {

@@ -1,6 +1,6 @@
 /** How the text of a variable becomes a value. Each throws an Error whose message ends the sentence "NAME …". */
-import { match } from '../routing.ts'
-import { comparable } from './registry/hosts.ts'
+import { match } from '../../routing.ts'
+import { comparable } from '../registry/hosts.ts'
 
 export type Parse<T> = (text: string) => T
 
