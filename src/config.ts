@@ -95,6 +95,13 @@ const table = {
   proxyKeyFile: row('PROXY_KEY_FILE', '', readableBy(readKey), 'the key of that certificate'),
   lookupTtl: row('LOOKUP_TTL', '60', secondsOrNever, 'seconds a verdict or a manifest is remembered (0: never)'),
   nameTtl: row('NAME_TTL', '3600', secondsOrNever, 'seconds a name that the proxy lacks is remembered (0: never)'),
+  tagTtl: row('TAG_TTL', '0', secondsOrNever, 'seconds a public tag is answered from memory (0: never)'),
+  staleIfError: row(
+    'STALE_IF_ERROR',
+    '0',
+    secondsOrNever,
+    "seconds a public registry's last answer stands in for one it fails to give (0: never)",
+  ),
   manifestMemory: row('MANIFEST_MEMORY', '64', wholeNumber(65536), 'MiB of manifests by digest kept (0: none)'),
   logFormat: row('LOG_FORMAT', 'json', oneOf('json', 'text'), 'one line a request'),
   logLevel: row('LOG_LEVEL', 'info', oneOf('debug', 'info', 'warn', 'error'), 'the least that is logged'),

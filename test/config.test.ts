@@ -16,6 +16,16 @@ function faults(environment: Record<string, string | undefined>): string[] {
   return config.faults
 }
 
+test('TAG_TTL and STALE_IF_ERROR need a memory', () => {
+  for (const name of ['TAG_TTL', 'STALE_IF_ERROR']) {
+    for (const off of ['LOOKUP_TTL', 'MANIFEST_MEMORY']) {
+      assert.deepEqual(faults({ [name]: '60', [off]: '0' }), [`${name} needs LOOKUP_TTL and MANIFEST_MEMORY above 0`])
+    }
+    assert.deepEqual(faults({ [name]: '-1' }).length, 1)
+  }
+  assert.equal(read({ LOOKUP_TTL: '0', MANIFEST_MEMORY: '0' }).tagTtl, 0)
+})
+
 test('three variables are enough; all others have the defaults of the README', () => {
   const { aggregate, hosted, proxy, ...rest } = read()
   assert.equal(aggregate.origin, 'http://registry.example')
@@ -67,6 +77,8 @@ test('three variables are enough; all others have the defaults of the README', (
     passLogin: true,
     lookupTtl: 60,
     nameTtl: 3600,
+    tagTtl: 0,
+    staleIfError: 0,
     manifestMemory: 64,
     logFormat: 'json',
     logLevel: 'info',

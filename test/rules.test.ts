@@ -8,11 +8,11 @@ import { Background } from '../src/memory/background.ts'
 import { Budget } from '../src/memory/budget.ts'
 import { Flights } from '../src/memory/flights.ts'
 import { Hints } from '../src/memory/hints.ts'
-import { Manifests } from '../src/memory/manifests.ts'
 import { Names } from '../src/memory/names.ts'
 import { accepts, loginAt, mayShare, type Reading, readingOf } from '../src/memory/reading.ts'
+import { type Recalled, Stored, type StoredSettings } from '../src/memory/stored.ts'
 import { Writes } from '../src/memory/writes.ts'
-import { type Answer, goneAnswer, type Registry } from '../src/registry/answer.ts'
+import { type Answer, goneAnswer, type Registry, skipReason } from '../src/registry/answer.ts'
 import { nextQuery } from '../src/registry/links.ts'
 import { hold } from '../src/relay/hold.ts'
 import { blockedBy, ownNames } from '../src/relay/names.ts'
@@ -303,48 +303,175 @@ const content = Buffer.from('{"schemaVersion":2}') as unknown as Uint8Array<Arra
 const digest = sha256('{"schemaVersion":2}')
 const whole = (from: Registry, fields: Record<string, string> = {}) =>
   answer(from, { content, headers: new Headers({ 'Content-Type': type, ETag: `"${digest}"`, ...fields }) })
-const memoryOf = () => {
-  const writes = new Writes(() => 0)
-  return { writes, manifests: new Manifests(1, 1000, () => 0, writes) }
+/** What is answered from memory, with a clock. */
+const storedOf = (settings: Partial<StoredSettings> = {}) => {
+  const clock = { now: 1 }
+  const writes = new Writes(() => clock.now)
+  const all = { lookupTtl: 1, tagTtl: 0, staleIfError: 0, manifestMemory: 1, ...settings }
+  return { clock, writes, stored: new Stored(all, () => clock.now, writes) }
 }
 
-test('manifests: what was read by tag is found by digest, and by the same tag of the same registry', () => {
-  const { manifests } = memoryOf()
-  manifests.keep(whole(proxy), reading('1'), true)
-  assert.equal(manifests.find(reading(digest), order)?.from, proxy)
-  assert.equal(manifests.find(reading(digest), [hosted]), undefined, 'only hosted may be asked')
-  assert.equal(manifests.lastByTag(proxy, reading('1'))?.digest, digest)
-  assert.equal(manifests.lastByTag(hosted, reading('1')), undefined)
-  assert.equal(manifests.lastByTag(proxy, reading('2')), undefined)
+test('stored: what was read by tag is found by digest, and by the same tag of the same registry', () => {
+  const { stored } = storedOf()
+  stored.keep(whole(proxy), reading('1'), true)
+  assert.equal(stored.recall(reading(digest), order)?.from, proxy)
+  assert.equal(stored.recall(reading(digest), [hosted]), undefined, 'only hosted may be asked')
+  assert.equal(stored.lastRead(proxy, reading('1'))?.tag.digest, digest)
+  assert.equal(stored.lastRead(hosted, reading('1')), undefined)
+  assert.equal(stored.lastRead(proxy, reading('2')), undefined)
 })
 
-test('manifests: not kept with another digest, with a cookie for the client, or without a type', () => {
+test('stored: no manifest with another digest, with a cookie for the client, or without a type', () => {
   const cases: [string, Answer][] = [
     ['another digest', answer(proxy, { content: Buffer.from('x') as never, headers: whole(proxy).headers })],
     ['a cookie', whole(hosted, { 'Set-Cookie': 'a=1' })],
     ['no type', answer(proxy, { content, headers: new Headers({ ETag: `"${digest}"` }) })],
   ]
   for (const [what, one] of cases) {
-    const { manifests } = memoryOf()
-    manifests.keep(one, reading(digest), true)
-    assert.equal(manifests.find(reading(digest), order), undefined, what)
+    const { stored } = storedOf()
+    stored.keep(one, reading(digest), true)
+    assert.equal(stored.recall(reading(digest), order), undefined, what)
   }
 })
 
-test("manifests: hosted's are for clients without a login, and for those who accept the type", () => {
-  const { manifests } = memoryOf()
-  manifests.keep(whole(hosted), reading(digest), true)
-  assert.ok(manifests.find(reading(digest), order))
-  assert.equal(manifests.find(reading(digest, { Authorization: 'Basic x' }), order), undefined)
-  assert.equal(manifests.find(reading(digest, { Accept: '*/*' }), order), undefined)
+test("stored: hosted's are for clients without a login, and for those who accept the type", () => {
+  const { stored } = storedOf()
+  stored.keep(whole(hosted), reading(digest), true)
+  assert.ok(stored.recall(reading(digest), order))
+  assert.equal(stored.recall(reading(digest, { Authorization: 'Basic x' }), order), undefined)
+  assert.equal(stored.recall(reading(digest, { Accept: '*/*' }), order), undefined)
 })
 
-test('manifests: a write in the name makes all that was kept of it unfindable', () => {
-  const { manifests, writes } = memoryOf()
-  manifests.keep(whole(proxy), reading('1'), true)
+test('stored: a write in the name makes all that was kept of it unfindable', () => {
+  const { stored, writes } = storedOf()
+  stored.keep(whole(proxy), reading('1'), true)
   writes.record('a')
-  assert.equal(manifests.find(reading(digest), order), undefined)
-  assert.equal(manifests.lastByTag(proxy, reading('1')), undefined)
+  assert.equal(stored.recall(reading(digest), order), undefined)
+  assert.equal(stored.lastRead(proxy, reading('1')), undefined)
+})
+
+test('stored: a 304 begins the time of a manifest anew', () => {
+  const { clock, stored } = storedOf()
+  stored.keep(whole(proxy), reading('1'), true)
+  clock.now = 1000
+  const last = stored.lastRead(proxy, reading('1'))
+  assert.ok(last)
+  stored.confirm(answer(proxy, { status: 304 }), reading('1'), last)
+  clock.now = 2000
+  assert.ok(stored.recall(reading(digest), order))
+  clock.now = 2001
+  assert.equal(stored.recall(reading(digest), order), undefined)
+})
+
+/** Age and Cache-Status of an answer from memory. */
+const statusOf = (recalled: Recalled | undefined) => {
+  const fields = new Headers(recalled?.headers)
+  return recalled && [fields.get('Age'), fields.get('Cache-Status')]
+}
+
+test('TAG_TTL: a public tag is answered until it is over; after half of it one is told to ask anew', () => {
+  const { clock, stored } = storedOf({ tagTtl: 10 })
+  stored.keep(whole(proxy), reading('1'), true)
+  clock.now = 4001
+  const young = stored.recall(reading('1'), order)
+  assert.deepEqual([young?.isDue, statusOf(young)], [false, ['4', 'combined-registry; hit; ttl=6']])
+  clock.now = 5001
+  const due = () => stored.recall(reading('1'), order)?.isDue
+  assert.deepEqual([due(), due()], [true, false])
+  clock.now = 10_001
+  assert.deepEqual([due(), due()], [true, false])
+  clock.now = 10_002
+  assert.equal(due(), undefined)
+})
+
+test('TAG_TTL: only of a public registry that comes first, without a range or a condition, and unless a client says no-cache', () => {
+  const { stored } = storedOf({ tagTtl: 10 })
+  const rows: [string, Reading, Registry[], string | undefined][] = [
+    ['as it is', reading('1'), order, 'fresh'],
+    ['alone', reading('1'), [proxy], 'fresh'],
+    ['a login that the proxy does not see', reading('1', { Authorization: 'Basic x' }), order, 'fresh'],
+    ['hosted first', reading('1'), [hosted, proxy], undefined],
+    ['hosted alone', reading('1'), [hosted], undefined],
+    ['a condition', reading('1', { 'If-None-Match': '"x"' }), order, undefined],
+    ['no-cache', reading('1', { 'Cache-Control': 'max-age=1, No-Cache' }), order, undefined],
+  ]
+  for (const [what, one, registries, wanted] of rows) assert.equal(stored.kindOf(one, registries), wanted, what)
+  stored.keep(whole(hosted), reading('1'), true)
+  assert.equal(stored.recall(reading('1'), order), undefined, "hosted's")
+  assert.equal(storedOf().stored.kindOf(reading('1'), order), undefined, 'TAG_TTL=0')
+})
+
+test("a tag's answer has the fields of its own answer, and the age that it came with", () => {
+  const { clock, stored } = storedOf({ tagTtl: 10 })
+  stored.keep(
+    whole(proxy, { 'Cache-Control': 'immutable', 'Cache-Status': 'hub; hit', Age: '9' }),
+    reading(digest),
+    true,
+  )
+  stored.keep(whole(proxy, { 'Cache-Control': 'no-cache', Age: '3' }), reading('1'), false)
+  clock.now = 2001
+  const recalled = stored.recall(reading('1'), order)
+  assert.deepEqual(statusOf(recalled), ['5', 'hub; hit, combined-registry; hit; ttl=8'])
+  assert.equal(new Headers(recalled?.headers).get('Cache-Control'), 'no-cache')
+})
+
+const limited = answer(proxy, { verdict: 'limited', status: 429, response: new Response('', { status: 429 }) })
+
+test('STALE_IF_ERROR: the last answer stands in for one that a public registry fails to give, until it is over', () => {
+  const { clock, stored } = storedOf({ staleIfError: 60 })
+  stored.keep(whole(proxy), reading('1'), true)
+  clock.now = 5001
+  const skipped = { verdict: 'failed', status: 502, reason: skipReason } as const
+  const silent = { verdict: 'failed', status: 504, reason: 'no answer within 15 s' } as const
+  for (const [given, wanted] of [
+    [limited, 'combined-registry; fwd=stale; fwd-status=429; ttl=-5'],
+    [answer(proxy, skipped), 'combined-registry; hit; ttl=-5'],
+    [answer(proxy, silent), 'combined-registry; fwd=stale; ttl=-5'],
+  ] as const) {
+    const stale = stored.instead(reading('1'), given)
+    assert.deepEqual([stale?.isStale, stale?.age, statusOf(stale)], [true, 5, ['5', wanted]])
+  }
+  assert.deepEqual(
+    statusOf(stored.instead(reading(digest), limited))?.[1],
+    'combined-registry; fwd=stale; fwd-status=429; ttl=-4',
+  )
+  clock.now = 60_002
+  assert.equal(stored.instead(reading('1'), limited), undefined)
+})
+
+test('STALE_IF_ERROR: not for an answer that is one, not before a HEAD is clear, not of hosted, and not if a client says no-cache', () => {
+  const { stored } = storedOf({ staleIfError: 60 })
+  for (const from of [proxy, hosted]) stored.keep(whole(from), reading(from === proxy ? '1' : '2'), true)
+  const failed = { verdict: 'failed', status: 502 } as const
+  for (const [what, one, given] of [
+    ['found', reading('1'), answer(proxy)],
+    ['absent', reading('1'), absentAt(proxy)],
+    ['denied', reading('1'), answer(proxy, { verdict: 'denied', status: 403 })],
+    ['a vague HEAD', reading('1'), answer(proxy, { ...failed, isVague: true })],
+    ['hosted', reading('2'), answer(hosted, failed)],
+    ['no-cache', reading('1', { 'Cache-Control': 'no-cache' }), limited],
+    ['a range', reading('1', { Range: 'bytes=0-1' }), limited],
+    ['a tag that nobody read', reading('3'), limited],
+  ] as const) {
+    assert.equal(stored.instead(one, given), undefined, what)
+  }
+})
+
+test('STALE_IF_ERROR: nothing of a tag is left after its 404, whatever was accepted, and after a 401 not its manifest either', () => {
+  const rows: [Partial<Answer>, boolean][] = [
+    [{ verdict: 'absent', status: 404 }, true],
+    [{ verdict: 'denied', status: 401 }, false],
+    [{ verdict: 'denied', status: 403 }, false],
+  ]
+  for (const [changes, isLeft] of rows) {
+    const { stored } = storedOf({ staleIfError: 60 })
+    stored.keep(whole(proxy), reading('1'), true)
+    stored.forget(reading('1', { Accept: '*/*' }), answer(proxy, changes))
+    assert.equal(stored.instead(reading('1'), limited), undefined)
+    assert.equal(stored.instead(reading(digest), limited) !== undefined, isLeft)
+    stored.forget(reading(digest), absentAt(proxy))
+    assert.equal(stored.instead(reading(digest), limited), undefined)
+  }
 })
 
 test('writes: a push is remembered for an hour, a write that hosted refused is not', () => {

@@ -74,6 +74,6 @@ function isShareable(answer: Answer): boolean {
 }
 
 /** Whether an answer has a cookie that is for its client. */
-export function beginsSession({ from, headers }: Answer): boolean {
+export function beginsSession({ from, headers }: Pick<Answer, 'from' | 'headers'>): boolean {
   return from.forwardsLogin && headers.has('Set-Cookie')
 }

@@ -6,23 +6,22 @@ import { bounded } from '../runtime/bounded.ts'
 import type { Fields } from '../runtime/runtime.ts'
 import { type AskWith, Flights } from './flights.ts'
 import { Hints } from './hints.ts'
-import { type Kept, Manifests, revived, unlessSame } from './manifests.ts'
 import { type LearnName, type NameFact, Names } from './names.ts'
 import { loginAt, mayShare, type PingReading, type Reading } from './reading.ts'
+import { type Recalled, revived, Stored, type StoredSettings, unlessSame } from './stored.ts'
 import { Writes } from './writes.ts'
 
-export interface MemorySettings {
-  /** Seconds that a verdict or a manifest is remembered; 0 for never. */
-  lookupTtl: number
-  /** The same for a name that the public registry lacks. */
+export interface MemorySettings extends StoredSettings {
+  /** Seconds that a name that the public registry lacks is remembered; 0 for never. */
   nameTtl: number
-  /** MiB of manifests; 0 for none. */
-  manifestMemory: number
 }
 
 /** What a lookup uses of the memory. */
 export interface LookupMemory {
-  manifest: (reading: Reading, order: readonly Registry[]) => Kept | undefined
+  /** The manifest that a read asks for, if memory may answer for these registries. */
+  recall: (reading: Reading, order: readonly Registry[]) => Recalled | undefined
+  /** What a public registry gave last, in place of an answer that it failed to give. */
+  instead: (reading: Reading, answer: Answer) => Recalled | undefined
   inTurn: (reading: Reading, order: readonly Registry[]) => readonly Registry[]
   /** The registry to ask first by the table, if it is known to lack what is read. */
   lacking: (reading: Reading, order: readonly Registry[]) => Registry | undefined
@@ -48,13 +47,16 @@ type AskManifest = (signal: AbortSignal, fields?: Fields) => Promise<Answer>
 /** Which registry would be asked first, whose manifest is kept, and what a public registry lacked so many seconds ago. */
 interface Held {
   first?: Registry
-  manifest?: Registry
+  manifest?: { from: Registry; seconds: number }
   lacking?: { by: Registry; what: 'tag'; seconds: number }
   name?: NameFact
 }
 
 /** Called for every use: whether memory had what was looked for. */
-type OnUse = (kind: 'hint' | 'name' | 'manifest' | 'tag' | 'flight' | 'ping', outcome: 'hit' | 'miss') => void
+type OnUse = (
+  kind: 'hint' | 'name' | 'manifest' | 'tag' | 'fresh' | 'stale' | 'flight' | 'ping',
+  outcome: 'hit' | 'miss',
+) => void
 
 const maxPings = 1000
 const pingMs = 1000
@@ -63,17 +65,18 @@ export class Memory implements LookupMemory {
   readonly writes: Writes
   readonly hints: Hints
   readonly names: Names
-  readonly #manifests: Manifests
+  readonly #stored: Stored
   readonly #flights: Flights
   readonly #pings
   readonly #onUse: OnUse
 
-  constructor({ lookupTtl, nameTtl, manifestMemory }: MemorySettings, now: () => number, onUse: OnUse) {
+  constructor(settings: MemorySettings, now: () => number, onUse: OnUse) {
+    const { lookupTtl, nameTtl } = settings
     const ttlMs = Math.ceil(lookupTtl * 1000)
     this.writes = new Writes(now)
     this.hints = new Hints(ttlMs, now)
     this.names = new Names(Math.ceil(nameTtl * 1000), ttlMs, now)
-    this.#manifests = new Manifests(manifestMemory, ttlMs, now, this.writes)
+    this.#stored = new Stored(settings, now, this.writes)
     this.#flights = new Flights((isShared) => onUse('flight', isShared ? 'hit' : 'miss'))
     this.#pings = bounded<Answer>(maxPings, Math.min(pingMs, ttlMs), now)
     this.#onUse = onUse
@@ -104,6 +107,7 @@ export class Memory implements LookupMemory {
 
   learn(reading: Reading, answer: Answer): void {
     this.hints.learn(reading, answer)
+    this.#stored.forget(reading, answer)
     if (answer.verdict === 'found' && answer.from.role === 'public') this.names.saw(reading.name)
   }
 
@@ -112,7 +116,7 @@ export class Memory implements LookupMemory {
     const lacking = this.hints.peekLacking(reading)
     return {
       first: this.#first(reading, order),
-      manifest: this.#manifests.peek(reading, order),
+      manifest: this.#stored.peek(reading, order),
       lacking: lacking && { by: lacking.value, what: 'tag', seconds: Math.round(lacking.ageMs / 1000) },
       name: isByTable(order) ? this.names.peek(reading.name) : undefined,
     }
@@ -121,7 +125,8 @@ export class Memory implements LookupMemory {
   /** For a lookup that is only looked at: it is asked anew, in the order that this memory gives, and nothing is learned. */
   onlyLooking(): LookupMemory {
     return {
-      manifest: () => undefined,
+      recall: () => undefined,
+      instead: (reading, answer) => this.#stored.instead(reading, answer, true),
       inTurn: (reading, order) => firstOf(order, this.#first(reading, order)),
       lacking: (reading, order) => this.lacking(reading, order),
       due: () => ({}),
@@ -131,13 +136,19 @@ export class Memory implements LookupMemory {
     }
   }
 
-  /** The manifest that a read asks for, if one of these registries gave it and its client may get it. */
-  manifest(reading: Reading, order: readonly Registry[]): Kept | undefined {
-    if (!this.#manifests.concerns(reading)) return undefined
-    const kept = this.#manifests.find(reading, order)
-    this.#count('manifest', kept)
-    if (kept) this.hints.sawAt(kept.from, reading.name)
-    return kept
+  recall(reading: Reading, order: readonly Registry[]): Recalled | undefined {
+    const kind = this.#stored.kindOf(reading, order)
+    if (!kind) return undefined
+    const recalled = this.#stored.recall(reading, order)
+    this.#count(kind, recalled)
+    if (recalled) this.hints.sawAt(recalled.from, reading.name)
+    return recalled
+  }
+
+  instead(reading: Reading, answer: Answer): Recalled | undefined {
+    const recalled = this.#stored.instead(reading, answer)
+    if (recalled) this.#count('stale', recalled)
+    return recalled
   }
 
   /** Asks for a manifest, once for all who ask the same at the same time, and keeps it if it may be kept. */
@@ -147,17 +158,20 @@ export class Memory implements LookupMemory {
     const generation = this.writes.generationOf(name)
     const key = `${generation} ${from.name} ${method} ${question} ${loginAt(from, reading)}`
     return this.#flights.share(key, from, signal, async (abort) => {
-      if (!this.#manifests.isOn || !mayShare(from, reading)) return ask(abort)
+      if (!this.#stored.isOn || !mayShare(from, reading)) return ask(abort)
       // A registry compares digests sooner than it reads a manifest.
-      const last = this.#manifests.lastByTag(from, reading)
-      const answer = await ask(abort, last ? unlessSame(last.digest) : {})
-      const isSame = last !== undefined && answer.status === 304
-      if (!reading.matched.digest) this.#onUse('tag', isSame ? 'hit' : 'miss')
-      // If a write has finished while we were reading, this manifest may be stale: do not keep it.
-      if (answer.status === 200 && this.writes.generationOf(name) === generation) {
-        this.#manifests.keep(answer, reading, method === 'GET')
+      const read = this.#stored.lastRead(from, reading)
+      const last = read?.tag.isEtag ? read : undefined
+      const answer = await ask(abort, last ? unlessSame(last) : {})
+      const whole = (said: Answer) => {
+        const isSame = last !== undefined && said.status === 304
+        if (!reading.matched.digest) this.#onUse('tag', isSame ? 'hit' : 'miss')
+        // If a write has finished while we were reading, this manifest may be stale: do not keep it.
+        const isCurrent = this.writes.generationOf(name) === generation
+        if (isCurrent && isSame) this.#stored.confirm(said, reading, last)
+        if (isCurrent && said.status === 200) this.#stored.keep(said, reading, method === 'GET')
+        return isSame ? revived(last, said) : said
       }
-      const whole = (said: Answer) => (last && said.status === 304 ? revived(last.kept, said) : said)
       const { later } = answer
       return later ? { ...answer, later: { ...later, answer: later.answer.then(whole) } } : whole(answer)
     })

@@ -19,6 +19,8 @@ export interface Reading {
   question: string
   /** Whether the answer also depends on a range or a condition. */
   isPartial: boolean
+  /** Whether the client wants the registry to be asked (RFC 9111, section 5.2.1.4). */
+  mustAsk: boolean
   /** A hash of the client's login; empty if it has none, or if no registry gets it. */
   login: string
   /** Aborted when the client leaves. */
@@ -48,6 +50,7 @@ export function readingOf(
     accept,
     question: `${matched.path}${query} ${accept}`,
     isPartial: conditions.some((name) => headers.has(name)),
+    mustAsk: /\bno-cache\b/i.test(headers.get('cache-control') ?? ''),
     login: sharesLogin ? hashOf(field('authorization'), field('cookie')) : '',
     signal,
   }

@@ -37,6 +37,9 @@ export interface Outcome {
   /** Bytes of the bodies from and to the client, if their length was known before they passed. */
   bytesIn?: number
   bytesOut?: number
+  /** If it is a tag from memory: seconds since its registry said so, and whether it is given since that one failed. */
+  age?: number
+  isStale?: boolean
 }
 
 /** Asks a registry what the client asked, except for what is given in `changes` and `fields`. */

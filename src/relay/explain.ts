@@ -19,11 +19,11 @@ export interface Explanation {
   order: Plan['order']
   notAsked?: Plan['unasked']
   /** What memory held before: which registry would be asked first, whose manifest is kept, and what a public registry lacked. */
-  memory: { first?: string; manifest?: string; lacking?: Lacking; name?: NameFact }
+  memory: { first?: string; manifest?: string; age?: number; lacking?: Lacking; name?: NameFact }
   /** What each registry that may be asked says now. */
   registries: (Summary & { digest?: string })[]
   /** What a client gets. Without `by` it is an error of this router's own. */
-  answer: { status: number; by?: string; digest?: string; error?: OciError }
+  answer: { status: number; by?: string; digest?: string; stale?: boolean; error?: OciError }
   /** A registry that has the tag too, with other content, and what keeps it back. */
   shadowed?: { upstream: string; digest: string; because: string }
 }
@@ -59,13 +59,18 @@ export async function explain(
   const order = registriesIn(registries, plan.order)
   const held = memory.holds(reading, order)
 
-  const { response, by, answers } = await lookup(around, exchange, plan, memory.onlyLooking())
+  const { response, by, answers, isStale } = await lookup(around, exchange, plan, memory.onlyLooking())
   const others = order.filter((registry) => !answers.some(({ from }) => from === registry))
   const ask = askAs(exchange)
   const asked = await Promise.all(others.map((registry) => ask(registry, { read: 'error', purpose: 'deciding' })))
   for (const one of asked) discard(one)
   const said = [...answers, ...asked].map((one) => ({ ...(summarize([one])[0] as Summary), digest: digestOf(one) }))
-  const answer: Explanation['answer'] = { status: response.status, by: by?.name, digest: digestOf(response) }
+  const answer: Explanation['answer'] = {
+    status: response.status,
+    by: by?.name,
+    digest: digestOf(response),
+    stale: isStale,
+  }
   if (by) await response.body?.cancel()
   else answer.error = await readOciError(response)
   const rule = ruleOf(settings.lookupOrder, order, matched)
@@ -75,7 +80,13 @@ export async function explain(
     rule: plan.unasked?.reason ?? rule,
     order: plan.order,
     notAsked: plan.unasked,
-    memory: { first: held.first?.name, manifest: held.manifest?.name, lacking, name: held.name },
+    memory: {
+      first: held.first?.name,
+      manifest: held.manifest?.from.name,
+      age: held.manifest?.seconds,
+      lacking,
+      name: held.name,
+    },
     registries: said,
     answer,
     shadowed: shadowedBy(answer, said, becauseOf(rule, matched, by, held.name, lacking)),
@@ -126,13 +137,14 @@ const digestOf = ({ headers }: Pick<Response, 'headers'>) => headers.get('Docker
 
 /** For people: what each fact is about, and the fact. */
 export function factsOf({ rule, order, notAsked, registries, memory, answer, shadowed }: Explanation): string[][] {
-  const { by, status, digest, error } = answer
-  const { first, manifest, lacking, name } = memory
+  const { by, status, digest, stale, error } = answer
+  const why = stale ? ', from memory (STALE_IF_ERROR)' : ''
+  const { first, manifest, age, lacking, name } = memory
   const held = [
     first && `${first} is asked first`,
     name && nameIn(name),
     lacking && lackingIn(lacking),
-    manifest && `${manifest}'s manifest is kept`,
+    manifest && `${manifest}'s manifest is kept, ${age} s old`,
   ].filter(Boolean)
   return [
     ['rule', `${rule}: ${order.join(', then ')}`],
@@ -142,7 +154,7 @@ export function factsOf({ rule, order, notAsked, registries, memory, answer, sha
       [verdict, status, digest, `${milliseconds} ms`, reason].filter(Boolean).join('  '),
     ]),
     ['memory', held.join(', ') || 'nothing'],
-    ['answer', by ? `${status} from ${by}  ${digest ?? ''}` : `${status} ${error?.code}: ${error?.message}`],
+    ['answer', by ? `${status} from ${by}  ${digest ?? ''}${why}` : `${status} ${error?.code}: ${error?.message}`],
     ...(shadowed ? [['shadowed', `${shadowed.upstream}'s ${shadowed.digest}, because ${shadowed.because}`]] : []),
   ]
 }

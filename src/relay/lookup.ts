@@ -1,6 +1,7 @@
 /** A row that asks several registries: the first answer that is `found` wins. */
 import type { LookupMemory } from '../memory/memory.ts'
 import { readingOf } from '../memory/reading.ts'
+import type { Recalled } from '../memory/stored.ts'
 import type { Answer, Registry } from '../registry/answer.ts'
 import { discard } from '../registry/registry.ts'
 import { isMissing, isRefusal, isUnsure } from '../registry/verdict.ts'
@@ -40,6 +41,12 @@ export async function lookup(
     if ('response' in foundOfficial) return { ...foundOfficial, answers: [...found, ...foundOfficial.answers] }
     answers.unshift(...foundOfficial)
   }
+  const unsure = found.find((one) => isUnsure(one) && one.from.role === 'public')
+  if (official && unsure && found.every((one) => one === unsure || isMissing(one))) {
+    const reading = readingOf(request, official, exchange.query, around.registries.hosted.forwardsLogin)
+    const stale = memory.instead(reading, unsure)
+    if (stale) return fromMemory(stale, answers, request.method)
+  }
   return { response: failure(request.method, matched.route.entity, answers, plan.unasked), answers }
 }
 
@@ -56,11 +63,10 @@ async function search(
   const { method } = request
   const order = registriesIn(registries, plan.order)
   const reading = readingOf(request, plan, query, hosted.forwardsLogin)
-  const kept = memory.manifest(reading, order)
-  if (kept) {
-    const body = method === 'HEAD' ? null : kept.content
-    const response = respond(body, { headers: kept.headers })
-    return { response, answers: [], by: kept.from, bytesOut: body?.byteLength ?? 0 }
+  const recalled = memory.recall(reading, order)
+  if (recalled) {
+    if (recalled.isDue) askAnew(around, exchange, plan, () => ({ tag: recalled.from }))
+    return fromMemory(recalled, [], method)
   }
   const decides = (registry: Registry) => registry === order[0] && decidesTags(registry, matched.digest)
   const look = lookerOf(memory, exchange, reading, decides)
@@ -69,6 +75,8 @@ async function search(
     const answer = await look(registry, method)
     memory.learn(reading, answer)
     answers.push(await ownPage(exchange, answer))
+    const stale = memory.instead(reading, answer)
+    if (stale) return fromMemory(stale, answers, method)
     const winner = winnerOf(answers, exchange)
     // What hosted wants a login for, and the public registry lacks, is hosted's.
     const isRefused = registry === hosted && isRefusal(answer) && memory.lacking(reading, order) !== undefined
@@ -88,6 +96,8 @@ async function search(
     memory.learn(reading, retold)
     answers[vague] = retold
     if (retold.verdict === 'found') return deliver(retold, answers, method)
+    const stale = memory.instead(reading, retold)
+    if (stale) return fromMemory(stale, answers, method)
   }
   // In the table's order, whoever was asked first.
   return answers.sort((a, b) => order.indexOf(a.from) - order.indexOf(b.from))
@@ -120,6 +130,13 @@ function isOpen(answer: Answer): boolean {
 function winnerOf(answers: readonly Answer[], { matched, query }: Exchange): Answer | undefined {
   const isPage = ({ headers }: Answer) => matched.route.entity === 'tags' && (headers.has('Link') || isLaterPage(query))
   return answers.find((one) => one.verdict === 'found' && !(isPage(one) && answers.some(isUnsure)))
+}
+
+function fromMemory(recalled: Recalled, answers: readonly Answer[], method: string): Outcome {
+  for (const { later } of answers) later?.abandon()
+  const { from, content, headers, age, isStale } = recalled
+  const body = method === 'HEAD' ? null : content
+  return { response: respond(body, { headers }), answers, by: from, bytesOut: body?.byteLength ?? 0, age, isStale }
 }
 
 function win(winner: Answer, answers: readonly Answer[], method: string): Outcome {

@@ -121,6 +121,8 @@ function report({ log, metrics, page }: Observers, c: Context<Env>, milliseconds
     ns: namespaceIn(query),
     status,
     by,
+    age: outcome?.age,
+    stale: outcome?.isStale,
     asked,
     milliseconds: Math.round(milliseconds),
     bytesIn,

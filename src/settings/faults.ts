@@ -22,6 +22,10 @@ interface Values extends Record<`${'hosted' | 'proxy'}${OfBoth}`, string> {
   tlsKeyFile: string
   authFile: string
   helpersDir: string
+  lookupTtl: number
+  tagTtl: number
+  staleIfError: number
+  manifestMemory: number
 }
 
 type Environment = Readonly<Record<string, string | undefined>>
@@ -54,6 +58,13 @@ export function* rules(values: Values, environment: Environment): Generator<stri
   ])
     if (value && !htpasswdFile) yield `${name} needs HTPASSWD_FILE: without it strangers would get the router's rights`
   if (anonymousPull !== 'false' && !htpasswdFile) yield 'ANONYMOUS_PULL needs HTPASSWD_FILE'
+  for (const [name, value] of [
+    ['TAG_TTL', values.tagTtl],
+    ['STALE_IF_ERROR', values.staleIfError],
+  ] as const) {
+    const isOff = values.lookupTtl === 0 || values.manifestMemory === 0
+    if (value > 0 && isOff) yield `${name} needs LOOKUP_TTL and MANIFEST_MEMORY above 0`
+  }
   yield* faultsOfPair('TLS', tlsCertFile, tlsKeyFile)
   for (const who of ['hosted', 'proxy'] as const) {
     const [certFile, prefix] = [values[`${who}CertFile`], who.toUpperCase()]
