@@ -54,6 +54,9 @@ const having =
     return isThere ? answer(200, fields, content)(...given) : absent(...given)
   }
 
+/** A public registry that is well, and has nothing of ours. */
+const nothing = having('proxy', 'library/', ['1'])
+
 /** What the proxy was asked since the last call, without its `/v2/`. */
 const asked = ({ proxy }: Between) =>
   proxy.requests.splice(0).flatMap(({ target }) => (target === '/v2/' ? [] : [target.replace(/^\/v2\//, '')]))
@@ -79,7 +82,7 @@ async function shared(proxy: Script, hosted: Script) {
 }
 
 test('hosted serves a name: the list of its tags is asked for once; new tags are hosted at once, and nobody asks for them', async () => {
-  const { router, name } = await shared(having('proxy', 'library/', ['1']), having('hosted', 'team/', ['1', '2', '3']))
+  const { router, name } = await shared(nothing, having('hosted', 'team/', ['1', '2', '3']))
   await get(router.url, `/v2/${name}/manifests/1`)
   await until('the list to be asked for', () => router.proxy.requests.length > 1)
   assert.deepEqual(asked(router), [`${name}/manifests/1`, `${name}/tags/list?n=1`])
@@ -94,7 +97,7 @@ test('hosted serves a name: the list of its tags is asked for once; new tags are
 
 test('what hosted lacks in a known name is asked of the public registry before a 404; what it then has ends the knowledge', async () => {
   const has = having('hosted', 'team/', ['1', 'both'])
-  const { router, name } = await shared(absent, has)
+  const { router, name } = await shared(nothing, has)
   await untilKnown(router, name)
   assert.equal((await get(router.url, `/v2/${name}/manifests/new`)).status, 404)
   assert.deepEqual(asked(router), [`${name}/manifests/new`])
@@ -102,6 +105,22 @@ test('what hosted lacks in a known name is asked of the public registry before a
   assert.equal((await get(router.url, `/v2/${name}/manifests/both`)).body.toString(), manifestOf('hosted both'))
   assert.equal((await get(router.url, `/v2/${name}/manifests/new`)).body.toString(), manifestOf('proxy new'))
   assert.equal((await get(router.url, `/v2/${name}/manifests/both`)).body.toString(), manifestOf('proxy both'))
+})
+
+test('a layer that is mounted from a known name shows that the public registry has the name', async () => {
+  const served = having('hosted', 'team/', ['1'])
+  const { router, name } = await shared(nothing, served)
+  await untilKnown(router, name)
+  router.now.proxy = having('proxy', 'team/', [])
+  const session = '/v2/team/new/blobs/uploads/1'
+  router.now.hosted = (...given) => {
+    const status = { POST: 202, PUT: 201 }[given[0].method ?? '']
+    return status ? answer(status, { Location: session })(...given) : served(...given)
+  }
+  const mount = `/v2/team/new/blobs/uploads/?mount=${digestOf('proxy')}&from=${name}`
+  assert.equal((await send(router.url, 'POST', mount)).status, 201)
+  const { memory } = (await send(router.url, 'GET', `/explain?image=${name}:1`)).json()
+  assert.equal(memory.name.state, 'public')
 })
 
 test('both registries have a name: the order of the table holds for every tag, in every order of questions', async () => {

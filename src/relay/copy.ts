@@ -19,6 +19,8 @@ export interface Source {
   digest: string
   /** The path of the blob at the public registry. */
   path: string
+  /** `Plan.fullName` */
+  fullName: string
 }
 
 export interface Copied {
@@ -62,7 +64,9 @@ export function sourceOf(
   const plan = planOf(settings, 'GET', source, '')
   if ('refused' in plan) return undefined
   const registry = plan.order.find((name) => name !== 'hosted')
-  return registry ? { registry, digest: source.digest, path: plan.matched.path + plan.query } : undefined
+  return registry
+    ? { registry, digest: source.digest, path: plan.matched.path + plan.query, fullName: plan.fullName }
+    : undefined
 }
 
 /** The upload session that an answer of hosted opened, as clients know it. */

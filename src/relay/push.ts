@@ -50,6 +50,7 @@ async function mount({ around, matched, query, ask }: Assisted, first: Answer): 
   const source = sourceOf(settings, wanted.get('from'), wanted.get('mount') ?? '')
   if (!source || !session) return answers
   const copied = await copier.copy({ ...source, session, registries, ask })
+  sawIn(copied.answers, source.fullName, around)
   if (copied.state === 'unused') return answers
   // The copy has used the session up. If it stored nothing so far, the client needs a fresh one.
   return [...answers, ...copied.answers, ...(copied.state === 'stored' ? [] : [await openSession()])]
@@ -124,6 +125,7 @@ async function supplyManifest(assisted: Supplied, { digest, mediaType = '' }: Pa
   if (head.verdict !== 'absent') return []
   const read = { maxBytes: maxManifestBytes }
   const got = await ask(source, { method: 'GET', target, entity: 'manifest', digest, read, purpose: 'lookup' }, fields)
+  sawIn([got], matched.name as string, around)
   const body = got.content
   const supplied = body && (await supply(assisted, body))
   if (!supplied) return undefined
@@ -154,8 +156,15 @@ async function supplyBlob({ ask, around, matched }: Supplied, { digest = '' }: P
   const session = sessionOf(opened)
   if (!session) return undefined
   const copied = await copier.copy({ ...source, session, registries, ask }, true)
+  sawIn(copied.answers, source.fullName, around)
   if (copied.state === 'unused') endSession(hosted, session, ask)
   return copied.state === 'stored' ? copied.answers : undefined
+}
+
+/** Memory hears of a name that the public registry gave something of. */
+function sawIn(answers: readonly Answer[], fullName: string, { memory }: Surroundings): void {
+  const isThere = answers.some(({ from, verdict }) => from.role === 'public' && verdict === 'found')
+  if (isThere) memory.names.saw(fullName)
 }
 
 /** RFC 6838, section 4.2. Anything else must not get into a header field. */
