@@ -133,6 +133,10 @@ async function perform(client: Client, name: string, other: string): Promise<str
     await client.send('PUT', `${manifest}/v1`, Buffer.from(image.manifest), { 'Content-Type': image.mediaType }),
   )
   tell('GET of it', await client.send('GET', `${manifest}/v1`, undefined, { Accept: image.mediaType }))
+  tell('GET of a tag that is not there', await client.send('GET', `${manifest}/none`))
+  tell('GET of its referrers', await client.send('GET', `/v2/${name}/referrers/${image.digest}`))
+  const none = await client.send('GET', `/v2/${other}/tags/list`)
+  told.push(`tags of a name without ${none.status} ${none.status === 200 ? JSON.stringify(none.json().tags) : ''}`)
   const tags = await client.send('GET', `/v2/${name}/tags/list`)
   told.push(`tags ${tags.status} ${JSON.stringify(tags.json().tags)}`)
   assert.equal(tags.json().name, name)
@@ -180,6 +184,23 @@ for (const [name, dialect] of Object.entries(dialects)) {
     })
   })
 }
+
+test('GitHub, as documented, not run: referrers lead to a web page, which is a 404 here, so that clients look for a tag', async () => {
+  const page = await scripted(answer(200, { 'Content-Type': 'text/html; charset=utf-8' }, '<html>'))
+  const proxy = await scripted(answer(404))
+  const hosted = await speaks({
+    ...dialects['GitHub (ghcr.io)'],
+    login: undefined,
+    referrers: `http://${page.host}/`,
+  } as Dialect)
+  for (const HOSTED_NAMES of ['', '**']) {
+    const router = await startRouter(way, { HOSTED_HOSTNAME: hosted.host, PROXY_HOSTNAME: proxy.host, HOSTED_NAMES })
+    const reply = await send(router.url, 'GET', `/v2/acme/app/referrers/${image.digest}`)
+    assert.deepEqual([reply.status, reply.json().errors[0].code], [404, 'UNSUPPORTED'], `${reply.body}`)
+    await router.stop()
+  }
+  for (const one of [page, proxy, hosted]) await one.close()
+})
 
 test('HOSTED_HOSTNAME with a path: a client that asks for tokens of the names it knows, as docker does, gets them', async () => {
   const hosted = await speaks(dialects['GitHub (ghcr.io)'] as Dialect)

@@ -48,6 +48,11 @@ export async function judge(by: Judging, question: Question, url: string, respon
   // The challenges of a public registry reach no client: what it denies to the router, it denies to all.
   const mayChallenge = by.registry.role === 'public' || by.registry.forwardsLogin || purpose === 'mount'
   if (status === 401 && !mayChallenge) return unusable(response, { reason: wantsLogin, cause: '401' })
+  // Some lead to a page for people where they have no list (GitHub).
+  if (question.entity === 'referrers' && status === 200 && verdict.isHtml(headers)) {
+    readOciError(response)
+    return { verdict: 'absent', headers }
+  }
   const meaning: Meaning & { response: Reply } = { verdict: verdict.verdictOf(status), headers, response }
   if (meaning.verdict !== 'found') return judgeError(by, question, meaning)
   return isLookup(question) && status === 200 ? judgeFound(by, question, meaning) : readFound(by, question, meaning)

@@ -4,7 +4,7 @@ import { json } from '../registry/errors.ts'
 import { unconditional } from '../registry/headers.ts'
 import { nextQuery } from '../registry/links.ts'
 import { discard } from '../registry/registry.ts'
-import { isHtml, isUnsure } from '../registry/verdict.ts'
+import { isUnsure } from '../registry/verdict.ts'
 import { respond } from '../runtime/body.ts'
 import { type AskAs, askAs, type Exchange, type Outcome } from './exchange.ts'
 import { failure } from './failure.ts'
@@ -69,12 +69,7 @@ async function publicList(
 ): Promise<Listing> {
   const { path, name, digest = '' } = matched
   const askPage = pagesOf(proxy, path, ask, signal)
-  const listing = await readList(async (page) => {
-    const answer = await askPage(page)
-    // Some redirect to a page for people instead of a 404.
-    const isPage = answer.verdict === 'found' && (answer.status >= 300 || isHtml(answer.headers))
-    return isPage ? { ...answer, verdict: 'absent' } : answer
-  }, query)
+  const listing = await readList(askPage, query)
   // Registries without the API say 404, as they should, or 400, 403 or 405.
   if (!isMissing(listing)) return listing
   const tagged = await readList(pagesOf(proxy, `/v2/${name}/manifests/${referrersTag(digest)}`, ask, signal), '')

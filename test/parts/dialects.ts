@@ -36,6 +36,10 @@ export interface Dialect {
   unknownName?: [status: number, code: string]
   /** A mount without `from` looks nowhere. */
   mountNeedsFrom?: boolean
+  /** What a tag gets that is not there. */
+  unknownTag?: [status: number, code: string]
+  /** Where referrers lead, instead of a 404. */
+  referrers?: string
   /** What a tag list of a name without tags says. */
   noTags?: 'null' | '404'
   /** Paths that something in front of it maps to `/v2/`. */
@@ -107,6 +111,7 @@ export const dialects: Record<string, Dialect> = {
     locate: (session, base) => `${base}${standard(session)}`,
     login: 'basic',
     unknownName: [403, 'DENIED'],
+    unknownTag: [403, 'DENIED'],
   },
   'Nexus behind another proxy': {
     prefix: '',
@@ -181,7 +186,7 @@ class Spoken {
     const session = [...this.sessions.values()].find((one) => this.#isAt(one, target, query))
     const path = target.replace(alias, '')
     const [, name = '', kind = '', reference = ''] =
-      /^\/v2\/(.+)\/(blobs\/uploads|blobs|manifests|tags)\/([^/]*)$/.exec(path) ?? []
+      /^\/v2\/(.+)\/(blobs\/uploads|blobs|manifests|tags|referrers)\/([^/]*)$/.exec(path) ?? []
     const about = session?.name ?? name
     if (!this.#mayEnter(headers.authorization, about, method)) return this.#challenge(about, method)
     if (path === '/v2/') return [200, {}, '{}']
@@ -193,7 +198,9 @@ class Spoken {
       return method === 'POST' ? this.#open(name, query) : refusal(404, 'BLOB_UPLOAD_UNKNOWN')
     if (kind === 'blobs') return this.#blob(method, name, reference)
     if (kind === 'manifests') return this.#manifest(method, name, reference, headers['content-type'] ?? '', body)
-    return this.#tags(name)
+    if (kind === 'tags') return this.#tags(name)
+    const { referrers } = this.#dialect
+    return referrers ? [303, { Location: referrers }] : refusal(404, 'UNSUPPORTED')
   }
 
   #unknownName(): Said {
@@ -316,7 +323,7 @@ class Spoken {
       return [201, { Location: `/v2/${name}/manifests/${digest}`, 'Docker-Content-Digest': digest }]
     }
     const found = this.#manifests.get(key)
-    if (!found) return refusal(404, 'MANIFEST_UNKNOWN')
+    if (!found) return refusal(...(this.#dialect.unknownTag ?? ([404, 'MANIFEST_UNKNOWN'] as const)))
     const fields = { 'Content-Type': found.type, 'Docker-Content-Digest': digestOf(found.body) }
     if (method === 'HEAD') return [200, { ...fields, 'Content-Length': found.body.length }]
     if (method === 'GET') return [200, fields, found.body]
