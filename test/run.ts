@@ -1,8 +1,8 @@
 /** `npm test`: format, lint and types, then the unit tests on three runtimes and the other tests on the four ways. */
 import { browsers } from './parts/browser.ts'
-import { run, start } from './parts/children.ts'
+import { run, start, temporaryFolder } from './parts/children.ts'
 import { composeCommand } from './parts/docker.ts'
-import { goTools } from './parts/go.ts'
+import { distribution3, goTools } from './parts/go.ts'
 import { program } from './parts/packages.ts'
 import { findRegistry } from './parts/registries.ts'
 import { root, ways } from './parts/router.ts'
@@ -124,6 +124,11 @@ if (!(await program(browsers, 'chromium', print))) print('CHROMIUM IS MISSING: i
 // Go and Docker are optional. On any other failure of Go the suite is added, and reports the failure itself.
 if (await goTools(print).catch(() => true)) {
   suites.unshift(['conformance', check(['node', '--import', 'tsx', 'test/conformance.ts'])])
+}
+const REGISTRY3 = await distribution3(temporaryFolder(), print)
+if (REGISTRY3) {
+  const onWay = (way: string) => tests('distribution', way, { REGISTRY3, ...(way === 'node' ? packaged : {}) })
+  suites.push(...Object.keys(ways).map(onWay))
 }
 if (await composeCommand(print)) {
   suites.unshift(['image and compose stack', suite([...oneFile, './test/image.test.ts'])])

@@ -38,10 +38,21 @@ export async function goTools(say: (line: string) => void): Promise<GoTools | un
   }
 }
 
+/** CNCF distribution, in a later version than Debian has. */
+const distribution = 'github.com/distribution/distribution/v3/cmd/registry@v3.1.2'
+
+/** Builds CNCF distribution 3 into `folder`, and gives its path. Gives undefined, and says why, if that is not possible. */
+export async function distribution3(folder: string, say: (line: string) => void): Promise<string | undefined> {
+  const reason = await goInstall(distribution, folder)
+  if (reason === undefined) return join(folder, 'registry')
+  say(`CNCF DISTRIBUTION 3 IS NOT RUN: ${reason}`)
+  return undefined
+}
+
 /** Builds `path/of/a/program@version` into `folder`. Gives the reason if it fails, undefined if it succeeds. */
 export async function goInstall(program: string, folder: string): Promise<string | undefined> {
   if (!(await onPath('go'))) return 'there is no `go` on the PATH'
-  return run(['go', 'install', program], { cwd: folder, env: { GOBIN: folder } }).then(
+  return run(['go', 'install', program], { cwd: folder, env: { GOBIN: folder, GOFLAGS: '-p=1 -buildvcs=false' } }).then(
     () => undefined,
     ({ message }: Error) => message.split('\n').at(-1),
   )

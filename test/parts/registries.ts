@@ -63,7 +63,8 @@ export async function findRegistry(say: (line: string) => void): Promise<Launch>
   return inContainers()
 }
 
-function fromProgram(binary: string): Launch {
+/** Starts registries from a program of CNCF distribution. */
+export function fromProgram(binary: string): Launch {
   return async ({ name, folder, proxyOf, auth, certificate }) => {
     const root = join(folder, name)
     mkdirSync(root, { recursive: true })
