@@ -8,7 +8,7 @@ import { type Config, configHelp, readConfig } from './src/config.ts'
 import { createLog, inBatches, type Level, type Log, type LogFields } from './src/log.ts'
 import { toText } from './src/relay/explain.ts'
 import { closed, delivered } from './src/runtime/delivered.ts'
-import { createFetch } from './src/runtime/fetch.ts'
+import { createFetch, forwardersIn } from './src/runtime/fetch.ts'
 import { listen } from './src/runtime/listen.ts'
 import { runtime } from './src/runtime/runtime.ts'
 import { followPair, type Pair, rootsWith } from './src/runtime/tls.ts'
@@ -32,7 +32,7 @@ const hangUpMs = 30_000
 async function start(config: Config, log: Log) {
   // Later than the deadline of any read, since that one says more.
   const connectMs = Math.max(config.hostedTimeout, config.proxyTimeout) * 1000 + 1000
-  const fetch = await createFetch(rootsWith(config.ca), connectMs)
+  const fetch = await createFetch(rootsWith(config.ca), connectMs).catch((error: Error) => fail([error.message]))
   return createService(config, { fetch, now: () => performance.now(), log, version, runtime })
 }
 
@@ -106,6 +106,12 @@ function warnAbout(config: Config, log: Log): void {
   if (lookupOrder === 'proxy-first' && hostedNames.source === '(?!)' && proxyNames.source === '^(?:.*)$') {
     const remedy = 'list your own in HOSTED_NAMES, or the public ones in PROXY_NAMES'
     log('warn', `any name of the public registry shadows the same name in hosted: ${remedy}`)
+  }
+  const forwarders = Object.values(forwardersIn(process.env) ?? {}).filter((one) => one !== undefined)
+  if (forwarders.length > 0) {
+    const through = [...new Set(forwarders.map((one) => new URL(one).host))].join()
+    const except = process.env.no_proxy ?? process.env.NO_PROXY
+    log('info', 'public registries are asked through a forward proxy', { through, except })
   }
   const users = pushUsers.length > 0 ? readUsers(htpasswdFile) : new Map()
   for (const user of pushUsers.filter((one) => !users.has(one))) {

@@ -104,10 +104,11 @@ function create(options: RegistryOptions, proof: Proof, around: Surroundings): R
   // Public registries give anonymous tokens, so their challenges are answered even without a login.
   const isAnswered = source !== undefined || role === 'public'
   const { identity } = proof
-  const fetch = identity?.certFile ? withIdentity(around.fetch, identity, address.origin, log) : around.fetch
+  const plain: Fetch = (url, asked, fresh) => around.fetch(url, { ...asked, isPublic: role === 'public' }, fresh)
+  const fetch = identity?.certFile ? withIdentity(plain, identity, address.origin, log) : plain
   return new RemoteRegistry(options, {
     fetch: isAnswered ? withLogin(fetch, { source, readTimeout, routerHost, now }) : fetch,
-    fetchElsewhere: around.fetch,
+    fetchElsewhere: plain,
     now,
     onAnswer: (answer, isRead, cause) => {
       metrics.answered(answer, isRead)

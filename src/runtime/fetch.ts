@@ -1,8 +1,9 @@
 /** How to ask a registry, on Node, Bun and Deno: undici's client, told to hold a fast registry back for a slow client. */
 import { lookup } from 'node:dns/promises'
-import type { Socket } from 'node:net'
+import { isIP, type Socket } from 'node:net'
+import process from 'node:process'
 import { Readable } from 'node:stream'
-import type { Dispatcher } from 'undici'
+import type { buildConnector, Dispatcher } from 'undici'
 import { allowedOf } from './addresses.ts'
 import { Arrival, clientGone, toWeb, type Valve, wholeOf } from './body.ts'
 import { type Asked, type Fetch, ForbiddenAddress, type Reply } from './runtime.ts'
@@ -53,7 +54,7 @@ function fitValve(socket: Socket): void {
  * - Bun's fetch runs 256 requests at a time, and holds up to 2.5 MiB of a body for a slow client.
  *
  * `ca`: the authorities to trust, in PEM; undefined for the usual ones. `connectMs`: how long a connection may take to open.
- * `resolve`: gives the addresses of a host.
+ * `resolve`: gives the addresses of a host. Rejects if HTTP_PROXY or HTTPS_PROXY is no address.
  */
 export async function createFetch(
   ca: string[] | undefined,
@@ -61,33 +62,37 @@ export async function createFetch(
   resolve: Resolve = addressesOf,
 ): Promise<Fetch> {
   // By its file: under the bare name Bun gives a stand-in made of its own fetch.
-  const { Agent, buildConnector } = await import('undici/index.js')
+  const { Agent, EnvHttpProxyAgent, Pool, buildConnector } = await import('undici/index.js')
   // The signal of a request does not reach a connection whose handshake never ends.
-  const connectorFor = (identity?: Asked['identity']) => {
-    const connector = buildConnector({ timeout: connectMs, ca, rejectUnauthorized: true, ...identity })
-    const connect: typeof connector = (options, callback) =>
-      connector(options, (...result) => {
-        if (result[1]) fitValve(result[1])
-        callback(...result)
-      })
-    return connect
-  }
+  const connectorFor = (identity?: Asked['identity']) =>
+    withValve(buildConnector({ timeout: connectMs, ca, rejectUnauthorized: true, ...identity }))
   const connect = connectorFor()
   const options = { headersTimeout: 0, bodyTimeout: 0, maxHeaderSize: 128 * 1024 }
-  const agentsFor = (connect: ReturnType<typeof connectorFor>) => {
-    return { kept: new Agent({ ...options, connect }), unkept: new Agent({ ...options, connect, pipelining: 0 }) }
+  const forwarders = forwardersIn(process.env)
+  /** Connects by itself, or through the forward proxy that the environment names for public registries. */
+  const agentFor = ({ isPublic, identity }: Asked, connect: Connect, more: { pipelining?: number } = {}) => {
+    if (!isPublic || !forwarders) return new Agent({ ...options, ...more, connect })
+    const factory = (origin: string | URL, { connect, ...given }: { connect?: unknown }) =>
+      new Pool(origin, { ...given, connect: withValve(connect as Connect) })
+    const tls = { requestTls: { timeout: connectMs, ca, ...identity }, proxyTls: { timeout: connectMs, ca } }
+    return new EnvHttpProxyAgent({ ...options, ...more, ...forwarders, ...tls, connect, factory } as object)
   }
-  const anonymous = agentsFor(connect)
-  const identified = new WeakMap<object, typeof anonymous>()
-  const agentsOf = (identity: Asked['identity']) => {
-    if (!identity) return anonymous
-    const agents = identified.get(identity) ?? agentsFor(connectorFor(identity))
+  const agentsFor = (asked: Asked, connect: Connect) => {
+    return { kept: agentFor(asked, connect), unkept: agentFor(asked, connect, { pipelining: 0 }) }
+  }
+  const own = agentsFor({ isPublic: false } as Asked, connect)
+  const ofPublic = forwarders ? agentsFor({ isPublic: true } as Asked, connect) : own
+  const identified = new WeakMap<object, typeof own>()
+  const agentsOf = (asked: Asked) => {
+    const { identity, isPublic } = asked
+    if (!identity) return isPublic ? ofPublic : own
+    const agents = identified.get(identity) ?? agentsFor(asked, connectorFor(identity))
     identified.set(identity, agents)
     return agents
   }
   // The address that was checked is the one connected to: no second look at the name in between.
   const connectChecked =
-    (senders: readonly string[]): typeof connect =>
+    (senders: readonly string[]): Connect =>
     (target, callback) => {
       checked(target.hostname, senders, resolve).then(
         (hostname) => connect({ ...target, hostname }, callback),
@@ -96,13 +101,52 @@ export async function createFetch(
     }
   return async (url, asked, fresh) => {
     if (asked.sentBy === undefined) {
-      const { kept, unkept } = agentsOf(asked.identity)
+      const { kept, unkept } = agentsOf(asked)
       return dispatch(fresh ? unkept : kept, url, asked)
     }
-    const senders = await resolve(hostOf(asked.sentBy))
+    const isForwarded = asked.isPublic && forwarders
+    // Behind a forward proxy this machine may not know the names of others.
+    const senders = await resolve(hostOf(asked.sentBy)).catch((error) => (isForwarded ? [] : Promise.reject(error)))
+    // The forward proxy looks up the names, so here only an address itself can be checked.
+    if (isForwarded && isIP(hostOf(url))) await checked(hostOf(url), senders, async (host) => [host])
     // Its connections are not shared: they were checked for this sender only.
-    return dispatch(new Agent({ ...options, pipelining: 0, connect: connectChecked(senders) }), url, asked)
+    return dispatch(agentFor(asked, connectChecked(senders), { pipelining: 0 }), url, asked)
   }
+}
+
+type Connect = buildConnector.connector
+
+/** The same connector, whose sockets can be held back. */
+function withValve(connector: Connect): Connect {
+  return (options, callback) =>
+    connector(options, (...result) => {
+      const [, socket] = result
+      if (socket && !valves.has(socket)) {
+        valves.add(socket)
+        fitValve(socket)
+      }
+      callback(...result)
+    })
+}
+/** The sockets that have a valve. */
+const valves = new WeakSet<Socket>()
+
+/**
+ * The forward proxies of the usual variables, as undici takes them; undefined if none is named. Many write them without `http://`. Throws
+ * an Error if one is no address.
+ */
+export function forwardersIn(environment: Readonly<Record<string, string | undefined>>) {
+  const named = ['http', 'https'].map((scheme) => {
+    const name = `${scheme}_proxy`
+    const text = environment[name] ?? environment[name.toUpperCase()]
+    if (!text) return undefined
+    const address = text.includes('://') ? text : `http://${text}`
+    if (!URL.canParse(address) || !/^https?:$/.test(new URL(address).protocol))
+      throw new Error(`${name.toUpperCase()} must be the address of a forward proxy`)
+    return address
+  })
+  const [httpProxy, httpsProxy] = named
+  return httpProxy || httpsProxy ? { httpProxy, httpsProxy } : undefined
 }
 
 /** Gives all addresses of a host. */

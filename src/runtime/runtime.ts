@@ -35,6 +35,8 @@ export interface Asked {
   signal: AbortSignal
   /** The address of the registry that led here, by a redirect or as a realm. It bounds the network addresses that are connected to. */
   sentBy?: string
+  /** Whether HTTPS_PROXY, HTTP_PROXY and NO_PROXY decide how it is reached. */
+  isPublic?: boolean
   /** The certificate and key, in PEM, that the server may ask for. Each pair has connections of its own. */
   identity?: { cert: string; key: string }
   /** The repository it is about, if the address does not tell. For the login only. */
