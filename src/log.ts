@@ -56,5 +56,13 @@ export function clean(text = ''): string {
 }
 
 function plain(value: unknown): string {
-  return typeof value === 'string' && /^[\w./:@-]+$/.test(value) ? value : JSON.stringify(value)
+  const text = Array.isArray(value) ? value.map(inShort).join() : value
+  return typeof text === 'string' && /^[\w./:@,-]+$/.test(text) ? text : JSON.stringify(text)
+}
+
+/** What a registry said: `proxy:absent:404:9ms`. */
+function inShort(item: unknown): unknown {
+  if (typeof item !== 'object' || item === null) return item
+  const parts = Object.entries(item).filter(([, value]) => value !== undefined)
+  return parts.map(([key, value]) => (key === 'milliseconds' ? `${value}ms` : value)).join(':')
 }

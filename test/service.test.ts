@@ -1112,6 +1112,21 @@ test('no client can start a log line of its own or fake another field, in either
   }
 })
 
+test('LOG_FORMAT=text tells in short what each registry said', () => {
+  const lines: string[] = []
+  const log = createLog({ logFormat: 'text', logLevel: 'info' }, (line) => lines.push(line))
+  const said = [
+    { upstream: 'proxy', verdict: 'absent', status: 404, milliseconds: 9, reason: undefined },
+    { upstream: 'hosted', verdict: 'found', status: 200, milliseconds: 2, reason: undefined },
+  ]
+  log('info', 'request', { asked: said })
+  log('info', 'request', { asked: [{ ...said[0], reason: 'no answer' }] })
+  log('info', 'request', { asked: [] })
+  assert.match(lines[0] ?? '', / asked=proxy:absent:404:9ms,hosted:found:200:2ms$/)
+  assert.match(lines[1] ?? '', / asked="proxy:absent:404:9ms:no answer"$/)
+  assert.match(lines[2] ?? '', / asked=""$/)
+})
+
 test('LOG_FORMAT=text writes one line for each message, whatever a client sent', () => {
   const lines: string[] = []
   const log = createLog({ logFormat: 'text', logLevel: 'info' }, (line) => lines.push(line))
