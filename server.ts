@@ -3,7 +3,7 @@ import http from 'node:http'
 import https from 'node:https'
 import process from 'node:process'
 import manifest from './package.json' with { type: 'json' }
-import { readUsers } from './src/access/passwords.ts'
+import { readUsers } from './src/access/users.ts'
 import { type Config, configHelp, readConfig } from './src/config.ts'
 import { createLog, inBatches, type Level, type Log, type LogFields } from './src/log.ts'
 import { toText } from './src/relay/explain.ts'

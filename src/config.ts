@@ -1,5 +1,5 @@
 /** The configuration: one table of environment variables. It is read once, and all faults are named at once. */
-import { readUsers } from './access/passwords.ts'
+import { readUsers } from './access/users.ts'
 import { readAuthFile } from './registry/authfile.ts'
 import type { Login } from './registry/source.ts'
 import { checkProgram, secretIn } from './runtime/files.ts'
@@ -10,6 +10,7 @@ import {
   globs,
   hosts,
   list,
+  networks,
   oneOf,
   origin,
   origins,
@@ -68,6 +69,7 @@ const table = {
   ),
   pushUsers: row('PUSH_USERS', '', list, 'with HTPASSWD_FILE: who may write (none named: all)'),
   trustedOrigins: row('TRUSTED_ORIGINS', '', origins, 'sites whose pages may write: https://ci.example'),
+  trustedProxies: row('TRUSTED_PROXIES', '', networks, 'whose X-Forwarded-For is believed: 10.0.0.0/8,2001:db8::/32'),
   hostedUsername: row('HOSTED_USERNAME', '', String, "with HTPASSWD_FILE: the router's own login at hosted"),
   hostedPassword: row('HOSTED_PASSWORD', '', String, 'its password'),
   hostedPasswordFile: row('HOSTED_PASSWORD_FILE', '', readableBy(secretIn), 'or a file that holds it'),

@@ -3,6 +3,7 @@ import { type Context, Hono } from 'hono'
 import { HTTPException } from 'hono/http-exception'
 import { match } from '../routing.ts'
 import { type Access, createAccess, rightOf, tokenOf } from './access/access.ts'
+import { withClient } from './access/client.ts'
 import { isCrossSiteWrite } from './access/origin.ts'
 import type { Config } from './config.ts'
 import type { Log } from './log.ts'
@@ -26,6 +27,7 @@ import { Metrics } from './report/metrics.ts'
 import { type Env, observe, pathOf, Traffic } from './report/observe.ts'
 import { Page, pageHeaders } from './report/page.ts'
 import { counted, respond } from './runtime/body.ts'
+import { Networks } from './runtime/networks.ts'
 import { type Connection, type Fetch, hasBody } from './runtime/runtime.ts'
 
 export interface Dependencies {
@@ -71,8 +73,9 @@ export function createService(config: Config, dependencies: Dependencies): Servi
   const parts = assemble(config, dependencies)
   const { around, metrics, traffic } = parts
   const app = createApp(parts)
+  const trustedProxies = new Networks(config.trustedProxies)
   return {
-    handle: async (request, connection = {}) => app.fetch(request, connection),
+    handle: async (request, connection = {}) => app.fetch(request, withClient(connection, request, trustedProxies)),
     explain: (image) => explain(around, image, null, { request: new Request(config.aggregate), client: {} }),
     examine: async () => {
       const { passLogin, hosted, aggregate } = config
@@ -226,7 +229,7 @@ async function api(c: Context<Env>, { access, around, config }: Parts): Promise<
   return outcome.response
 }
 
-const clientOf = (c: Context<Env>) => ({ address: c.env.address, id: c.get('id') })
+const clientOf = (c: Context<Env>) => ({ address: c.env.address, peer: c.env.peer, id: c.get('id') })
 
 /** The body of a request: as the runtime has it, or else as the web's stream. */
 function openerOf(c: Context<Env>): Exchange['openBody'] {

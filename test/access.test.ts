@@ -1,13 +1,15 @@
 /** Who may do what with HTPASSWD_FILE, and which login hosted gets. WAY selects the runtime. */
 import assert from 'node:assert/strict'
-import { writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import http from 'node:http'
+import { connect } from 'node:net'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { hashSync } from 'bcryptjs'
 import { between, closeAll } from './parts/between.ts'
+import { type Certificate, certify } from './parts/certificates.ts'
 import { run, temporaryFolder } from './parts/children.ts'
-import { digestOf, makeImage, noise, send, withDigest } from './parts/client.ts'
+import { digestOf, makeImage, noise, send, trusted, withDigest } from './parts/client.ts'
 import { program } from './parts/packages.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
 import { startRouter, way } from './parts/router.ts'
@@ -30,8 +32,12 @@ const users = (cost: number, ...names: (keyof typeof passwords)[]) =>
 
 let folder: string
 let file: string
-before(() => {
+let certificate: Certificate
+before(async () => {
   folder = temporaryFolder()
+  const authority = await certify(folder, 'authority')
+  certificate = await certify(folder, 'router', 'IP:127.0.0.1', authority)
+  trusted.ca = authority.cert
   file = join(folder, 'users')
   writeFileSync(file, `# who may log in\n\n${users(4, 'ann', 'bob')}`)
 })
@@ -280,6 +286,38 @@ test('a wrong login takes as long for an unknown user as for a known one', async
   await router.close()
 })
 
+test('wrong logins at once take as long for unknown users as for known ones, and are as often busy', async () => {
+  const names = Array.from({ length: 20 }, (_, i) => `user-${i}`)
+  const known = join(folder, 'known')
+  writeFileSync(known, names.map((user) => `${user}:${hashSync('canary', 7)}\n`).join(''))
+  const router = await between(answer(404), found, { HTPASSWD_FILE: known })
+  let attempt = 0
+  /** Milliseconds until all are answered, and the statuses. */
+  const guess = async (name: (i: number) => string): Promise<[number, string]> => {
+    const started = performance.now()
+    const replies = await Promise.all(
+      names.map((_, i) => send(router.url, 'GET', '/v2/_catalog', { headers: basic(name(i), `canary-${attempt++}`) })),
+    )
+    return [performance.now() - started, replies.map(({ status }) => status).join()]
+  }
+  for (const [knownName, unknownName] of [
+    [(i: number) => `user-${i}`, (i: number) => `nobody-${i}`],
+    [() => 'user-0', () => 'nobody-0'],
+  ] as const) {
+    const ratios: number[] = []
+    for (let round = 0; round < 5; round++) {
+      const [knownMs, knownStatuses] = await guess(knownName)
+      const [unknownMs, unknownStatuses] = await guess(unknownName)
+      ratios.push(unknownMs / knownMs)
+      const count = (statuses: string) => statuses.split('429').length
+      assert.equal(count(unknownStatuses), count(knownStatuses))
+    }
+    const ratio = ratios.sort((a, b) => a - b)[2] as number
+    assert.ok(ratio > 0.5 && ratio < 2, `${ratios}`)
+  }
+  await router.close()
+})
+
 test('a cookie that hosted sets for the router never reaches a client', async () => {
   const router = await between(answer(404), answer(200, { 'Set-Cookie': 'session=canary' }, '{"schemaVersion":2}'), {
     HTPASSWD_FILE: file,
@@ -391,3 +429,126 @@ test('500 wrong logins a second get 429: remembered logins, anonymous pulls and 
   assert.match(metrics, /^registry_router_logins_total\{outcome="busy"\} \d+$/m)
   await router.close()
 })
+
+const five = ['ann', 'bob', 'cid', 'dan', 'eve']
+/** The cost of the hashes; whose passwords are guessed, besides those of invented users; who logs in meanwhile */
+const attacks: [cost: number, guessed: string[], users: string[]][] = [
+  [6, five, five],
+  // A user who is guessed at more often than can be checked gets in with luck only, which a busy machine has not.
+  [10, ['ann', 'bob'], ['cid', 'dan', 'eve']],
+]
+for (const [cost, guessed, loggingIn] of attacks) {
+  test(`ten wrong logins a second from one address: ${loggingIn.length} users get in from there, at cost ${cost}`, async () => {
+    const shared = join(folder, `cost-${cost}`)
+    const hash = hashSync('canary', cost)
+    writeFileSync(shared, five.map((user) => `${user}:${hash}\n`).join(''))
+    const router = await between(answer(404), found, { HTPASSWD_FILE: shared })
+    const login = (user: string, password: string) =>
+      send(router.url, 'GET', '/v2/_catalog', { headers: basic(user, password) })
+    let attempt = 0
+    const wrongs: Promise<unknown>[] = []
+    const timer = setInterval(() => {
+      const user = attempt % 2 ? `nobody-${attempt}` : (guessed[(attempt / 2) % guessed.length] as string)
+      wrongs.push(login(user, `canary-${attempt++}`).catch(() => {}))
+    }, 100)
+    after(() => clearInterval(timer))
+    await until('five wrong logins', () => attempt >= 5)
+    const took: number[] = []
+    for (const user of loggingIn) {
+      const started = performance.now()
+      assert.equal((await login(user, 'canary')).status, 200, user)
+      took.push(Math.round(performance.now() - started))
+      const before = attempt
+      await until('wrong logins', () => attempt > before + 3)
+    }
+    clearInterval(timer)
+    await Promise.all(wrongs)
+    console.error(`${way}: right logins among ten wrong ones a second took ${took.join(', ')} ms at cost ${cost}`)
+    assert.ok(Math.max(...took) < 5000)
+    await router.close()
+  })
+}
+
+test('20,000 wrong logins at once: remembered logins and /livez are answered soon, and the log has few lines of them', async () => {
+  const router = await between(answer(404), found, { HTPASSWD_FILE: file })
+  const login = () => send(router.url, 'GET', '/v2/_catalog', { headers: ann })
+  assert.equal((await login()).status, 200)
+  const request = (connection: number, i: number) => {
+    const { Authorization } = basic(i % 2 ? `nobody-${i}` : 'bob', `canary-${connection}-${i}`)
+    return `GET /v2/_catalog HTTP/1.1\r\nHost: registry.example\r\nAuthorization: ${Authorization}\r\n\r\n`
+  }
+  const flood = Array.from({ length: 200 }, (_, connection) => {
+    let sent = 0
+    const next = () => sent < 100 && socket.write(request(connection, sent++))
+    const socket = connect(Number(new URL(router.url).port), '127.0.0.1', next)
+    // An answer comes in one piece.
+    return socket.on('error', () => {}).on('data', next)
+  })
+  await until('an answer on each connection', () => flood.every(({ bytesRead }) => bytesRead > 0))
+  const took: number[] = []
+  for (let i = 0; i < 10; i++) {
+    const started = performance.now()
+    const replies = await Promise.all([login(), send(router.url, 'GET', '/livez')])
+    assert.deepEqual(new Set(replies.map(({ status }) => status)), new Set([200]))
+    took.push(Math.round(performance.now() - started))
+  }
+  console.error(`${way}: under 20,000 wrong logins a remembered one and /livez took ${took.join(', ')} ms`)
+  for (const socket of flood) socket.destroy()
+  // Measured alone: 50 ms. Before logins took turns: 4 s and more.
+  assert.ok(Math.max(...took) < 3000)
+  const lines = router.router.log().filter(({ message }) => message === 'wrong login')
+  assert.ok(lines.length > 0 && lines.length < 20, `${lines.length}`)
+  await router.close()
+})
+
+const needsLinux = { skip: existsSync('/proc/self/task') ? false : 'only Linux has priorities of threads' }
+test('the threads that check passwords come after all others', needsLinux, async () => {
+  const router = await between(answer(404), found, { HTPASSWD_FILE: file })
+  const logins = [ann, wrong].map((headers) => send(router.url, 'GET', '/v2/_catalog', { headers }))
+  assert.deepEqual(
+    (await Promise.all(logins)).map(({ status }) => status),
+    [200, 401],
+  )
+  const tasks = `/proc/${router.router.pid}/task`
+  // The fields of a line come after the name in brackets (proc_pid_stat(5)).
+  const niceOf = (task: string) => Number(readFileSync(`${tasks}/${task}/stat`, 'utf8').split(') ')[1]?.split(' ')[16])
+  const nice = readdirSync(tasks).map(niceOf)
+  assert.equal(niceOf(`${router.router.pid}`), 0)
+  assert.equal(nice.filter((one) => one === 10).length, 2)
+  await router.close()
+})
+
+/** X-Forwarded-For; the client, if the router trusts 127.0.0.1 and 10.0.0.0/8 */
+const ways: [forwardedFor: string, client: string][] = [
+  ['192.0.2.1', '192.0.2.1'],
+  ['6.6.6.6, 192.0.2.1, 10.0.0.2', '192.0.2.1'],
+  ['6.6.6.6, 2001:db8::1, ::ffff:10.0.0.2', '2001:db8::1'],
+  ['6.6.6.6, unknown, 10.0.0.2', '10.0.0.2'],
+  ['6.6.6.6, unknown', '127.0.0.1'],
+]
+for (const scheme of ['http', 'https']) {
+  test(`${scheme}: TRUSTED_PROXIES tells whose X-Forwarded-For is believed, for the log and for logins`, async () => {
+    const tls = { TLS_CERT_FILE: certificate.certFile, TLS_KEY_FILE: certificate.keyFile }
+    const settings = { HTPASSWD_FILE: file, LOOKUP_TTL: '0', ...(scheme === 'https' ? tls : {}) }
+    for (const TRUSTED_PROXIES of ['127.0.0.1,10.0.0.0/8', '10.0.0.0/8', '']) {
+      const isTrusted = TRUSTED_PROXIES.includes('127')
+      const router = await between(answer(404), found, { ...settings, TRUSTED_PROXIES })
+      for (const [i, [forwardedFor, client]] of ways.entries()) {
+        const headers = { ...ann, 'X-Forwarded-For': forwardedFor, 'X-Request-Id': `way-${i}` }
+        assert.equal((await send(router.url, 'GET', '/v2/team/app/manifests/1.0', { headers })).status, 200)
+        const line = await until('the log line', () => router.router.log().find(({ id }) => id === `way-${i}`))
+        assert.equal(line.client, isTrusted ? client : '127.0.0.1', forwardedFor)
+        // Registries are told the way as it was.
+        assert.equal(router.hosted.requests.at(-1)?.headers['x-forwarded-for'], `${forwardedFor}, 127.0.0.1`)
+      }
+      const statusOf = async (client: string, i: number) => {
+        const headers = { ...basic('bob', `canary-${i}`), 'X-Forwarded-For': client }
+        return (await send(router.url, 'GET', '/v2/_catalog', { headers })).status
+      }
+      // Of one user and one source at most ten are in hand. These are of one source only if the field is not believed.
+      const statuses = await Promise.all(Array.from({ length: 40 }, (_, i) => statusOf(`192.0.2.${i}`, i)))
+      assert.equal(statuses.includes(429), !isTrusted)
+      await router.close()
+    }
+  })
+}

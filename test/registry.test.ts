@@ -89,7 +89,7 @@ test('the addresses of the way here are the router’s to tell', () => {
     'X-Forwarded-For': '1.1.1.1',
     Forwarded: 'for=x',
   }
-  const fields = fieldsOf('PUT', claimed, hosted, { address: '2.2.2.2', id: 'abc' })
+  const fields = fieldsOf('PUT', claimed, hosted, { address: '1.1.1.1', peer: '2.2.2.2', id: 'abc' })
   assert.equal(fields['x-forwarded-host'], 'registry.example')
   assert.equal(fields['x-forwarded-proto'], 'https')
   assert.equal(fields['x-forwarded-for'], '1.1.1.1, 2.2.2.2')

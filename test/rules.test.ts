@@ -3,7 +3,6 @@ import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { test } from 'node:test'
 import { type Match, match } from '../routing.ts'
-import { hashesFor, networkOf } from '../src/access/passwords.ts'
 import { Background } from '../src/memory/background.ts'
 import { Budget } from '../src/memory/budget.ts'
 import { Flights } from '../src/memory/flights.ts'
@@ -603,17 +602,6 @@ test('the referrers tag of a digest is cut as the specification says', () => {
   assert.equal(referrersTag(`sha512:${'b'.repeat(128)}`), `sha512-${'b'.repeat(64)}`)
 })
 
-test('every user costs the same time, known or not: the costs of the hashes add up to the highest', () => {
-  const hashOf = (cost: string) => `$2y$${cost}$${'a'.repeat(53)}`
-  const users = new Map([
-    ['low', hashOf('05')],
-    ['high', hashOf('08')],
-  ])
-  const work = (user: string) => hashesFor(users, user).reduce((sum, hash) => sum + 2 ** Number(hash.slice(4, 6)), 0)
-  assert.deepEqual([work('low'), work('high'), work('nobody')], [256, 256, 256])
-  assert.equal(hashesFor(users, 'low')[0], users.get('low'))
-})
-
 test('a body is held as far as there is room; what is too long is still all there', async () => {
   async function* body() {
     yield* ['ab', 'cd', 'ef'].map((text) => Buffer.from(text))
@@ -629,10 +617,4 @@ test('a body is held as far as there is room; what is too long is still all ther
   assert.equal(text, 'abcdef')
   budget.release(whole.bytes + second.bytes)
   assert.ok(budget.take(6), 'all room is given back')
-})
-
-test('the source of a login is an address, or the /64 of an IPv6 host', () => {
-  assert.equal(networkOf('10.0.0.1'), '10.0.0.1')
-  assert.equal(networkOf('2001:db8:1:2:3:4:5:6'), networkOf('2001:db8:1:2::9'))
-  assert.notEqual(networkOf('2001:db8:1:2::1'), networkOf('2001:db8:1:3::1'))
 })

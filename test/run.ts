@@ -28,6 +28,7 @@ const units = [
   './test/authfile.test.ts',
   './test/sessions.test.ts',
   './test/paths.test.ts',
+  './test/passwords.test.ts',
   './test/addresses.test.ts',
   './test/config.test.ts',
   './test/service.test.ts',

@@ -1,13 +1,11 @@
 /** The service with scripted registries: verdicts, trust, what the client gets, what each upstream is sent. */
 import assert from 'node:assert/strict'
-import { chmodSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { after, test } from 'node:test'
-import { hashSync } from 'bcryptjs'
-import { Passwords } from '../src/access/passwords.ts'
 import { type Config, readConfig } from '../src/config.ts'
-import { createLog, type Log } from '../src/log.ts'
+import { createLog } from '../src/log.ts'
 import { readBytes } from '../src/registry/errors.ts'
 import { follow } from '../src/runtime/files.ts'
 import type { Connection, Fetch } from '../src/runtime/runtime.ts'
@@ -774,89 +772,6 @@ test("the proxy's token is renewed shortly before it expires; a refused login is
   assert.ok(!lines.join().includes('canary'))
 })
 
-/** A password checker for a file with one user, and a clock that the test sets. */
-function passwordsOf(password: string) {
-  const folder = mkdtempSync(join(tmpdir(), 'combined-registry-test-'))
-  // The threads that check passwords do not keep the process alive, so this timer does.
-  const alive = setInterval(() => {}, 1000)
-  after(() => {
-    clearInterval(alive)
-    rmSync(folder, { recursive: true })
-  })
-  const file = join(folder, 'users')
-  const write = (password: string) => writeFileSync(file, `ann:${hashSync(password, 4)}\n`)
-  write(password)
-  const clock = { now: 1 }
-  let notice = () => {}
-  /** Resolves when the changed file was read, whether it was accepted or not. */
-  const noticed = new Promise<void>((resolve) => {
-    notice = resolve
-  })
-  const log: Log = (_, message) => / anew/.test(message) && notice()
-  const passwords = new Passwords(file, () => clock.now, log)
-  const checkAnn = (password: string, source = 'client') => passwords.check('ann', password, source)
-  return { check: checkAnn, clock, write, noticed, file }
-}
-
-test('a correct login is remembered for an hour, a wrong one for a minute', async () => {
-  const { check, clock } = passwordsOf('canary')
-  let attempt = 0
-  /** A remembered result comes at once. A check waits (`later`), because the check before it seemed to take 0.1 s. */
-  const remembered = async (password: string) => {
-    await check(`wrong-${attempt++}`)
-    const slowCheck = check(`wrong-${attempt++}`)
-    clock.now += 100
-    await slowCheck
-    const later = new Promise((resolve) => setImmediate(resolve, 'later'))
-    return Promise.race([check(password), later])
-  }
-  assert.deepEqual([await check('canary'), await check('other')], ['right', 'wrong'])
-  for (const [timeMs, password, wanted] of [
-    [50_000, 'canary', 'right'],
-    [55_000, 'other', 'wrong'],
-    [70_000, 'other', 'later'],
-    [3_590_000, 'canary', 'right'],
-    [3_610_000, 'canary', 'later'],
-  ] as const) {
-    clock.now = timeMs
-    assert.equal(await remembered(password), wanted, `${password} at ${timeMs}`)
-  }
-})
-
-test('an address that failed lately has to wait; another address with the same login does not', async () => {
-  const { check, clock } = passwordsOf('canary')
-  assert.equal(await check('other'), 'wrong')
-  const slowCheck = check('another')
-  clock.now += 400
-  assert.equal(await slowCheck, 'wrong')
-  // The clock stands still, so what has to wait waits forever.
-  const checks = [check('canary'), check('canary', 'elsewhere')]
-  const late = new Promise((resolve) => setTimeout(resolve, 10_000, 'late').unref())
-  assert.deepEqual(await Promise.race([Promise.all(checks), late]), ['right', 'right'])
-})
-
-test('a password that is removed from the file lets nobody in who comes later, even while an earlier check is running', async () => {
-  const { check, clock, write, noticed } = passwordsOf('canary')
-  assert.equal(await check('other'), 'wrong')
-  const slowCheck = check('another')
-  // This check seems to take 0.4 s, so the next one has to wait 2 s.
-  clock.now += 400
-  assert.equal(await slowCheck, 'wrong')
-  const before = check('canary')
-  write('canary-new')
-  await noticed
-  clock.now += 2000
-  assert.deepEqual([await check('canary'), await before], ['wrong', 'right'])
-})
-
-test('a user file that is missing or links to itself leaves the users unchanged', async () => {
-  const { check, noticed, file } = passwordsOf('canary')
-  rmSync(file)
-  symlinkSync(file, file)
-  await noticed
-  assert.equal(await check('canary'), 'right')
-})
-
 const soon = { timeout: 20_000 }
 test('a user file that could not be read because of its mode is read once its mode allows it', soon, async () => {
   const file = join(mkdtempSync(join(tmpdir(), 'combined-registry-test-')), 'file')
@@ -879,18 +794,6 @@ test('a user file that could not be read because of its mode is read once its mo
   })
   assert.equal(await taken, 'second')
   clearInterval(alive)
-})
-
-test('a new IPv6 address for each guess does not help: all addresses of a /64 count as one', async () => {
-  const { check, clock } = passwordsOf('canary')
-  assert.equal(await check('other', '2001:db8:0:1::1'), 'wrong')
-  const slowCheck = check('another', '2001:db8::1:1:0:0:2')
-  clock.now += 400
-  assert.equal(await slowCheck, 'wrong')
-  // The clock stands still, so what has to wait waits forever.
-  const flood = Array.from({ length: 25 }, (_, i) => check(`wrong-${i}`, `2001:db8:0:1:${i}::1`))
-  assert.equal(await Promise.race(flood), 'busy')
-  assert.equal(await check('canary', '2001:db8:0:2::1'), 'right')
 })
 
 test('times in seconds may have fractions of a millisecond', async () => {

@@ -69,7 +69,7 @@ export function createAccess(
     const outcome = await passwords.check(user, login.password, address)
     onLogin(outcome)
     if (outcome === 'busy') {
-      const error = { code: 'TOOMANYREQUESTS', message: 'too many wrong logins from this address' }
+      const error = { code: 'TOOMANYREQUESTS', message: 'too many logins wait to be checked' }
       return { refusal: ociError(method, 429, error, { 'Retry-After': '5' }) }
     }
     if (outcome === 'wrong') return challenged('wrong user or password')

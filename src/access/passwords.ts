@@ -1,185 +1,214 @@
-/** Checks logins against a bcrypt file, two at a time, on threads of their own, and remembers them. */
+/**
+ * Checks logins against a bcrypt file, and remembers them. Those that are not remembered wait, in two queues of the same order:
+ * - In the first for a check, two at a time. A right login is let in at once. A login of nobody in the file costs nothing here.
+ * - In the second for a refusal, two at a time, each as long as a check takes. So time tells nobody which users there are, and a
+ *   flood of invented users keeps no login waiting.
+ */
 import { createHmac, randomBytes } from 'node:crypto'
-import { once } from 'node:events'
-import { Worker } from 'node:worker_threads'
-import { clean, type Log } from '../log.ts'
+import { setTimeout as elapsed } from 'node:timers/promises'
+import type { Log } from '../log.ts'
 import { bounded } from '../runtime/bounded.ts'
-import { follow, textOf } from '../runtime/files.ts'
+import { follow } from '../runtime/files.ts'
+import { networkOf } from './client.ts'
+import { Failures } from './failures.ts'
+import { Pace } from './pace.ts'
+import { Threads } from './threads.ts'
+import { Turns, type Waiting } from './turns.ts'
+import { hashesFor, highestCost, readUsers, type Users } from './users.ts'
 
-/** `busy`: too many checks wait, and the source of this one has failed lately. */
+/** `busy`: too many logins wait. */
 export type Check = 'right' | 'wrong' | 'busy'
 
-type Users = ReadonlyMap<string, string>
-
-/** How long a login is remembered (a right one only until the file changes), and how long a source counts as failed lately. */
+/** A right login is remembered until the file changes, if that is sooner. */
 const rememberedMs = { right: 3_600_000, wrong: 60_000 }
 const maxRemembered = 10_000
 const maxThreads = 2
-/** Checks of suspect sources that may wait. */
-const maxWaiting = 20
-/** After the check of a suspect source, the next one waits this many times as long as the check took. */
-const restFactor = 5
-
-/** A hash of this cost, of a password that nobody knows. */
-const hashOfNobody = (cost: number) =>
-  `$2b$${`${cost}`.padStart(2, '0')}$abcdefghijklmnopqrstuu5Ls8dVrS3mYyNnUbkRCvY1aG2J1gWq2`
-
-const costOf = (hash: string) => Number(hash.slice(4, 6))
-
+/** Of one user from one source more than one login waits only if somebody guesses, or has just changed a password. */
+const bounds = { ofName: 8, ofSource: 100, inAll: 1000 }
+/** Docker waits 15 s for an answer to its first request. */
+const longestWaitMs = 10_000
 /**
- * The hashes to check for a login, the user's own first. All together they take as long for every user, known or not: each cost
- * takes twice as long as the one below it, so a hash of cost 8 and others of 8 and 9 take as long as one of 10.
+ * At most 500 answers of `busy` a second: their clients would only come again before all else is answered. Many go out at once, since
+ * one alone costs three times as much.
  */
-export function hashesFor(users: Users, user: string): string[] {
-  const highest = Math.max(...[...users.values()].map(costOf))
-  const own = users.get(user)
-  if (own === undefined) return [hashOfNobody(highest)]
-  const fill = Array.from({ length: highest - costOf(own) }, (_, i) => hashOfNobody(costOf(own) + i))
-  return [own, ...fill]
-}
+const busyPace = { perInterval: 50, intervalMs: 100, maxIntervals: 20 }
+/** A refusal takes longer than a check, so that no check ends after it. */
+const refusalFactor = 1.25
 
-/** `USER:HASH` lines, as `htpasswd -B` writes them. Throws an Error whose message ends the sentence "FILE …". */
-export function readUsers(path: string): Users {
-  const users = new Map<string, string>()
-  for (const [i, line] of textOf(path).split(/\r?\n/).entries()) {
-    if (line.trim() === '' || line.startsWith('#')) continue
-    const [, user, hash] = /^([^:]+):(\$2[aby]\$(?:0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53})$/.exec(line.trim()) ?? []
-    if (!user || !hash)
-      throw new Error(`must have a user and a bcrypt hash in each line (htpasswd -B), not so line ${i + 1}`)
-    users.set(user, hash)
-  }
-  if (users.size === 0) throw new Error('has no user')
-  return users
-}
-
-/** The network of an address. An IPv6 host has a whole /64 (RFC 4291, section 2.5.4), so a new address for each guess. */
-export function networkOf(address: string): string {
-  const [head = [], tail = []] = address.split('::').map((part) => part.split(':'))
-  const zeros = address.includes('::') ? Array(8 - head.length - tail.length).fill('0') : []
-  return [...head, ...zeros, ...tail].slice(0, 4).join(':')
-}
-
-/** One login to be checked. All who send the same login share it; its source is the last one that did. */
-interface Job {
-  name: string
+/** A login that waits. All who send the same one from the same source share it. */
+interface Login extends Waiting {
+  /** Under which it is remembered. */
+  id: string
   password: string
-  hashes: string[]
-  source: string
-  check: Promise<Check>
-  done: (check: Check | Promise<Check>) => void
+  /** The hash of the user's password; undefined if there is no such user. */
+  hash: string | undefined
+  address: string
+  /** Ends its wait. */
+  limit: NodeJS.Timeout
+  /** Settles when it was checked. */
+  checked: Later<void>
+  outcome: Later<Check>
 }
 
-/** Checks in the order they came. A source that failed lately is suspect: its checks run only if no other waits, with rests. */
 export class Passwords {
-  readonly #now: () => number
-  readonly #log: Log
-  readonly #known
-  readonly #failures
-  readonly #inFlight = new Map<string, Job>()
-  #waiting: Job[] = []
-  readonly #idleThreads: Worker[] = []
-  #running = 0
-  #restUntil = 0
+  readonly #right
+  readonly #wrong
+  readonly #failures: Failures
+  readonly #pace: Pace
+  readonly #threads: Pick<Threads, keyof Threads>
+  readonly #maxWaitMs: number
+  /** By source and id, each until it is answered. */
+  readonly #waiting = new Map<string, Login>()
+  /** No login is here that is not also to be refused, or being refused: so it has the same bounds. */
+  readonly #toCheck = new Turns<Login>()
+  readonly #toRefuse = new Turns<Login>(bounds)
+  #checking = 0
+  #refusing = 0
   #users: Users
+  #cost: number
   /** Logins are remembered as hashes under this key. It dies with the process, and with the users. */
   #key = randomBytes(32)
 
   /** Throws an Error if the file cannot be read. Reads it again when it changes. */
-  constructor(path: string, now: () => number, log: Log) {
-    this.#now = now
-    this.#log = log
-    this.#known = bounded<Check>(maxRemembered, rememberedMs.wrong, now)
-    this.#failures = bounded<number>(maxRemembered, rememberedMs.wrong, now)
+  constructor(
+    path: string,
+    now: () => number,
+    log: Log,
+    threads: Pick<Threads, keyof Threads> = new Threads(),
+    maxWaitMs = longestWaitMs,
+  ) {
+    this.#maxWaitMs = maxWaitMs
+    this.#threads = threads
+    this.#right = bounded<true>(maxRemembered, rememberedMs.right, now)
+    this.#wrong = bounded<true>(maxRemembered, rememberedMs.wrong, now)
+    this.#failures = new Failures(log)
+    this.#pace = new Pace(busyPace, now)
     const use = (users: Users) => {
       this.#users = users
+      this.#cost = highestCost(users)
       this.#key = randomBytes(32)
       log('info', 'users read anew', { users: users.size })
     }
     const failed = (cause: string) =>
       log('warn', 'HTPASSWD_FILE cannot be read anew, the users stay as they were', { cause })
     this.#users = follow([path], () => readUsers(path), use, failed)
+    this.#cost = highestCost(this.#users)
   }
 
   /** Whether a login is right; `address` is where it came from. */
   async check(user: string, password: string, address: string): Promise<Check> {
-    const source = networkOf(address)
-    const name = createHmac('sha256', this.#key)
+    const id = createHmac('sha256', this.#key)
       .update(JSON.stringify([user, password]))
       .digest('base64')
-    const known = this.#known.get(name)
-    if (known) return known
-    const job = this.#inFlight.get(name) ?? this.#add(name, password, hashesFor(this.#users, user), source)
-    // If it waits for a suspect source, it now waits for this source.
-    if (this.#isSuspect(job)) job.source = source
-    this.#shed()
-    this.#pump()
-    const check = await job.check
-    if (check === 'busy') return check
-    this.#known.set(name, check, { ttl: rememberedMs[check] })
-    if (check === 'wrong') {
-      this.#failures.set(source, (this.#failures.get(source) ?? 0) + 1)
-      this.#shed()
-      this.#log('warn', 'wrong login', { user: clean(user), client: address, failures: this.#failures.get(source) })
+    if (this.#right.get(id)) return 'right'
+    if (this.#wrong.get(id)) return 'wrong'
+    const source = networkOf(address)
+    const login = this.#waiting.get(keyOf({ source, id })) ?? this.#add({ id, source, name: user, password, address })
+    this.#goOn()
+    return login.outcome.promise
+  }
+
+  #add(given: Pick<Login, 'id' | 'source' | 'name' | 'password' | 'address'>): Login {
+    const hash = this.#users.get(given.name)
+    const limit = setTimeout(() => this.#turnAway(login), this.#maxWaitMs).unref()
+    const promises = { checked: later<void>(), outcome: later<Check>() }
+    const login: Login = { ...given, hash, lot: Math.random(), limit, ...promises }
+    this.#waiting.set(keyOf(login), login)
+    this.#toCheck.add(login)
+    const surplus = this.#toRefuse.add(login)
+    if (surplus) this.#turnAway(surplus)
+    return login
+  }
+
+  /** Begins as many checks and refusals as may run now. */
+  #goOn(): void {
+    while (this.#checking < maxThreads) {
+      const login = this.#toCheck.next()
+      if (!login) break
+      this.#check(login)
     }
-    return check
-  }
-
-  #isSuspect({ source }: Job): boolean {
-    return this.#failures.has(source)
-  }
-
-  #add(name: string, password: string, hashes: string[], source: string): Job {
-    let done: Job['done'] = () => {}
-    const result = new Promise<Check>((resolve) => {
-      done = resolve
-    })
-    const check = result.finally(() => this.#inFlight.delete(name))
-    const job = { name, password, hashes, source, check, done }
-    this.#inFlight.set(name, job)
-    this.#waiting.push(job)
-    return job
-  }
-
-  /** Turns away the checks of suspect sources that are too many. */
-  #shed(): void {
-    const tooMany = new Set(this.#waiting.filter((job) => this.#isSuspect(job)).slice(maxWaiting))
-    this.#waiting = this.#waiting.filter((job) => !tooMany.has(job))
-    for (const { done } of tooMany) done('busy')
-  }
-
-  /** Begins as many checks as may run now. */
-  #pump(): void {
-    while (this.#running < maxThreads) {
-      const trusted = this.#waiting.find((job) => !this.#isSuspect(job))
-      const maySuspect = this.#running === 0 && this.#now() >= this.#restUntil
-      const job = trusted ?? (maySuspect ? this.#waiting[0] : undefined)
-      if (!job) return
-      this.#waiting = this.#waiting.filter((one) => one !== job)
-      job.done(this.#perform(job, !trusted))
+    // Before the first check nobody knows how long one takes.
+    while (this.#refusing < maxThreads && this.#threads.isMeasured) {
+      const login = this.#toRefuse.next()
+      if (!login) break
+      this.#refuse(login)
     }
   }
 
-  async #perform({ password, hashes }: Job, isSuspect: boolean): Promise<Check> {
-    this.#running++
-    const startedAt = this.#now()
-    const thread = this.#idleThreads.pop() ?? new Worker(new URL('./bcrypt.js', import.meta.url))
-    thread.unref()
-    const answer = once(thread, 'message')
-    thread.postMessage([password, hashes])
+  /** Others than users of the file are checked only to know how long it takes. */
+  async #check(login: Login): Promise<void> {
+    const { id, hash, checked } = login
+    if (this.#right.get(id)) this.#answer(login, 'right')
+    else if (hash !== undefined || !this.#threads.isMeasured) await this.#compare(login)
+    checked.settle()
+  }
+
+  async #compare(login: Login): Promise<void> {
+    this.#checking++
     try {
-      const [matches] = await answer
-      this.#idleThreads.push(thread)
-      return matches ? 'right' : 'wrong'
+      const hashes = hashesFor(login.hash, this.#cost)
+      if (!(await this.#threads.compare(login.password, hashes, this.#cost))) return
+      this.#right.set(login.id, true)
+      this.#answer(login, 'right')
+    } catch (error) {
+      if (this.#remove(login)) login.outcome.settle(Promise.reject(error))
     } finally {
-      this.#running--
-      if (isSuspect) this.#rest((this.#now() - startedAt) * restFactor)
-      this.#pump()
+      this.#checking--
+      this.#goOn()
     }
   }
 
-  #rest(milliseconds: number): void {
-    this.#restUntil = this.#now() + milliseconds
+  async #refuse(login: Login): Promise<void> {
+    this.#refusing++
+    const milliseconds = this.#threads.expectedMs(this.#cost) * refusalFactor
     // A timer may fire a little early.
-    setTimeout(() => this.#pump(), milliseconds + 2)
+    await Promise.all([elapsed(Math.ceil(milliseconds) + 1), login.checked.promise])
+    this.#refusing--
+    this.#answer(login, 'wrong')
+    this.#goOn()
   }
+
+  /** If its check runs already, it may still be let in. */
+  async #turnAway(login: Login): Promise<void> {
+    if (!this.#remove(login)) return
+    const delayMs = this.#pace.delayMs()
+    if (delayMs > 0) await elapsed(delayMs)
+    login.outcome.settle(this.#right.get(login.id) ? 'right' : 'busy')
+  }
+
+  #answer(login: Login, outcome: Check): void {
+    // A right login may still have its turn to be refused. One that was turned away may be found right.
+    if (!this.#remove(login)) return
+    if (outcome === 'wrong') {
+      this.#wrong.set(login.id, true)
+      this.#failures.add(login.source, login.name, login.address)
+    }
+    login.outcome.settle(outcome)
+  }
+
+  /** False if it does not wait any more. */
+  #remove(login: Login): boolean {
+    if (this.#waiting.get(keyOf(login)) !== login) return false
+    this.#waiting.delete(keyOf(login))
+    clearTimeout(login.limit)
+    this.#toCheck.delete(login)
+    this.#toRefuse.delete(login)
+    return true
+  }
+}
+
+const keyOf = ({ source, id }: Pick<Login, 'source' | 'id'>) => `${source} ${id}`
+
+/** A promise that is settled later, from outside. */
+interface Later<T> {
+  promise: Promise<T>
+  settle: (value: T | Promise<T>) => void
+}
+
+function later<T>(): Later<T> {
+  let settle: Later<T>['settle'] = () => {}
+  const promise = new Promise<T>((resolve) => {
+    settle = resolve
+  })
+  return { promise, settle }
 }

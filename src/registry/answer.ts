@@ -28,9 +28,12 @@ export interface Registry {
   askRealm(request: Request, client: Client): Promise<Reply | undefined>
 }
 
-/** Who sent a request, as registries are told. */
+/** Who sent a request. */
 export interface Client {
+  /** The client's address, which a trusted proxy may have told. */
   address?: string
+  /** The other end of the connection: the client, or the last proxy. Registries are told of it. */
+  peer?: string
   /** The request's id. */
   id?: string
 }

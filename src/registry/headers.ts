@@ -57,7 +57,7 @@ function endToEnd(from: Headers, use: (value: string, name: string) => void): vo
 /** The fields a registry gets. Throws an HTTPException of 431 if they are too long. */
 export function requestFields(
   { method, headers }: Pick<Request, 'method' | 'headers'>,
-  { address, id }: Client,
+  { peer, id }: Client,
   { role, forwardsLogin, router }: Trust,
 ): Fields {
   const isReading = role === 'public' || isRead({ method })
@@ -74,7 +74,7 @@ export function requestFields(
   fields['accept-encoding'] = 'identity'
   fields['x-forwarded-host'] = router.host
   fields['x-forwarded-proto'] = router.protocol.slice(0, -1)
-  const way = [fields['x-forwarded-for'], address].filter(Boolean)
+  const way = [fields['x-forwarded-for'], peer].filter(Boolean)
   if (way.length > 0) fields['x-forwarded-for'] = way.join(', ')
   if (id) fields['x-request-id'] = id
   return fields

@@ -20,7 +20,8 @@ export interface Variables {
   user?: string
 }
 
-export type Env = { Bindings: Connection; Variables: Variables }
+/** `address` is the client's here, which a trusted proxy may have told; `peer`: the address of the connection's other end. */
+export type Env = { Bindings: Connection & { peer?: string }; Variables: Variables }
 
 /** Counts the requests in flight, for the end of the process. */
 export class Traffic {

@@ -4,7 +4,7 @@ import type { Readable } from 'node:stream'
 
 /** What only the runtime knows of a request. The app also works without any of it. */
 export interface Connection {
-  /** The client's address. */
+  /** The address of the connection's other end. */
   address?: string
   /** The request's body as a Node stream: a web stream in between halves the speed of an upload. */
   upload?: Readable

@@ -1,6 +1,7 @@
 /** How the text of a variable becomes a value. Each throws an Error whose message ends the sentence "NAME …". */
 import { match } from '../../routing.ts'
 import { comparable } from '../registry/hosts.ts'
+import { networkIn } from '../runtime/networks.ts'
 
 export type Parse<T> = (text: string) => T
 
@@ -86,6 +87,13 @@ export function origins(text: string): string[] {
   const wrong = sites.find((one) => !URL.canParse(one) || new URL(one).origin !== one)
   if (wrong) throw new Error(`must be origins like https://ci.example, not "${redacted(wrong)}"`)
   return sites
+}
+
+export function networks(text: string): string[] {
+  const networks = list(text)
+  const wrong = networks.find((one) => !networkIn(one))
+  if (wrong) throw new Error(`must be networks like 10.0.0.0/8,2001:db8::/32, not "${redacted(wrong)}"`)
+  return networks
 }
 
 /** Names as patterns: `*` is anything within a component, `**` anything. */

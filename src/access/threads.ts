@@ -1,0 +1,34 @@
+/** The threads that compare passwords with hashes, and how long that takes them. */
+import { once } from 'node:events'
+import { Worker } from 'node:worker_threads'
+
+/** How much of an earlier, longer time still counts after a shorter one. */
+const decay = 0.9
+
+export class Threads {
+  readonly #idle: Worker[] = []
+  /** Milliseconds of a comparison of cost 0; 0 before the first one. */
+  #unitMs = 0
+
+  /** Whether there was a comparison. */
+  get isMeasured(): boolean {
+    return this.#unitMs > 0
+  }
+
+  /** How long a comparison of this cost takes now, rather too long than too short. */
+  expectedMs(cost: number): number {
+    return this.#unitMs * 2 ** cost
+  }
+
+  /** Whether the password is of the first hash. All `hashes` together take as long as one of this cost. */
+  async compare(password: string, hashes: string[], cost: number): Promise<boolean> {
+    const thread = this.#idle.pop() ?? new Worker(new URL('./bcrypt.js', import.meta.url))
+    thread.unref()
+    const answer = once(thread, 'message')
+    thread.postMessage([password, hashes])
+    const [[isRight, milliseconds]] = await answer
+    this.#idle.push(thread)
+    this.#unitMs = Math.max(milliseconds / 2 ** cost, this.#unitMs * decay)
+    return isRight
+  }
+}
