@@ -162,7 +162,7 @@ export class Passwords {
     this.#refusing++
     const milliseconds = this.#threads.expectedMs(this.#cost) * refusalFactor
     // A timer may fire a little early.
-    await Promise.all([elapsed(Math.ceil(milliseconds) + 1), login.checked.promise])
+    await Promise.all([elapsed(Math.ceil(milliseconds) + 1, undefined, { ref: false }), login.checked.promise])
     this.#refusing--
     this.#answer(login, 'wrong')
     this.#goOn()
@@ -172,7 +172,7 @@ export class Passwords {
   async #turnAway(login: Login): Promise<void> {
     if (!this.#remove(login)) return
     const delayMs = this.#pace.delayMs()
-    if (delayMs > 0) await elapsed(delayMs)
+    if (delayMs > 0) await elapsed(delayMs, undefined, { ref: false })
     login.outcome.settle(this.#right.get(login.id) ? 'right' : 'busy')
   }
 
