@@ -32,9 +32,6 @@ const longestWaitMs = 10_000
  * one alone costs three times as much.
  */
 const busyPace = { perInterval: 50, intervalMs: 100, maxIntervals: 20 }
-/** A refusal takes longer than a check, so that no check ends after it. */
-const refusalFactor = 1.25
-
 /** A login that waits. All who send the same one from the same source share it. */
 interface Login extends Waiting {
   /** Under which it is remembered. */
@@ -160,9 +157,7 @@ export class Passwords {
 
   async #refuse(login: Login): Promise<void> {
     this.#refusing++
-    const milliseconds = this.#threads.expectedMs(this.#cost) * refusalFactor
-    // A timer may fire a little early.
-    await Promise.all([elapsed(Math.ceil(milliseconds) + 1, undefined, { ref: false }), login.checked.promise])
+    await Promise.all([this.#threads.imitate(this.#cost), login.checked.promise])
     this.#refusing--
     this.#answer(login, 'wrong')
     this.#goOn()

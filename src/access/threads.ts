@@ -1,9 +1,12 @@
 /** The threads that compare passwords with hashes, and how long that takes them. */
 import { once } from 'node:events'
+import { setTimeout } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
 
 /** How much of an earlier, longer time still counts after a shorter one. */
 const decay = 0.9
+/** An imitation takes longer, so that hardly any comparison ends after it. */
+const factor = 1.25
 
 export class Threads {
   readonly #idle: Worker[] = []
@@ -13,11 +16,6 @@ export class Threads {
   /** Whether there was a comparison. */
   get isMeasured(): boolean {
     return this.#unitMs > 0
-  }
-
-  /** How long a comparison of this cost takes now, rather too long than too short. */
-  expectedMs(cost: number): number {
-    return this.#unitMs * 2 ** cost
   }
 
   /** Whether the password is of the first hash. All `hashes` together take as long as one of this cost. */
@@ -30,5 +28,11 @@ export class Threads {
     this.#idle.push(thread)
     this.#unitMs = Math.max(milliseconds / 2 ** cost, this.#unitMs * decay)
     return isRight
+  }
+
+  /** Takes as long as a comparison of this cost takes now, and costs nothing. */
+  async imitate(cost: number): Promise<void> {
+    // A timer may fire a little early.
+    await setTimeout(Math.ceil(this.#unitMs * 2 ** cost * factor) + 1)
   }
 }
