@@ -3,24 +3,34 @@ import http from 'node:http'
 import https from 'node:https'
 import process from 'node:process'
 import manifest from './package.json' with { type: 'json' }
-import { readUsers } from './src/access/users.ts'
-import { type Config, configHelp, readConfig } from './src/config.ts'
+import { type Command, commandIn } from './src/arguments.ts'
+import { check, checkFaults } from './src/check/check.ts'
+import { type Effect, effectOf, hintsIn } from './src/check/effect.ts'
+import { exitCodeOf, toJson, toPage } from './src/check/report.ts'
+import { askOnce, saySettings } from './src/check/start.ts'
+import { subjectOf } from './src/check/subject.ts'
+import { type Config, configHelp, readConfig, settings } from './src/config.ts'
 import { createLog, inBatches, type Level, type Log, type LogFields } from './src/log.ts'
+import { createUncounted } from './src/registries.ts'
+import { signed } from './src/registry/headers.ts'
 import { toText } from './src/relay/explain.ts'
 import { closed, delivered } from './src/runtime/delivered.ts'
 import { createFetch, forwardersIn } from './src/runtime/fetch.ts'
 import { listen } from './src/runtime/listen.ts'
-import { runtime } from './src/runtime/runtime.ts'
+import { type Fetch, runtime } from './src/runtime/runtime.ts'
 import { followPair, type Pair, rootsWith } from './src/runtime/tls.ts'
 import { createService } from './src/service.ts'
 
 const { version } = manifest
 const help = `combined-registry ${version}: one address for a private registry and a pull-through cache
 
-  --help         this text
-  --version      the version
-  explain IMAGE  why an image comes from where it comes: the rule, what each registry says now, who wins
-  --healthcheck  exit 0 if the router on PORT of this machine is live, 1 if not
+  help, --help, -h   this text
+  version, --version the version
+  explain IMAGE      why an image comes from where it comes: the rule, what each registry says now, who wins
+  check              what would not work: the settings, and each registry; exit 0 if all is well, 1 if not, 2 with warnings
+    --push NAME      also open an upload for this name in hosted, and cancel it; else check only reads
+    --json           print what check finds as JSON
+  --healthcheck      exit 0 if the router on PORT of this machine is live, 1 if not
 
 Everything else comes from the environment:
 
@@ -29,18 +39,22 @@ ${configHelp()}`
 /** Milliseconds for clients to close their side, once all is sent. */
 const hangUpMs = 30_000
 
-async function start(config: Config, log: Log) {
+const now = () => performance.now()
+
+function fetchFor(config: Config) {
   // Later than the deadline of any read, since that one says more.
   const connectMs = Math.max(config.hostedTimeout, config.proxyTimeout) * 1000 + 1000
-  const fetch = await createFetch(rootsWith(config.ca), connectMs).catch((error: Error) => fail([error.message]))
-  return createService(config, { fetch, now: () => performance.now(), log, version, runtime })
+  return createFetch(rootsWith(config.ca), connectMs).catch((error: Error) => fail([error.message]))
 }
+
+const start = (config: Config, fetch: Fetch, log: Log) => createService(config, { fetch, now, log, version, runtime })
 
 async function serve(config: Config): Promise<void> {
   const { write, flush } = inBatches(console.log)
   process.on('exit', flush)
   const log = createLog(config, write)
-  const service = await start(config, log)
+  const fetch = await fetchFor(config)
+  const service = start(config, fetch, log)
   const { tlsCertFile, tlsKeyFile } = config
   const renew = async (pair: Pair) => {
     ;(await listening).renew(pair)
@@ -57,11 +71,13 @@ async function serve(config: Config): Promise<void> {
     fail([`cannot listen on ${config.host}:${config.port}: ${error.message}`])
   })
   const server = await listening
-  warnAbout(config, log)
+  saySettings(effectOf(settings, process.env), config, log)
+  sayForwarders(log)
   service.examine()
   const { port } = server
   const name = config.aggregate.origin
   log('info', 'listening', { host: config.host, port, pid: process.pid, runtime, version, name })
+  askRegistries(config, signed(fetch, version), log)
 
   let since: number | undefined
   const stop = (signal: string) => {
@@ -97,26 +113,31 @@ async function serve(config: Config): Promise<void> {
   process.on('unhandledRejection', (reason) => log('error', 'unhandled rejection', { cause: String(reason) }))
 }
 
-/** Warns of settings that are allowed, but are hardly meant. */
-function warnAbout(config: Config, log: Log): void {
-  const { aggregate, lookupOrder, hostedNames, proxyNames, htpasswdFile, pushUsers } = config
-  for (const upstream of ['proxy', 'hosted'] as const) {
-    if (config[upstream].host === aggregate.host) log('warn', "a registry's address is this router's own", { upstream })
-  }
-  if (lookupOrder === 'proxy-first' && hostedNames.source === '(?!)' && proxyNames.source === '^(?:.*)$') {
-    const remedy = 'list your own in HOSTED_NAMES, or the public ones in PROXY_NAMES'
-    log('warn', `any name of the public registry shadows the same name in hosted: ${remedy}`)
-  }
+function sayForwarders(log: Log): void {
   const forwarders = Object.values(forwardersIn(process.env) ?? {}).filter((one) => one !== undefined)
-  if (forwarders.length > 0) {
-    const through = [...new Set(forwarders.map((one) => new URL(one).host))].join()
-    const except = process.env.no_proxy ?? process.env.NO_PROXY
-    log('info', 'public registries are asked through a forward proxy', { through, except })
-  }
-  const users = pushUsers.length > 0 ? readUsers(htpasswdFile) : new Map()
-  for (const user of pushUsers.filter((one) => !users.has(one))) {
-    log('warn', 'PUSH_USERS names somebody who is not in HTPASSWD_FILE', { user })
-  }
+  if (forwarders.length === 0) return
+  const through = [...new Set(forwarders.map((one) => new URL(one).host))].join()
+  const except = process.env.no_proxy ?? process.env.NO_PROXY
+  log('info', 'public registries are asked through a forward proxy', { through, except })
+}
+
+/** Asks each registry once, in the background. */
+async function askRegistries(config: Config, fetch: Fetch, log: Log): Promise<void> {
+  const subjects = createUncounted(config, fetch, now).map((one) => subjectOf(one, config.aggregate.host))
+  await askOnce(subjects, { fetch, passLogin: config.passLogin }, log)
+}
+
+async function printCheck(config: ReturnType<typeof readConfig>, { push, json }: Command & { name: 'check' }) {
+  const effect = effectOf(settings, process.env)
+  const report = { version, settings: effect.settings, ...(await checked(config, effect, push)) }
+  console.log(json ? toJson(report) : toPage(report))
+  process.exit(exitCodeOf(report.findings))
+}
+
+async function checked(config: ReturnType<typeof readConfig>, effect: Effect, push: string | undefined) {
+  if ('faults' in config) return checkFaults(config.faults, effect)
+  const fetch = signed(await fetchFor(config), version)
+  return check({ settings: config, effect, push, fetch, registriesOf: (some) => createUncounted(some, fetch, now) })
 }
 
 /** For a container's health check: the image holds no other HTTP client. */
@@ -129,7 +150,8 @@ function healthcheck({ port, host, tlsCertFile }: Pick<Config, 'port' | 'host' |
 }
 
 async function explain(config: Config, image: string): Promise<never> {
-  const service = await start(config, createLog({ logFormat: 'text', logLevel: 'warn' }, console.error))
+  const log = createLog({ logFormat: 'text', logLevel: 'warn' }, console.error)
+  const service = start(config, await fetchFor(config), log)
   const explanation = await service.explain(image)
   if ('refused' in explanation) fail([`${image}: ${explanation.message}`])
   console.log(toText(explanation))
@@ -142,19 +164,16 @@ function fail(faults: readonly string[]): never {
   process.exit(1)
 }
 
-const [command, ...rest] = process.argv.slice(2)
-const known = [undefined, '--help', '--version', '--healthcheck', 'explain']
-const wanted = command === 'explain' ? 1 : 0
-if (command === 'explain' && rest.length === 0) fail(['explain wants an IMAGE: see --help'])
-if (rest.length !== wanted || !known.includes(command))
-  fail([`unknown argument ${rest[wanted] ?? command}: see --help`])
-if (command === '--help') console.log(help)
-else if (command === '--version') console.log(version)
+const command = commandIn(process.argv.slice(2))
+if ('fault' in command) fail([command.fault])
+if (command.name === 'help') console.log(help)
+else if (command.name === 'version') console.log(version)
 else {
   const config = readConfig(process.env)
   // A file may have become faulty since the router started; that does not make the running router unhealthy.
-  if (command === '--healthcheck') healthcheck('faults' in config ? config.values : config)
-  else if ('faults' in config) fail(config.faults)
-  else if (command === 'explain') await explain(config, rest[0] as string)
+  if (command.name === 'healthcheck') healthcheck('faults' in config ? config.values : config)
+  else if (command.name === 'check') await printCheck(config, command)
+  else if ('faults' in config) fail([...config.faults, ...hintsIn(effectOf(settings, process.env))])
+  else if (command.name === 'explain') await explain(config, command.image)
   else await serve(config)
 }

@@ -31,17 +31,37 @@ const table = {
     'HOSTED_HOSTNAME',
     undefined,
     originWithPath,
-    'hosted registry: host, host:port (http) or a URL, with a path',
+    'hosted registry: host, host:port (http) or a URL; its path stands before names',
   ),
-  proxy: row('PROXY_HOSTNAME', undefined, originWithPath, 'pull-through cache: likewise; a path stands before names'),
+  proxy: row(
+    'PROXY_HOSTNAME',
+    undefined,
+    originWithPath,
+    'pull-through cache: host, host:port (http) or a URL; its path stands before names',
+  ),
   port: row('PORT', '5000', wholeNumber(65535), 'port it listens on (0: a free one)'),
-  host: row('HOST', '0.0.0.0', String, 'address it listens on'),
-  tlsCertFile: row('TLS_CERT_FILE', '', readableBy(readCertificates), 'certificate and chain, in PEM: it serves https'),
-  tlsKeyFile: row('TLS_KEY_FILE', '', readableBy(readKey), 'the key of that certificate, in PEM'),
+  host: row('HOST', '0.0.0.0', String, 'address it listens on (::, if there is only IPv6)'),
+  tlsCertFile: row(
+    'TLS_CERT_FILE',
+    '',
+    readableBy(readCertificates),
+    'certificate and chain, in PEM: with it the router serves https',
+  ),
+  tlsKeyFile: row('TLS_KEY_FILE', '', readableBy(readKey), 'the key of the certificate in TLS_CERT_FILE, in PEM'),
   ca: row('CA_FILE', '', certificates, 'authorities trusted for upstreams beside the usual ones, in PEM'),
   hostedTimeout: row('HOSTED_TIMEOUT', '30', seconds, "seconds to the first byte of hosted's answer to a GET or HEAD"),
-  proxyTimeout: row('PROXY_TIMEOUT', '15', seconds, "the same for the proxy's"),
-  blobTimeout: row('BLOB_TIMEOUT', '300', seconds, 'the same for a layer, which a cache may have to fetch first'),
+  proxyTimeout: row(
+    'PROXY_TIMEOUT',
+    '15',
+    seconds,
+    "seconds to the first byte of a public registry's answer to a GET or HEAD",
+  ),
+  blobTimeout: row(
+    'BLOB_TIMEOUT',
+    '300',
+    seconds,
+    'seconds to the first byte of a layer, which a cache may have to fetch first',
+  ),
   writeTimeout: row('WRITE_TIMEOUT', '900', seconds, 'seconds to the first byte of an answer, from the last byte sent'),
   drainTimeout: row('DRAIN_TIMEOUT', '300', seconds, 'seconds that transfers in flight get after SIGTERM'),
   idleTimeout: row('IDLE_TIMEOUT', '300', seconds, 'seconds without a byte, either way, that end a stream'),
@@ -50,16 +70,26 @@ const table = {
     'BLOB_REDIRECTS',
     'pass',
     oneOf('pass', 'follow'),
-    'who follows redirects of layers: clients, or it',
+    'who follows redirects of layers: clients, or the router',
   ),
   lookupOrder: row('LOOKUP_ORDER', 'proxy-first', oneOf('proxy-first', 'hosted-first'), 'whom a lookup asks first'),
   hostedNames: row('HOSTED_NAMES', '', globs, 'globs of names only hosted may serve: acme/**,tools/*'),
   proxyNames: row('PROXY_NAMES', '**', globs, 'globs of names the proxy may be asked for'),
   proxies: row('PROXIES', '', proxies, 'other public registries: HOST=ADDRESS, or HOST for https://HOST'),
   proxyNs: row('PROXY_NS', 'docker.io', hosts, 'registries whose ?ns= (containerd mirrors) the proxy answers for'),
-  hostedNs: row('HOSTED_NS', '', hosts, 'the same for hosted: its own address, for nodes that mirror it too'),
+  hostedNs: row(
+    'HOSTED_NS',
+    '',
+    hosts,
+    'registries whose ?ns= hosted answers for: its own address, if nodes mirror it',
+  ),
   tags: row('TAGS', 'hosted', oneOf('hosted', 'lookup'), "whose tags are listed: hosted's, or looked up as a manifest"),
-  copyLimit: row('COPY_LIMIT', '2', gibibytes, 'GiB of the largest layer copied from the proxy for a push (0: none)'),
+  copyLimit: row(
+    'COPY_LIMIT',
+    '2',
+    gibibytes,
+    'GiB of the largest layer that is copied from the proxy for a push (0: none)',
+  ),
   htpasswdFile: row('HTPASSWD_FILE', '', readableBy(readUsers), 'bcrypt user file: a login is required here'),
   anonymousPull: row(
     'ANONYMOUS_PULL',
@@ -71,13 +101,33 @@ const table = {
   trustedOrigins: row('TRUSTED_ORIGINS', '', origins, 'sites whose pages may write: https://ci.example'),
   trustedProxies: row('TRUSTED_PROXIES', '', networks, 'whose X-Forwarded-For is believed: 10.0.0.0/8,2001:db8::/32'),
   hostedUsername: row('HOSTED_USERNAME', '', String, "with HTPASSWD_FILE: the router's own login at hosted"),
-  hostedPassword: row('HOSTED_PASSWORD', '', String, 'its password'),
-  hostedPasswordFile: row('HOSTED_PASSWORD_FILE', '', readableBy(secretIn), 'or a file that holds it'),
-  hostedCommand: row('HOSTED_CREDENTIALS_COMMAND', '', readableBy(checkProgram), 'or a docker-credential-helper'),
+  hostedPassword: row('HOSTED_PASSWORD', '', String, 'the password of HOSTED_USERNAME'),
+  hostedPasswordFile: row(
+    'HOSTED_PASSWORD_FILE',
+    '',
+    readableBy(secretIn),
+    'file that holds the password of HOSTED_USERNAME',
+  ),
+  hostedCommand: row(
+    'HOSTED_CREDENTIALS_COMMAND',
+    '',
+    readableBy(checkProgram),
+    "docker-credential-helper that gives the router's own login at hosted",
+  ),
   proxyUsername: row('PROXY_USERNAME', '', String, "the router's own login at the proxy"),
-  proxyPassword: row('PROXY_PASSWORD', '', String, 'its password'),
-  proxyPasswordFile: row('PROXY_PASSWORD_FILE', '', readableBy(secretIn), 'or a file that holds it'),
-  proxyCommand: row('PROXY_CREDENTIALS_COMMAND', '', readableBy(checkProgram), 'or a docker-credential-helper'),
+  proxyPassword: row('PROXY_PASSWORD', '', String, 'the password of PROXY_USERNAME'),
+  proxyPasswordFile: row(
+    'PROXY_PASSWORD_FILE',
+    '',
+    readableBy(secretIn),
+    'file that holds the password of PROXY_USERNAME',
+  ),
+  proxyCommand: row(
+    'PROXY_CREDENTIALS_COMMAND',
+    '',
+    readableBy(checkProgram),
+    "docker-credential-helper that gives the router's own login at the proxy",
+  ),
   authFile: row('AUTH_FILE', '', readableBy(readAuthFile), "logins of registries, as docker's config.json has them"),
   helpersDir: row(
     'CREDENTIAL_HELPERS_DIR',
@@ -85,16 +135,21 @@ const table = {
     String,
     "the only folder of programs that AUTH_FILE's credHelpers may name",
   ),
-  credentialsInterval: row('CREDENTIALS_INTERVAL', '600', seconds, 'seconds after which such a command is asked again'),
+  credentialsInterval: row(
+    'CREDENTIALS_INTERVAL',
+    '600',
+    seconds,
+    'seconds after which a docker-credential-helper is asked again',
+  ),
   hostedCertFile: row(
     'HOSTED_CERT_FILE',
     '',
     readableBy(readCertificates),
     "the router's certificate for hosted, in PEM",
   ),
-  hostedKeyFile: row('HOSTED_KEY_FILE', '', readableBy(readKey), 'the key of that certificate'),
-  proxyCertFile: row('PROXY_CERT_FILE', '', readableBy(readCertificates), 'the same for the proxy'),
-  proxyKeyFile: row('PROXY_KEY_FILE', '', readableBy(readKey), 'the key of that certificate'),
+  hostedKeyFile: row('HOSTED_KEY_FILE', '', readableBy(readKey), 'the key of the certificate in HOSTED_CERT_FILE'),
+  proxyCertFile: row('PROXY_CERT_FILE', '', readableBy(readCertificates), "the router's certificate for the proxy"),
+  proxyKeyFile: row('PROXY_KEY_FILE', '', readableBy(readKey), 'the key of the certificate in PROXY_CERT_FILE'),
   lookupTtl: row('LOOKUP_TTL', '60', secondsOrNever, 'seconds a verdict or a manifest is remembered (0: never)'),
   nameTtl: row('NAME_TTL', '3600', secondsOrNever, 'seconds a name that the proxy lacks is remembered (0: never)'),
   tagTtl: row('TAG_TTL', '0', secondsOrNever, 'seconds a public tag is answered from memory (0: never)'),
@@ -105,7 +160,7 @@ const table = {
     "seconds a public registry's last answer stands in for one it fails to give (0: never)",
   ),
   manifestMemory: row('MANIFEST_MEMORY', '64', wholeNumber(65536), 'MiB of manifests by digest kept (0: none)'),
-  logFormat: row('LOG_FORMAT', 'json', oneOf('json', 'text'), 'one line a request'),
+  logFormat: row('LOG_FORMAT', 'json', oneOf('json', 'text'), 'how log lines are written'),
   logLevel: row('LOG_LEVEL', 'info', oneOf('debug', 'info', 'warn', 'error'), 'the least that is logged'),
 }
 
@@ -154,11 +209,14 @@ export function readConfig(environment: Environment): Config | Faulty {
   }
 }
 
+/** The rows of the table. */
+export const settings: readonly Row<unknown>[] = Object.values(table)
+
 /** The table as `--help` prints it. */
 export function configHelp(): string {
   const lines = Object.values(table).map(([name, fallback = 'required', parse, meaning]) => {
     const choice = 'allowed' in parse ? `${(parse.allowed as string[]).join(' or ')}: ` : ''
-    return `  ${name.padEnd(22)}${(fallback || 'none').padEnd(13)}${choice}${meaning}`
+    return `  ${name.padEnd(27)}${(fallback || 'none').padEnd(13)}${choice}${meaning}`
   })
   return lines.join('\n')
 }

@@ -1,6 +1,9 @@
 /** Builds the registries from the configuration: the only place that knows what each of them is given. */
+import { addressesIn } from './check/settings.ts'
+import type { Known } from './check/subject.ts'
 import type { Config } from './config.ts'
 import type { Log } from './log.ts'
+import type { Registry } from './registry/answer.ts'
 import { AuthLogins } from './registry/authfile.ts'
 import { type Identity, withIdentity } from './registry/identity.ts'
 import { withLogin } from './registry/login.ts'
@@ -16,8 +19,8 @@ interface Surroundings {
   /** Milliseconds. */
   now: () => number
   log: Log
-  metrics: Metrics
-  page: Page
+  metrics: Pick<Metrics, 'answered' | 'skips'>
+  page: Pick<Page, 'skips'>
 }
 
 export function createRegistries(config: Config, around: Surroundings): Registries {
@@ -58,6 +61,19 @@ export function createRegistries(config: Config, around: Surroundings): Registri
     around.log,
   )
   return { hosted, proxy, byName: new Map([proxy, hosted, ...others].map((one) => [one.name, one])) }
+}
+
+/** The registries for questions that no client asks: no metric counts the answers, and what they log is kept. */
+export function createUncounted(config: Config, fetch: Fetch, now: () => number): Known[] {
+  const causes = new Map<unknown, string>()
+  const log: Log = (_, __, { upstream, cause } = {}) => {
+    if (cause) causes.set(upstream, `${cause}`)
+  }
+  const silent = { metrics: { answered: () => {}, skips: () => {} }, page: { skips: () => {} } }
+  const { byName } = createRegistries(config, { fetch, now, log, ...silent })
+  return addressesIn(config).map(([name, address]) => {
+    return { registry: byName.get(name) as Registry, address, lastCause: () => causes.get(name) }
+  })
 }
 
 /** The path before every name at an address, from its first slash on; or empty. */

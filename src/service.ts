@@ -11,24 +11,25 @@ import { Background } from './memory/background.ts'
 import { Budget } from './memory/budget.ts'
 import { Memory } from './memory/memory.ts'
 import { createRegistries } from './registries.ts'
-import { isUp, pingQuestion, type Registry } from './registry/answer.ts'
+import { asksForNoLogin, isUp, pingQuestion, type Registry } from './registry/answer.ts'
 import { ociError, refusalOf } from './registry/errors.ts'
 import { signed } from './registry/headers.ts'
+import { isOwnCheck, loopError, loopStatus } from './registry/loop.ts'
 import { discard } from './registry/registry.ts'
 import { Copier } from './relay/copy.ts'
-import type { Exchange } from './relay/exchange.ts'
 import { type Explanation, explain } from './relay/explain.ts'
 import { failure } from './relay/failure.ts'
 import { isPublic } from './relay/plan.ts'
 import { carryOut, ping } from './relay/relay.ts'
 import type { Surroundings } from './relay/surroundings.ts'
-import { realmElsewhere, relayToken } from './relay/token.ts'
+import { relayToken, warnOfRealm } from './relay/token.ts'
+import { hostWarning } from './report/host.ts'
 import { Metrics } from './report/metrics.ts'
 import { type Env, observe, pathOf, Traffic } from './report/observe.ts'
 import { Page, pageHeaders } from './report/page.ts'
-import { counted, respond } from './runtime/body.ts'
+import { openerOf, respond } from './runtime/body.ts'
 import { Networks } from './runtime/networks.ts'
-import { type Connection, type Fetch, hasBody } from './runtime/runtime.ts'
+import type { Connection, Fetch } from './runtime/runtime.ts'
 
 export interface Dependencies {
   fetch: Fetch
@@ -51,6 +52,7 @@ interface Parts extends Dependencies {
   traffic: Traffic
   access: Access
   around: Surroundings
+  warnOfHost: ReturnType<typeof hostWarning>
 }
 
 export interface Service {
@@ -77,11 +79,7 @@ export function createService(config: Config, dependencies: Dependencies): Servi
   return {
     handle: async (request, connection = {}) => app.fetch(request, withClient(connection, request, trustedProxies)),
     explain: (image) => explain(around, image, null, { request: new Request(config.aggregate), client: {} }),
-    examine: async () => {
-      const { passLogin, hosted, aggregate } = config
-      const host = passLogin && hosted.pathname !== '/' && (await realmElsewhere(around.registries.hosted, aggregate))
-      if (host) dependencies.log('warn', 'clients log in elsewhere, without the path of HOSTED_HOSTNAME', { host })
-    },
+    examine: () => warnOfRealm(around.registries.hosted, config, dependencies.log),
     certified: (expires) => metrics.certified(expires),
     drain: (delivered) => {
       around.background.end()
@@ -107,7 +105,8 @@ function assemble(config: Config, dependencies: Dependencies): Parts {
     held: new Budget(maxHeldBytes),
   }
   const access = createAccess(config, now, log, (outcome) => metrics.loggedIn(outcome))
-  return { ...dependencies, config, metrics, page, traffic: new Traffic(), access, around }
+  const warnOfHost = hostWarning(config.aggregate, log)
+  return { ...dependencies, config, metrics, page, traffic: new Traffic(), access, around, warnOfHost }
 }
 
 function createApp(parts: Parts): Hono<Env> {
@@ -160,7 +159,10 @@ async function page(c: Context<Env>, parts: Parts): Promise<Response> {
   ])
   // If logins are hosted's to check, and it cannot now, this client may be a stranger.
   const isTrusted = !config.passLogin || pings.some(({ from, status }) => from.role === 'hosted' && status === 200)
-  const text = await parts.page.text({ pings, image, explanation, isTrusted })
+  const ofHosted = pings.find(({ from }) => from.role === 'hosted')
+  const isOpen =
+    config.passLogin && !raw.headers.has('Authorization') && ofHosted !== undefined && asksForNoLogin(ofHosted)
+  const text = await parts.page.text({ pings, image, explanation, isTrusted, isOpen })
   return respond(`${text}`, { headers: { 'Content-Type': 'text/html; charset=UTF-8', ...pageHeaders } })
 }
 
@@ -211,10 +213,12 @@ async function tokenOfHosted(c: Context<Env>, parts: Parts): Promise<Response> {
 }
 
 /** Everything of the registry API. */
-async function api(c: Context<Env>, { access, around, config }: Parts): Promise<Response> {
+async function api(c: Context<Env>, { access, around, config, warnOfHost }: Parts): Promise<Response> {
   const request = c.req.raw
   const { method } = request
   const { path, query } = pathOf(request.url)
+  if (isOwnCheck(request, config.aggregate.host)) return ociError(method, loopStatus, loopError)
+  warnOfHost(request)
   if (path === '/v2') return new Response(null, { status: 301, headers: { Location: `/v2/${query}` } })
   const matched = match(method, path)
   if ('refused' in matched) return refusalOf(method, matched)
@@ -224,20 +228,18 @@ async function api(c: Context<Env>, { access, around, config }: Parts): Promise<
   const { user, refusal } = await access(request, right, c.env.address)
   c.set('user', user)
   if (refusal) return refusal
-  const outcome = await carryOut(around, { request, matched, query, client: clientOf(c), openBody: openerOf(c) })
+  const outcome = await carryOut(around, {
+    request,
+    matched,
+    query,
+    client: clientOf(c),
+    openBody: openerOf(c.req.raw, c.env),
+  })
   c.set('outcome', outcome)
   return outcome.response
 }
 
 const clientOf = (c: Context<Env>) => ({ address: c.env.address, peer: c.env.peer, id: c.get('id') })
-
-/** The body of a request: as the runtime has it, or else as the web's stream. */
-function openerOf(c: Context<Env>): Exchange['openBody'] {
-  const { raw } = c.req
-  if (!hasBody(raw)) return undefined
-  const { upload, bodyRead } = c.env
-  return () => (upload ? { body: upload, bodyRead } : counted(raw.body as ReadableStream<Uint8Array>))
-}
 
 /** Refuses a client that may not know what this router knows. If logins are hosted's to check, hosted is asked. */
 async function admit(c: Context<Env>, { access, around, config }: Parts): Promise<Response | undefined> {

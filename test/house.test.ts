@@ -15,13 +15,15 @@ const mayImport: Record<string, string> = {
   registry: 'runtime routing.ts log.ts',
   memory: 'registry runtime routing.ts',
   access: 'registry runtime routing.ts log.ts',
-  relay: 'memory registry runtime routing.ts',
+  relay: 'memory registry runtime routing.ts log.ts',
   report: 'relay registry runtime routing.ts log.ts',
   settings: 'registry runtime routing.ts',
+  'arguments.ts': '',
+  check: 'settings access relay registry runtime routing.ts log.ts',
   'config.ts': 'settings access registry runtime',
-  'registries.ts': 'config.ts report relay registry runtime log.ts',
+  'registries.ts': 'config.ts check report relay registry runtime log.ts',
   'service.ts': 'registries.ts config.ts report relay access memory registry runtime routing.ts log.ts',
-  'server.ts': 'service.ts config.ts relay access runtime log.ts',
+  'server.ts': 'arguments.ts service.ts registries.ts config.ts check relay registry runtime log.ts',
 }
 
 const files = ['server.ts', 'routing.ts', ...readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' })]

@@ -140,6 +140,22 @@ test('the page says in words if a registry is up, down, limited or skipped, and 
   await router.close()
 })
 
+test('the page says that anybody may push, if that is so', async () => {
+  const refuses = answer(401, { 'WWW-Authenticate': 'Basic realm="team"' })
+  const router = await between(ok, ok)
+  const says = async (headers = {}) => /Open: anybody who reaches/.test((await open(router.url, '', headers)).text)
+  assert.equal(await says(), true)
+  assert.equal(await says(basic('ann:canary')), false, 'hosted may have let in this login only')
+  for (const other of [answer(200, { 'WWW-Authenticate': 'Basic realm="zot"' }), refuses]) {
+    router.now.hosted = other
+    await until('hosted to be asked again', async () => !(await says()))
+  }
+  await router.close()
+  const guarded = await between(ok, ok, { HTPASSWD_FILE: users })
+  assert.ok(!/Open: anybody/.test((await open(guarded.url, '', basic('ann:canary-of-ann'))).text))
+  await guarded.close()
+})
+
 test('many page views at once cost each registry one request a second', async () => {
   const router = await between(ok, ok)
   const started = performance.now()

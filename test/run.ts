@@ -31,6 +31,7 @@ const units = [
   './test/passwords.test.ts',
   './test/addresses.test.ts',
   './test/config.test.ts',
+  './test/findings.test.ts',
   './test/service.test.ts',
   './test/deploy.test.ts',
   './test/house.test.ts',
@@ -96,7 +97,7 @@ const packaged = { NODE_RUNS: 'package' }
 const fromSource = new Set(['e2e', 'kills'])
 /** The longest first, because several run at a time. */
 const files =
-  'e2e tls mount answers tags forward credentials private dialects public several stranger referrers memory access page names explain broken process hostile login scale kills'.split(
+  'e2e tls mount answers check tags forward credentials private dialects public several stranger referrers memory access page names explain broken process hostile login scale kills'.split(
     ' ',
   )
 const suites: Suite[] = [

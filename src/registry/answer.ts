@@ -129,6 +129,11 @@ export const isUnwell = (status: number) => status >= 502 && status <= 504
 /** Whether a registry's answer to a ping says that it is up: one that wants a login is. */
 export const isUp = ({ status }: Pick<Answer, 'status'>) => status === 200 || status === 401
 
+/** Whether a registry's answer to a ping says that nobody needs a login. A challenge on a 200 is for those who write. */
+export function asksForNoLogin({ status, headers }: Pick<Answer, 'status' | 'headers'>): boolean {
+  return status === 200 && !headers.has('WWW-Authenticate')
+}
+
 /** What the log, and the `detail` of a combined error, tell of each answer. */
 export function summarize(answers: readonly Answer[]) {
   return answers.map(({ from, verdict, status, milliseconds, reason }) => {

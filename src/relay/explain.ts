@@ -36,7 +36,10 @@ interface Lacking {
 }
 
 const types = ['oci.image.index.v1', 'oci.image.manifest.v1', 'docker.distribution.manifest.list.v2']
-const accept = [...types, 'docker.distribution.manifest.v2'].map((type) => `application/vnd.${type}+json`).join(', ')
+/** The types of an image's manifest. */
+export const accept = [...types, 'docker.distribution.manifest.v2']
+  .map((type) => `application/vnd.${type}+json`)
+  .join(', ')
 
 /** Clients take the first part of a name for a registry if it looks like this. */
 const isHost = (text: string) => /[.:]|^localhost$/.test(text)

@@ -1,4 +1,5 @@
 /** `/v2/token`: the realm that hosted names, relayed, so that hosted needs no address that clients reach. */
+import type { Log } from '../log.ts'
 import { type Client, pingQuestion, type Registry } from '../registry/answer.ts'
 import { ociError, readBytes } from '../registry/errors.ts'
 import { bearerRealmIn } from '../registry/relayed.ts'
@@ -28,11 +29,17 @@ export async function relayToken(hosted: Registry, request: Request, client: Cli
   }
 }
 
-/** The host of a realm that clients must ask themselves, so with the names that they know; undefined if there is none. */
-export async function realmElsewhere(hosted: Registry, router: URL): Promise<string | undefined> {
+/** Warns if clients must ask a realm themselves, which knows the names only with the path of hosted's address. Never rejects. */
+export async function warnOfRealm(
+  hosted: Registry,
+  { hosted: address, aggregate, passLogin }: { hosted: URL; aggregate: URL; passLogin: boolean },
+  log: Log,
+): Promise<void> {
+  if (!passLogin || address.pathname === '/') return
   const headers = { 'accept-encoding': 'identity' }
   const answer = await hosted.ask({ ...pingQuestion, headers, signal: new AbortController().signal })
   const realm = bearerRealmIn(new Headers(hosted.fieldsFrom(answer)))
-  const { origin, host } = URL.canParse(realm) ? new URL(realm) : router
-  return origin === router.origin ? undefined : host
+  const { origin, host } = URL.canParse(realm) ? new URL(realm) : aggregate
+  if (origin !== aggregate.origin)
+    log('warn', 'clients log in elsewhere, without the path of HOSTED_HOSTNAME', { host })
 }

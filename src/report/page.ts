@@ -30,6 +30,8 @@ interface View {
   explanation?: Explanation | { refused: number; message: string }
   /** Whether whoever looks may know which names others ask for. */
   isTrusted: boolean
+  /** Whether anybody may push, as far as a client without a login sees. */
+  isOpen: boolean
 }
 
 export interface PageSettings {
@@ -87,7 +89,7 @@ export class Page {
 
   async text(view: View) {
     const { aggregate, v2Requires } = this.#settings
-    const { explanation, image, isTrusted, pings } = view
+    const { explanation, image, isOpen, isTrusted, pings } = view
     const states = pings.map((ping) => this.#state(ping))
     const isReady = pings.every((ping) => isUp(ping) || !isNeeded(ping.from.name, v2Requires))
     return html`<!doctype html>
@@ -102,6 +104,7 @@ export class Page {
 Images and state lie there: this replica, like any other, holds none and may end at any time.</p>
 <div>${states.map(({ text }) => text)}</div>
 ${!isReady && html`<p class="bad">But /v2/ is 503 here (V2_REQUIRES=${v2Requires}). docker and skopeo ask it first, so they can neither pull nor push now.</p>`}
+${isOpen && html`<p class="bad">Open: anybody who reaches this router may push and delete. HTPASSWD_FILE is not set, and hosted asks for no login.</p>`}
 
 <h2 id="why">Why does an image come from where it comes?</h2>
 <form action="/#why"><label for="image">Image</label>

@@ -1,6 +1,6 @@
 /** Bodies on their way: as they arrive from a registry, and as they go into a Response. */
 import type { Dispatcher } from 'undici'
-import type { Body } from './runtime.ts'
+import { type Body, type Connection, hasBody, type Upload } from './runtime.ts'
 
 /** Holds back the bytes of one connection, and lets them through again. */
 export interface Valve {
@@ -150,4 +150,11 @@ export function counted(stream: ReadableStream<Uint8Array>): {
     onRead = resolve
   })
   return { body: stream.pipeThrough(new TransformStream({ flush: () => onRead() })), bodyRead }
+}
+
+/** Opens the body of a request: as the runtime has it, or else as the web's stream. Undefined if it has none. */
+export function openerOf(request: Request, { upload, bodyRead }: Connection) {
+  if (!hasBody(request)) return undefined
+  return (): { body: Upload; bodyRead?: Promise<void> } =>
+    upload ? { body: upload, bodyRead } : counted(request.body as ReadableStream<Uint8Array>)
 }
