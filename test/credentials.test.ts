@@ -1,6 +1,6 @@
 /** How the router proves itself to registries: a program gives its login, files its certificate. WAY selects the runtime. */
 import assert from 'node:assert/strict'
-import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import type http from 'node:http'
 import https from 'node:https'
 import type { AddressInfo } from 'node:net'
@@ -164,6 +164,38 @@ test('a helper that fails, cannot start, or is slow at first: the first requests
   writeFileSync(join(folder, 'go'), '')
   assert.equal((await first).status, 200)
   await waiting.close()
+})
+
+test('a helper that hangs keeps no request waiting longer than a realm may take, and no registry is skipped for it', async () => {
+  const file = join(folder, 'hangs-now')
+  const hangs = helper('hangs-at-times', `[ ! -e ${file} ] || sleep 1000`)
+  hangs.gives('AWS', 'old-one')
+  writeFileSync(file, '')
+  const wanted = { authorization: basicOf('AWS', 'old-one') }
+  const environment = { PROXY_CREDENTIALS_COMMAND: hangs.path, PROXY_TIMEOUT: '4', LOOKUP_TTL: '0' }
+  const first = await between(takes(wanted), answer(404), environment)
+  for (let i = 0; i < 4; i++) {
+    const reply = await manifest(first.url)
+    assert.equal(reply.status, 502)
+    assert.match(`${reply.body}`, /wants a login that this router does not have/)
+  }
+  assert.deepEqual(logged(first.router, 'skipped until it is well again'), [])
+  await first.close()
+
+  // A login that is refused while its helper hangs.
+  rmSync(file)
+  const later = await between(takes(wanted), answer(404), environment)
+  await until('the login', async () => (await manifest(later.url)).status === 200)
+  const calls = hangs.calls().length
+  writeFileSync(file, '')
+  wanted.authorization = basicOf('AWS', 'new-one')
+  await until('the helper to hang', async () => {
+    const reply = await manifest(later.url)
+    assert.equal(reply.status, 502)
+    assert.match(`${reply.body}`, /refuses the login of this router/)
+    return hangs.calls().length > calls
+  })
+  await later.close()
 })
 
 test('a helper that hangs ends with the router, and what it started too', async () => {

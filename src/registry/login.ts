@@ -64,11 +64,17 @@ class LoginSession implements Password {
   }
 
   async fetch(url: string, asked: Asked, fresh?: boolean): Promise<Reply> {
-    if (!this.basic && this.#source?.renew) await waitFor(this.#source.renew(), asked.signal)
+    if (!this.basic) await this.#renew()
     return this.#fetchOnce(url, asked, fresh).catch((error) => {
       if (!(error instanceof LoginRenewed) || isStream(asked)) throw error
       return this.#fetchOnce(url, asked, fresh)
     })
+  }
+
+  /** Asks for a newer login, and waits for it no longer than for a realm: the registry itself is not late. */
+  async #renew(): Promise<void> {
+    const renewed = this.#source?.renew?.()
+    if (renewed) await waitFor(renewed, AbortSignal.timeout(this.#pingMs)).catch(() => {})
   }
 
   async #fetchOnce(url: string, asked: Asked, fresh?: boolean): Promise<Reply> {
@@ -131,7 +137,7 @@ class LoginSession implements Password {
 
   async refuse(reason: string, tried: string): Promise<Error> {
     const renew = this.#source?.renew
-    if (tried === this.basic) await this.#source?.renew?.()
+    if (tried === this.basic) await this.#renew()
     if (tried !== this.basic) return new LoginRenewed(reason)
     this.#refused = { until: this.#now() + (renew ? minRenewMs : loginMs), reason }
     return new LoginRefused(reason, true)
