@@ -2,16 +2,15 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { type Match, match } from '../routing.ts'
+import { Globs } from '../src/registry/globs.ts'
 import { comparable } from '../src/registry/hosts.ts'
 import { namespacesIn, withoutNamespace } from '../src/relay/names.ts'
 import { type PlanRules, planOf } from '../src/relay/plan.ts'
 
-const anyName = /^.*$/
-const none = /(?!)/
 const rules: PlanRules = {
   aggregate: new URL('https://registry.example'),
-  hostedNames: none,
-  proxyNames: anyName,
+  hostedNames: new Globs([]),
+  proxyNames: new Globs(['**']),
   proxyNs: ['docker.io'],
   hostedNs: ['private.example:5000'],
   proxies: [{ host: 'ghcr.io' }, { host: 'quay.io' }],
@@ -19,8 +18,8 @@ const rules: PlanRules = {
   lookupOrder: 'proxy-first',
 }
 const without: Partial<PlanRules> = { proxies: [] }
-const claims = (...names: string[]): Partial<PlanRules> => ({ hostedNames: new RegExp(`^(?:${names.join('|')})$`) })
-const lists = (...names: string[]): Partial<PlanRules> => ({ proxyNames: new RegExp(`^(?:${names.join('|')})$`) })
+const claims = (...names: string[]): Partial<PlanRules> => ({ hostedNames: new Globs(names) })
+const lists = (...names: string[]): Partial<PlanRules> => ({ proxyNames: new Globs(names) })
 
 function matched(method: string, path: string): Match {
   const found = match(method, path)
@@ -55,7 +54,7 @@ const table: [string, string, string | RegExp, string | RegExp, Partial<PlanRule
   ['team/app', '?ns=private.example:5000', 'hosted: team/app', 'hosted: team/app'],
   ['ghcr.io/org/app', '?ns=private.example:5000', 'hosted: ghcr.io/org/app', 'hosted: ghcr.io/org/app'],
   ['team/app', '?ns=private.example:5000', 'hosted: team/app', 'hosted: team/app', claims('team/app')],
-  ['team/app', '?ns=private.example:5000', 'hosted: team/app', 'hosted: team/app', lists('library/.*')],
+  ['team/app', '?ns=private.example:5000', 'hosted: team/app', 'hosted: team/app', lists('library/**')],
   // 3. ns and the first part are two public registries
   ['ghcr.io/org/app', '?ns=quay.io', /^404 ns names quay.io, but the name is of ghcr.io$/, /^405/],
   ['docker.io/library/app', '?ns=quay.io', /^404 ns names quay.io/, /^405/],
@@ -69,11 +68,11 @@ const table: [string, string, string | RegExp, string | RegExp, Partial<PlanRule
   ['docker.io/library/nginx', '?ns=index.docker.io', 'proxy: library/nginx', /^405/],
   ['docker.io/library/nginx', '?ns=docker.io', 'proxy: docker.io/library/nginx', /^405/, without],
   ['library/nginx', '?ns=docker.io', 'proxy: library/nginx', /^405/, without],
-  ['org/app', '?ns=ghcr.io', /^404 HOSTED_NAMES/, /^405/, claims('ghcr.io/org/.*')],
-  ['team/app', '?ns=docker.io', /^404 HOSTED_NAMES/, /^405/, claims('team/.*')],
-  ['team/app', '?ns=ghcr.io', 'ghcr.io: ghcr.io/team/app', /^405/, claims('team/.*')],
-  ['org/app', '?ns=ghcr.io', /^404 PROXY_NAMES/, /^405/, lists('library/.*')],
-  ['org/app', '?ns=ghcr.io', 'ghcr.io: ghcr.io/org/app', /^405/, lists('ghcr.io/org/.*')],
+  ['org/app', '?ns=ghcr.io', /^404 HOSTED_NAMES/, /^405/, claims('ghcr.io/org/**')],
+  ['team/app', '?ns=docker.io', /^404 HOSTED_NAMES/, /^405/, claims('team/**')],
+  ['team/app', '?ns=ghcr.io', 'ghcr.io: ghcr.io/team/app', /^405/, claims('team/**')],
+  ['org/app', '?ns=ghcr.io', /^404 PROXY_NAMES/, /^405/, lists('library/**')],
+  ['org/app', '?ns=ghcr.io', 'ghcr.io: ghcr.io/org/app', /^405/, lists('ghcr.io/org/**')],
   ['org/app', '?ns=quay.io', 'proxy: org/app?ns=quay.io', /^405/, { proxies: [], proxyNs: ['docker.io', 'quay.io'] }],
   ['a/b', '?x=1&ns=quay.io', 'proxy: a/b?x=1&ns=quay.io', /^405/, { proxies: [], proxyNs: ['docker.io', 'quay.io'] }],
   // 5. ns is a registry that is not here
@@ -83,8 +82,8 @@ const table: [string, string, string | RegExp, string | RegExp, Partial<PlanRule
   ['org/app', '?ns=ghcr.io&ns=quay.io', /^404 ns names ghcr.io and quay.io$/, /^405/],
   ['org/app', '?ns=%3Cb%3E', /^404 .* \?b\?$/, /^405 \?b\?/],
   // 6. HOSTED_NAMES has the name
-  ['team/app', '', 'hosted: team/app', 'hosted: team/app', claims('team/.*')],
-  ['ghcr.io/org/app', '', 'hosted: ghcr.io/org/app', 'hosted: ghcr.io/org/app', claims('ghcr.io/org/.*')],
+  ['team/app', '', 'hosted: team/app', 'hosted: team/app', claims('team/**')],
+  ['ghcr.io/org/app', '', 'hosted: ghcr.io/org/app', 'hosted: ghcr.io/org/app', claims('ghcr.io/org/**')],
   // 7. the first part is the host of a public registry
   ['ghcr.io/org/app', '', 'ghcr.io: ghcr.io/org/app', /^405 ghcr.io is read-only here: copy the image to a name of/],
   ['docker.io/library/nginx', '', 'proxy: library/nginx', /^405/],
@@ -96,15 +95,15 @@ const table: [string, string, string | RegExp, string | RegExp, Partial<PlanRule
     'hosted: docker.io/library/nginx',
     without,
   ],
-  ['docker.io/team/app', '', /^404 HOSTED_NAMES/, /^405/, claims('team/.*')],
-  ['ghcr.io/org/app', '', /^404 PROXY_NAMES/, /^405/, lists('library/.*')],
-  ['docker.io/library/nginx', '', 'proxy: library/nginx', /^405/, lists('library/.*')],
+  ['docker.io/team/app', '', /^404 HOSTED_NAMES/, /^405/, claims('team/**')],
+  ['ghcr.io/org/app', '', /^404 PROXY_NAMES/, /^405/, lists('library/**')],
+  ['docker.io/library/nginx', '', 'proxy: library/nginx', /^405/, lists('library/**')],
   ['a.io/b', '', 'proxy: b?ns=a.io', /^405/, { proxyNs: ['docker.io', 'a.io'] }],
   ['ghcr.io', '', 'proxy, then hosted: ghcr.io', 'hosted: ghcr.io'],
   // 8. any other name
   ['team/app', '', 'proxy, then hosted: team/app', 'hosted: team/app'],
   ['gcr.io/org/app', '', 'proxy, then hosted: gcr.io/org/app', 'hosted: gcr.io/org/app'],
-  ['team/app', '', 'hosted: team/app', 'hosted: team/app', lists('library/.*')],
+  ['team/app', '', 'hosted: team/app', 'hosted: team/app', lists('library/**')],
   ['team/app', '', 'hosted, then proxy: team/app', 'hosted: team/app', { lookupOrder: 'hosted-first' }],
 ]
 for (const [name, query, read, push, changed] of table) {
@@ -133,7 +132,7 @@ test('a name of one part is asked once more as an official image of Docker Hub, 
   assert.equal(official('nginx'), 'proxy: /v2/library/nginx/manifests/1')
   assert.equal(official('nginx', '?ns=docker.io'), 'proxy: /v2/library/nginx/manifests/1')
   assert.equal(official('docker.io/nginx'), 'proxy: /v2/library/nginx/manifests/1')
-  assert.equal(official('nginx', '', lists('library/.*')), 'proxy: /v2/library/nginx/manifests/1')
+  assert.equal(official('nginx', '', lists('library/**')), 'proxy: /v2/library/nginx/manifests/1')
   const elsewhere = { proxyNs: ['a.io'], proxies: [{ host: 'docker.io' }] }
   assert.equal(official('docker.io/nginx', '', elsewhere), 'docker.io: /v2/docker.io/library/nginx/manifests/1')
   for (const [name, query, changed] of [
@@ -142,7 +141,7 @@ test('a name of one part is asked once more as an official image of Docker Hub, 
     ['nginx', '?ns=ghcr.io', {}],
     ['nginx', '', { proxyNs: ['a.io'] }],
     ['nginx', '', claims('nginx')],
-    ['nginx', '', claims('library/.*')],
+    ['nginx', '', claims('library/**')],
     ['nginx', '', lists('nginx')],
   ] as const)
     assert.equal(official(name, query, changed), undefined, name + query)

@@ -12,6 +12,7 @@ import { accepts, loginAt, mayShare, type Reading, readingOf } from '../src/memo
 import { type Recalled, Stored, type StoredSettings } from '../src/memory/stored.ts'
 import { Writes } from '../src/memory/writes.ts'
 import { type Answer, goneAnswer, type Registry, skipReason } from '../src/registry/answer.ts'
+import { Globs } from '../src/registry/globs.ts'
 import { nextQuery } from '../src/registry/links.ts'
 import { hold } from '../src/relay/hold.ts'
 import { blockedBy, ownNames } from '../src/relay/names.ts'
@@ -27,8 +28,8 @@ const sha256 = (text: string) => `sha256:${createHash('sha256').update(text).dig
 
 const rules: PlanRules = {
   aggregate: new URL('https://registry.example'),
-  hostedNames: /^team\/.*$/,
-  proxyNames: /^(?:library\/.*|team\/.*|any)$/,
+  hostedNames: new Globs(['team/**']),
+  proxyNames: new Globs(['library/**', 'team/**', 'any']),
   proxyNs: ['docker.io'],
   hostedNs: [],
   proxies: [],

@@ -1,5 +1,7 @@
 /** The command `check`: all that can be known without traffic. */
+
 import { isUp } from '../registry/answer.ts'
+import type { Globs } from '../registry/globs.ts'
 import { blockedBy } from '../relay/names.ts'
 import type { PlanRules } from '../relay/plan.ts'
 import type { Fetch } from '../runtime/runtime.ts'
@@ -14,8 +16,8 @@ import { type Known, pinged, type Subject, subjectOf, type Told } from './subjec
 
 export interface CheckSettings extends ReadSettings, PlanRules {
   aggregate: URL
-  hostedNames: RegExp
-  proxyNames: RegExp
+  hostedNames: Globs
+  proxyNames: Globs
   lookupOrder: 'proxy-first' | 'hosted-first'
   proxies: readonly { host: string; address: URL }[]
   /** Whether clients have their logins at hosted, if it wants any. */

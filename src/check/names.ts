@@ -17,7 +17,7 @@ export function judgeNames(hostedNames: string, names: readonly string[], rules:
 
 function judgeGlob(glob: string, names: readonly string[]): Maybe {
   const pattern = globs(glob)
-  if (names.some((name) => pattern.test(name))) return undefined
+  if (names.some((name) => pattern.has(name))) return undefined
   const below = names.find((name) => !glob.includes('*') && name.startsWith(`${glob}/`))
   const setting = 'HOSTED_NAMES'
   return below

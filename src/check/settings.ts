@@ -1,6 +1,8 @@
 /** What the settings show by themselves, without asking anybody. */
+
 import { networkInterfaces } from 'node:os'
 import { readUsers } from '../access/users.ts'
+import type { Globs } from '../registry/globs.ts'
 import { certificateIn } from '../runtime/certificate.ts'
 import { readPair } from '../runtime/tls.ts'
 import { type Finding, finding } from './findings.ts'
@@ -17,8 +19,8 @@ export interface ReadSettings {
   port: number
   host: string
   lookupOrder: string
-  hostedNames: RegExp
-  proxyNames: RegExp
+  hostedNames: Globs
+  proxyNames: Globs
   htpasswdFile: string
   pushUsers: readonly string[]
   tlsCertFile: string
@@ -67,7 +69,7 @@ function isOwn({ host, hostname, port, protocol }: URL, { aggregate, port: ownPo
 }
 
 function judgeOrder({ lookupOrder, hostedNames, proxyNames }: ReadSettings): Finding[] {
-  const isOpen = lookupOrder === 'proxy-first' && hostedNames.source === '(?!)' && proxyNames.source === '^(?:.*)$'
+  const isOpen = lookupOrder === 'proxy-first' && hostedNames.isEmpty && proxyNames.isAll
   return isOpen ? [finding('names-unset')] : []
 }
 

@@ -1,12 +1,13 @@
 /** Whose name it is: which registries a name may be asked at, by the name itself and by `?ns=`. Pure. */
+import type { Globs } from '../registry/globs.ts'
 import { comparable, dockerHub } from '../registry/hosts.ts'
 
 /** The settings that decide it. Hosts are as `comparable` gives them. */
 export interface NameRules {
   /** This router's public address. */
   aggregate: Pick<URL, 'host' | 'hostname' | 'protocol'>
-  hostedNames: RegExp
-  proxyNames: RegExp
+  hostedNames: Globs
+  proxyNames: Globs
   /** Hosts that `?ns=` may name for the default public registry. */
   proxyNs: readonly string[]
   /** Hosts that `?ns=` may name for hosted. */
@@ -43,7 +44,7 @@ export function ownerOf(rules: NameRules, name: string, namespaces: readonly str
   const [namespace, ...others] = namespaces
   const before = prefixOf(rules, name)
   if (namespace === undefined) {
-    if (rules.hostedNames.test(name)) return { kind: 'hosted', reason: claimed }
+    if (rules.hostedNames.has(name)) return { kind: 'hosted', reason: claimed }
     return before ? ownerAt(rules, before.host, before.rest) : { kind: 'table' }
   }
   const host = hostIn(namespace)
@@ -82,8 +83,8 @@ const claimed = 'HOSTED_NAMES claims this name'
 
 /** Why no public registry may be asked for a full name; undefined if one may. */
 export function blockedBy({ hostedNames, proxyNames }: Pick<NameRules, 'hostedNames' | 'proxyNames'>, name: string) {
-  if (hostedNames.test(name)) return claimed
-  return proxyNames.test(name) ? undefined : 'PROXY_NAMES does not list this name'
+  if (hostedNames.has(name)) return claimed
+  return proxyNames.has(name) ? undefined : 'PROXY_NAMES does not list this name'
 }
 
 /** What a client may write as a host, cut to what a host may be. */

@@ -1,5 +1,6 @@
 /** How the text of a variable becomes a value. Each throws an Error whose message ends the sentence "NAME …". */
 import { match } from '../../routing.ts'
+import { Globs } from '../registry/globs.ts'
 import { comparable } from '../registry/hosts.ts'
 import { networkIn } from '../runtime/networks.ts'
 
@@ -96,15 +97,12 @@ export function networks(text: string): string[] {
   return networks
 }
 
-/** Names as patterns: `*` is anything within a component, `**` anything. */
-export function globs(text: string): RegExp {
-  const patterns = list(text).map((glob) => {
-    const part = /^(?!.*\*{3})[a-z0-9._*-]+(\/[a-z0-9._*-]+)*$/
-    if (!part.test(glob)) throw new Error(`must be globs of repository names like acme/**,tools/*, not "${glob}"`)
-    return glob.replace(/[.]/g, '\\.').replace(/\*+/g, (stars) => (stars === '**' ? '.*' : '[^/]*'))
-  })
-  // An empty list matches no name: `(?!)` always fails.
-  return patterns.length > 0 ? new RegExp(`^(?:${patterns.join('|')})$`) : /(?!)/
+export function globs(text: string): Globs {
+  const globs = list(text)
+  const part = /^(?!.*\*{3})[a-z0-9._*-]+(\/[a-z0-9._*-]+)*$/
+  const wrong = globs.find((one) => !part.test(one))
+  if (wrong) throw new Error(`must be globs of repository names like acme/**,tools/*, not "${wrong}"`)
+  return new Globs(globs)
 }
 
 export function wholeNumber(maximum: number): Parse<number> {
