@@ -29,6 +29,7 @@ const units = [
   './test/sessions.test.ts',
   './test/paths.test.ts',
   './test/passwords.test.ts',
+  './test/linear.test.ts',
   './test/addresses.test.ts',
   './test/config.test.ts',
   './test/findings.test.ts',

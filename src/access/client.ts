@@ -9,6 +9,9 @@ export function withClient(connection: Connection, { headers }: Request, trusted
   return { ...connection, peer, address: clientAddress(peer, headers.get('X-Forwarded-For'), trustedProxies) }
 }
 
+/** Proxies behind each other. Whoever sends a longer field made it up. */
+const maxProxies = 100
+
 /**
  * The address of a client. `peer` is the other end of its connection. If that is a trusted proxy, the last address of
  * `X-Forwarded-For` is whom the proxy got the request from; and so on, up to the first address that is no trusted proxy. What is no
@@ -21,7 +24,7 @@ export function clientAddress(
 ): string | undefined {
   if (!peer || !forwardedFor || !trustedProxies.has(peer)) return peer
   let client = peer
-  for (const entry of forwardedFor.split(',').reverse()) {
+  for (const entry of forwardedFor.split(',').slice(-maxProxies).reverse()) {
     const address = addressIn(entry.trim())
     if (!address) break
     client = address

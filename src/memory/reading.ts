@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import type { Match } from '../../routing.ts'
 import type { Registry } from '../registry/answer.ts'
-import { conditions, passedOn } from '../registry/headers.ts'
+import { conditions, maxOfReads, passedOn } from '../registry/headers.ts'
 
 /** A question for `/v2/`, as far as its answer depends on the client. */
 export interface PingReading extends Pick<Reading, 'login' | 'signal'> {
@@ -78,9 +78,11 @@ export function loginAt(from: Registry, { login }: Pick<Reading, 'login'>): stri
   return from.forwardsLogin ? login : ''
 }
 
-/** Whether Accept lists the type itself. A wildcard leaves the choice to the registry. */
-export function accepts({ accept }: Reading, type: string): boolean {
-  return accept === type || accept.split(',').some((one) => essence(one) === essence(type))
+/** Whether Accept lists the type itself. A wildcard leaves the choice to the registry, and so does one that no registry would get. */
+export function accepts({ accept }: Pick<Reading, 'accept'>, type: string): boolean {
+  if (accept.length > maxOfReads) return false
+  const wanted = essence(type)
+  return accept === type || accept.split(',').some((one) => essence(one) === wanted)
 }
 
 /** A media type without its parameters. */

@@ -1,8 +1,8 @@
 /** The logins in a file such as docker's `config.json`, and which of them a registry gets. */
 import type { Log } from '../log.ts'
 import { follow, textOf } from '../runtime/files.ts'
-import { json } from './errors.ts'
 import { comparable } from './hosts.ts'
+import { json } from './json.ts'
 import type { LoginSource } from './source.ts'
 
 /** One entry of `auths`, and the registries that it is for. */

@@ -1,6 +1,7 @@
 /** The catalog of a registry that has a path before its names: what is outside the path is not listed. */
 import type { Answer } from './answer.ts'
-import { json, readOciError } from './errors.ts'
+import { readOciError } from './errors.ts'
+import { json } from './json.ts'
 import { nextQuery } from './links.ts'
 import { lastHere, nameHere, withParameter } from './names.ts'
 

@@ -8,8 +8,12 @@ export interface Challenge {
   scope?: string
 }
 
-/** The challenges in a field, or in several fields joined to one, as they came. */
+/** Clients take no longer field, and Bun's regular expressions take a time that grows with the square of the length. */
+const maxField = 8192
+
+/** The challenges in a field, or in several fields joined to one, as they came. In a field that is too long there is none. */
 export function splitChallenges(field: string): string[] {
+  if (field.length > maxField) return []
   // A quoted string without its end counts as quoted to the end: else each of its characters would be tried as a beginning.
   const parts = field.match(/(?:[^,"]|"(?:[^"\\]|\\.?)*(?:"|$))+/g) ?? []
   const challenges: string[] = []

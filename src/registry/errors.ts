@@ -2,6 +2,7 @@
 import type { Refusal } from '../../routing.ts'
 import { respond } from '../runtime/body.ts'
 import type { Reply } from '../runtime/runtime.ts'
+import { json } from './json.ts'
 
 /** The first error in the body of an answer. */
 export interface OciError {
@@ -98,15 +99,6 @@ function continued(begun: Uint8Array, reader: ReadableStreamDefaultReader<Uint8A
     },
     { highWaterMark: 0 },
   )
-}
-
-/** The value of a JSON text; undefined if it is no JSON. */
-export function json(bytes: Uint8Array | undefined): unknown {
-  try {
-    return JSON.parse(new TextDecoder().decode(bytes))
-  } catch {
-    return undefined
-  }
 }
 
 /**

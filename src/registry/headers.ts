@@ -23,7 +23,7 @@ const ofReads = new RegExp(
   `^(accept|user-agent|x-forwarded-for|traceparent|tracestate|baggage|${conditions.join('|')})$`,
 )
 /** Characters of `ofReads` together: nginx in front of a registry takes no field of more than 8 KiB. */
-const maxOfReads = 8000
+export const maxOfReads = 8000
 /** What a ping brings. Its answer is shared by all clients that are the same in what of these tells clients apart. */
 const ofPings = /^(accept-encoding|x-forwarded-(host|proto)|x-request-id)$/
 /** zot with an anonymous policy challenges only clients whose User-Agent begins with `docker/`. */

@@ -42,9 +42,8 @@ export function lastHere(last: string, path: string): string {
 
 /** The scopes in a challenge or a request of a token, with mapped names (distribution, "Token Scope Documentation"). */
 function withNames(scopes: string, map: (name: string) => string): string {
-  return scopes.replace(
-    /\b(repository(?:\([^)\s]*\))?:)([^\s]+)(?=:[^:\s]*(?:\s|$))/g,
-    (_, type, name) => type + map(name),
+  return scopes.replace(/\S+/g, (scope) =>
+    scope.replace(/^(repository(?:\([^)]*\))?:)(.+)(?=:[^:]*$)/, (_, type, name) => type + map(name)),
   )
 }
 

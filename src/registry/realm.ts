@@ -2,7 +2,8 @@
 import { bounded } from '../runtime/bounded.ts'
 import { type Fetch, type Fields, ForbiddenAddress, type Reply } from '../runtime/runtime.ts'
 import type { Challenge } from './challenge.ts'
-import { causeOf, json, readBytes, readOciError } from './errors.ts'
+import { causeOf, readBytes, readOciError } from './errors.ts'
+import { json } from './json.ts'
 
 export const wantsLogin = 'wants a login that this router does not have'
 const refusesLogin = 'refuses the login of this router'

@@ -2,7 +2,8 @@
 import type { Entity } from '../../routing.ts'
 import type { Reply } from '../runtime/runtime.ts'
 import { hasDigest, isCheckable } from './digest.ts'
-import { json, type OciError } from './errors.ts'
+import type { OciError } from './errors.ts'
+import { outlineOf } from './json.ts'
 
 /** What an answer means for a lookup, in short (README, "What an answer means"). Only `found` ends a lookup. */
 export const verdicts = {
@@ -71,12 +72,13 @@ export function isVagueHead(entity: Entity, { status, headers }: Pick<Reply, 'st
   return entity === 'manifest' && (status === 405 || status === 400 || (status === 200 && isHtml(headers)))
 }
 
+const membersOfManifests = ['schemaVersion', 'mediaType', 'manifests', 'layers', 'config']
+
 /** Whether a whole body is a manifest: it has the digest that was asked for, or it is JSON and looks like one. */
 export function isManifest(content: Uint8Array, digest: string | undefined): boolean {
   if (digest && hasDigest(content, digest)) return true
-  const value = json(content)
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return false
-  return ['schemaVersion', 'mediaType', 'manifests', 'layers', 'config'].some((key) => key in value)
+  const { isObject, members } = outlineOf(content, membersOfManifests)
+  return isObject && members.size > 0
 }
 
 /** Whether a body that is too long to be read whole may be JSON, by its first byte and its type. */
@@ -86,10 +88,9 @@ export function mayBeJson(begun: Uint8Array, headers: Headers): boolean {
 
 /** The verdict of a tag list; `absent` if it names no tags, as some registries say of a name they lack. */
 export function verdictOfTags(content: Uint8Array): Verdict {
-  const value = json(content) as { tags?: unknown } | null | undefined
-  if (typeof value !== 'object' || value === null || !('tags' in value)) return 'failed'
-  if (value.tags === null) return 'absent'
-  return Array.isArray(value.tags) ? 'found' : 'failed'
+  const { isObject, members } = outlineOf(content, ['tags'])
+  const tags = isObject ? members.get('tags') : undefined
+  return tags === 'n' ? 'absent' : tags === '[' ? 'found' : 'failed'
 }
 
 /** sha256 and sha512 of nothing. */

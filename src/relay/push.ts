@@ -1,7 +1,8 @@
 /** Assists pushes: what hosted lacks and the public registry has need not be uploaded. */
 import { match } from '../../routing.ts'
 import type { Answer, Registry } from '../registry/answer.ts'
-import { errorSeconds, json, readBytes, readOciError } from '../registry/errors.ts'
+import { errorSeconds, readBytes, readOciError } from '../registry/errors.ts'
+import { json } from '../registry/json.ts'
 import type { Reply } from '../runtime/runtime.ts'
 import { endSession, sessionOf, sourceOf } from './copy.ts'
 import type { AskAs, Exchange } from './exchange.ts'

@@ -1,7 +1,7 @@
 /** The referrers of an image at both registries, as one list (OCI distribution-spec 1.1, "Listing Referrers"). */
 import { type Answer, linked, type Registry } from '../registry/answer.ts'
-import { json } from '../registry/errors.ts'
 import { unconditional } from '../registry/headers.ts'
+import { json } from '../registry/json.ts'
 import { nextQuery } from '../registry/links.ts'
 import { discard } from '../registry/registry.ts'
 import { isUnsure } from '../registry/verdict.ts'
@@ -127,12 +127,7 @@ function descriptorsIn(index: unknown): Descriptor[] | undefined {
   // Go writes an empty list as null.
   if (listed === null) return []
   if (!Array.isArray(listed) || !listed.every((one) => typeof one?.digest === 'string')) return undefined
-  try {
-    return listed.map((one) => ({ digest: one.digest, artifactType: one.artifactType, text: JSON.stringify(one) }))
-  } catch {
-    // Nested too deep to be written.
-    return undefined
-  }
+  return listed.map((one) => ({ digest: one.digest, artifactType: one.artifactType, text: JSON.stringify(one) }))
 }
 
 /** One index of all lists. Each descriptor is in it once, as the last list has it. */
