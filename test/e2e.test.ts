@@ -7,7 +7,7 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
-import { after, before, test } from 'node:test'
+import { after, before, type TestContext, test } from 'node:test'
 import { between, closeAll } from './parts/between.ts'
 import { run, start, temporaryFolder } from './parts/children.ts'
 import * as client from './parts/client.ts'
@@ -16,6 +16,7 @@ import { startNginx } from './parts/nginx.ts'
 import { program } from './parts/packages.ts'
 import { findRegistry, freePort, type Registry } from './parts/registries.ts'
 import { type Router, startRouter, way } from './parts/router.ts'
+import { schemes, tlsIn } from './parts/schemes.ts'
 import { answer, type Script } from './parts/scripted.ts'
 import { until } from './parts/until.ts'
 
@@ -352,27 +353,38 @@ test('a Range request gets exactly this part of the layer', async () => {
   }
 })
 
-test(`a layer of ${bigBytes / mebibyte} MiB goes up chunked and comes down, one with a length goes up; memory stays`, async (t) => {
-  const idle = router.peakMemory()
-  const digest = await client.digestOfStream(noise(bigBytes, 1))
-  const started = performance.now()
-  const seconds = () => ((performance.now() - started) / 1000).toFixed(1)
-  assert.equal((await client.pushBlob(router.url, 'team/big', digest, noise(bigBytes, 1))).status, 201)
-  t.diagnostic(`${way}: pushed at ${seconds()} s`)
-  const got = await download(router.url, `/v2/team/big/blobs/${digest}`)
-  t.diagnostic(`${way}: pulled at ${seconds()} s`)
-  assert.deepEqual(got, { status: 200, digest, bytes: bigBytes })
-  const opened = await send(router.url, 'POST', '/v2/team/sized/blobs/uploads/')
-  const headers = { 'Content-Type': 'application/octet-stream', 'Content-Length': bigBytes }
-  const put = await send(router.url, 'PUT', client.withDigest(pathOf(opened), digest), {
-    headers,
-    body: noise(bigBytes, 1),
+/** A router with TLS on both sides, in front of a hosted registry of its own, for one test. */
+async function startOverTls(t: TestContext): Promise<Router> {
+  const tls = await tlsIn(folder)
+  const launch = await findRegistry(() => {})
+  const secured = await launch({ name: 'secured', folder, certificate: tls.certificate })
+  t.after(() => secured.stop())
+  const own = await startRouter(way, { HOSTED_HOSTNAME: secured.url, PROXY_HOSTNAME: cache.host, ...tls.settings })
+  t.after(() => own.stop())
+  return own
+}
+
+for (const scheme of schemes) {
+  test(`${scheme}: a layer of ${bigBytes / mebibyte} MiB goes up chunked and comes down, one with a length goes up; memory stays`, async (t) => {
+    const { url, peakMemory } = scheme === 'https' ? await startOverTls(t) : router
+    const idle = peakMemory()
+    const digest = await client.digestOfStream(noise(bigBytes, 1))
+    const started = performance.now()
+    const seconds = () => ((performance.now() - started) / 1000).toFixed(1)
+    assert.equal((await client.pushBlob(url, 'team/big', digest, noise(bigBytes, 1))).status, 201)
+    t.diagnostic(`${way}: pushed at ${seconds()} s`)
+    const got = await download(url, `/v2/team/big/blobs/${digest}`)
+    t.diagnostic(`${way}: pulled at ${seconds()} s`)
+    assert.deepEqual(got, { status: 200, digest, bytes: bigBytes })
+    const opened = await send(url, 'POST', '/v2/team/sized/blobs/uploads/')
+    const headers = { 'Content-Type': 'application/octet-stream', 'Content-Length': bigBytes }
+    const target = client.withDigest(pathOf(opened), digest)
+    assert.equal((await send(url, 'PUT', target, { headers, body: noise(bigBytes, 1) })).status, 201)
+    const peak = peakMemory()
+    t.diagnostic(`${way}: peak memory ${peak} MiB, ${idle} MiB before`)
+    if (peak !== undefined) assert.ok(peak < 250, `peak memory ${peak} MiB`)
   })
-  assert.equal(put.status, 201)
-  const peak = router.peakMemory()
-  t.diagnostic(`${way}: peak memory ${peak} MiB, ${idle} MiB before`)
-  if (peak !== undefined) assert.ok(peak < 250, `peak memory ${peak} MiB`)
-})
+}
 
 const mine = '{"schemaVersion":2,"name":"mine"}'
 

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import type { ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
-import { after, before, test } from 'node:test'
+import { after, before, type TestContext, test } from 'node:test'
 import packageManifest from '../package.json' with { type: 'json' }
 import { between, closeAll, inFlight } from './parts/between.ts'
 import { temporaryFolder } from './parts/children.ts'
@@ -25,6 +25,7 @@ import {
 } from './parts/client.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
 import { type Router, startRouter, way } from './parts/router.ts'
+import { schemes, tlsIn } from './parts/schemes.ts'
 import { answer, type Script } from './parts/scripted.ts'
 import { until } from './parts/until.ts'
 
@@ -81,43 +82,57 @@ test('hosted can mount the blob itself: the proxy is not asked', async () => {
   assert.equal(cache.lines().length, asked)
 })
 
-test('an image on a base of 200 MiB is pushed: the client sends under 1 MiB, and hosted has all of it', async () => {
-  const bytes = 200 * mebibyte
-  const big = await digestOfStream(noise(bytes, 1))
-  assert.equal((await pushBlob(hub.url, 'library/large', big, noise(bytes, 1))).status, 201)
-  const { blobs } = makeImage({ 'mine.txt': 'mine' })
-  const [config, mine] = blobs as [Blob, Blob]
-  const manifest = JSON.stringify({
-    schemaVersion: 2,
-    mediaType: manifestType,
-    config: {
-      mediaType: 'application/vnd.oci.image.config.v1+json',
-      digest: config.digest,
-      size: config.content.length,
-    },
-    layers: [
-      { mediaType: layerType, digest: big, size: bytes },
-      { mediaType: layerType, digest: mine.digest, size: mine.content.length },
-    ],
+/** A cache and a hosted registry with TLS, for one test; and the settings of a router with TLS in front of them. */
+async function overTls(t: TestContext): Promise<[Registry, Record<string, string>]> {
+  const folder = temporaryFolder()
+  const { certificate, settings } = await tlsIn(folder)
+  const launch = await findRegistry(() => {})
+  const securedHosted = await launch({ name: 'hosted', folder, certificate })
+  const securedCache = await launch({ name: 'cache', folder, certificate, proxyOf: hub.url })
+  for (const { stop } of [securedHosted, securedCache]) t.after(() => stop())
+  return [securedCache, { ...settings, HOSTED_HOSTNAME: securedHosted.url, PROXY_HOSTNAME: securedCache.url }]
+}
+
+for (const scheme of schemes) {
+  test(`${scheme}: an image on a base of 200 MiB is pushed: the client sends under 1 MiB, and hosted has all of it`, async (t) => {
+    const bytes = 200 * mebibyte
+    const big = await digestOfStream(noise(bytes, 1))
+    assert.equal((await pushBlob(hub.url, 'library/large', big, noise(bytes, 1))).status, 201)
+    const { blobs } = makeImage({ 'mine.txt': 'mine' })
+    const [config, mine] = blobs as [Blob, Blob]
+    const manifest = JSON.stringify({
+      schemaVersion: 2,
+      mediaType: manifestType,
+      config: {
+        mediaType: 'application/vnd.oci.image.config.v1+json',
+        digest: config.digest,
+        size: config.content.length,
+      },
+      layers: [
+        { mediaType: layerType, digest: big, size: bytes },
+        { mediaType: layerType, digest: mine.digest, size: mine.content.length },
+      ],
+    })
+    const [ownCache, environment] = scheme === 'https' ? await overTls(t) : [cache, {}]
+    const ownRouter = await another(environment)
+    const idleMiB = ownRouter.peakMemory() ?? 0
+    assert.equal((await mount('team/large', big, 'library/large', ownRouter.url)).status, 201)
+    for (const { digest, content } of blobs) {
+      assert.equal((await pushBlob(ownRouter.url, 'team/large', digest, Readable.from([content]))).status, 201)
+    }
+    const headers = { 'Content-Type': manifestType }
+    assert.equal(
+      (await send(ownRouter.url, 'PUT', '/v2/team/large/manifests/1', { headers, body: manifest })).status,
+      201,
+    )
+    await ownCache.stop()
+    assert.equal(await pull(ownRouter.url, 'team/large', digestOf(manifest)), digestOf(manifest))
+    await ownCache.start()
+    const grownMiB = (ownRouter.peakMemory() ?? 0) - idleMiB
+    assert.ok(grownMiB < 150, `${grownMiB} MiB more than at rest`)
+    await ownRouter.stop()
   })
-  const ownRouter = await another()
-  const idleMiB = ownRouter.peakMemory() ?? 0
-  assert.equal((await mount('team/large', big, 'library/large', ownRouter.url)).status, 201)
-  for (const { digest, content } of blobs) {
-    assert.equal((await pushBlob(ownRouter.url, 'team/large', digest, Readable.from([content]))).status, 201)
-  }
-  const headers = { 'Content-Type': manifestType }
-  assert.equal(
-    (await send(ownRouter.url, 'PUT', '/v2/team/large/manifests/1', { headers, body: manifest })).status,
-    201,
-  )
-  await cache.stop()
-  assert.equal(await pull(ownRouter.url, 'team/large', digestOf(manifest)), digestOf(manifest))
-  await cache.start()
-  const grownMiB = (ownRouter.peakMemory() ?? 0) - idleMiB
-  assert.ok(grownMiB < 150, `${grownMiB} MiB more than at rest`)
-  await ownRouter.stop()
-})
+}
 
 /** Mounts that must not be copied from the proxy: the client gets hosted's upload session, and uploads as usual. */
 const declined: [why: string, from: string | null, environment: Record<string, string>][] = [

@@ -98,7 +98,7 @@ const packaged = { NODE_RUNS: 'package' }
 const fromSource = new Set(['e2e', 'kills'])
 /** The longest first, because several run at a time. */
 const files =
-  'e2e tls mount answers check tags forward credentials private dialects public several stranger referrers memory access page names explain broken process hostile login scale kills'.split(
+  'e2e tls mount answers layers check tags forward credentials private dialects public several stranger referrers memory access page names explain broken process hostile login scale kills'.split(
     ' ',
   )
 const suites: Suite[] = [

@@ -1,21 +1,31 @@
 /** What a stranger's few bytes may cost, and what is refused before it can do harm. WAY selects the runtime. */
 import assert from 'node:assert/strict'
 import { connect, type Socket } from 'node:net'
-import { after, test } from 'node:test'
+import { after, before, test } from 'node:test'
+import { connect as connectTls } from 'node:tls'
 import { between, closeAll, inFlight } from './parts/between.ts'
-import { digestOf, send } from './parts/client.ts'
+import { temporaryFolder } from './parts/children.ts'
+import { digestOf, send, trusted } from './parts/client.ts'
+import { way } from './parts/router.ts'
+import { schemes, type Tls, tlsIn } from './parts/schemes.ts'
 import { answer, type Script } from './parts/scripted.ts'
 import { until } from './parts/until.ts'
 
+let tls: Tls
+before(async () => {
+  tls = await tlsIn(temporaryFolder())
+})
 after(closeAll)
 
 const mebibyte = 1024 * 1024
 
 /** Opens a connection and sends these bytes; `text` is what has come back. */
 function raw(url: string, bytes: string): { socket: Socket; text: () => string } {
-  const { hostname, port } = new URL(url)
+  const { protocol, hostname, port } = new URL(url)
+  const begin = () => socket.write(bytes)
   let text = ''
-  const socket = connect(Number(port), hostname, () => socket.write(bytes))
+  const to = { port: Number(port), host: hostname }
+  const socket: Socket = protocol === 'https:' ? connectTls({ ...to, ...trusted }, begin) : connect(to, begin)
   socket
     .on('error', () => {})
     .on('data', (chunk) => {
@@ -25,34 +35,37 @@ function raw(url: string, bytes: string): { socket: Socket; text: () => string }
 }
 const statuses = (text: string) => [...text.matchAll(/^HTTP\/1\.1 (\d+)/gm)].map(([, status]) => Number(status))
 
-test('8 connections pipeline 100 reads of a large manifest each, and read nothing: under 300 MiB, and others are served', async () => {
-  const large = JSON.stringify({ schemaVersion: 2, annotations: { a: 'x'.repeat(mebibyte) } })
-  const type = 'application/vnd.oci.image.manifest.v1+json'
-  const hosted: Script = (request, ...rest) => {
-    const body = request.url?.includes('/large/') ? large : '{"schemaVersion":2}'
-    answer(200, { 'Content-Type': type, 'Content-Length': body.length }, body)(request, ...rest)
-  }
-  const router = await between(answer(404), hosted)
-  const greedy = Array.from({ length: 8 }, (_, client) => {
-    const requests = Array.from(
-      { length: 100 },
-      (_, i) => `GET /v2/large/manifests/1?n=${client}.${i} HTTP/1.1\r\nHost: x\r\n\r\n`,
-    )
-    const { socket } = raw(router.url, requests.join(''))
-    socket.pause()
-    return socket
+for (const scheme of schemes) {
+  test(`${scheme}: 8 connections pipeline 100 reads of a large manifest each, and read nothing: under 300 MiB, and others are served`, async (t) => {
+    const large = JSON.stringify({ schemaVersion: 2, annotations: { a: 'x'.repeat(mebibyte) } })
+    const type = 'application/vnd.oci.image.manifest.v1+json'
+    const hosted: Script = (request, ...rest) => {
+      const body = request.url?.includes('/large/') ? large : '{"schemaVersion":2}'
+      answer(200, { 'Content-Type': type, 'Content-Length': body.length }, body)(request, ...rest)
+    }
+    const router = await between(answer(404), hosted, {}, scheme === 'https' ? tls : undefined)
+    const greedy = Array.from({ length: 8 }, (_, client) => {
+      const requests = Array.from(
+        { length: 100 },
+        (_, i) => `GET /v2/large/manifests/1?n=${client}.${i} HTTP/1.1\r\nHost: x\r\n\r\n`,
+      )
+      const { socket } = raw(router.url, requests.join(''))
+      socket.pause()
+      return socket
+    })
+    const asked = () => router.hosted.requests.filter(({ target }) => target.includes('/large/')).length
+    await until('each to be served', () => asked() >= 8)
+    for (let i = 0; i < 20; i++) {
+      assert.equal((await send(router.url, 'GET', `/v2/small/manifests/${i}`)).status, 200)
+    }
+    assert.ok(asked() < 80, `${asked()} of 800 were begun`)
+    const peak = router.router.peakMemory() ?? 0
+    t.diagnostic(`${way}: peak memory ${peak} MiB`)
+    assert.ok(peak < 300, `${peak} MiB`)
+    for (const socket of greedy) socket.destroy()
+    await router.close()
   })
-  const asked = () => router.hosted.requests.filter(({ target }) => target.includes('/large/')).length
-  await until('each to be served', () => asked() >= 8)
-  for (let i = 0; i < 20; i++) {
-    assert.equal((await send(router.url, 'GET', `/v2/small/manifests/${i}`)).status, 200)
-  }
-  assert.ok(asked() < 80, `${asked()} of 800 were begun`)
-  const peak = router.router.peakMemory() ?? 0
-  assert.ok(peak < 300, `${peak} MiB`)
-  for (const socket of greedy) socket.destroy()
-  await router.close()
-})
+}
 
 test('what is pipelined is answered in order, one after the other', async () => {
   const router = await between(answer(404), (request, ...rest) => answer(200, {}, request.url)(request, ...rest))

@@ -25,13 +25,14 @@ import {
   send,
   trusted,
   withDigest,
+  zeros,
 } from './parts/client.ts'
 import { program } from './parts/packages.ts'
 import { publish } from './parts/portproxy.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
 import { type Router, root, startRouter, way, ways } from './parts/router.ts'
 import { answer, type Script, type Scripted, scripted } from './parts/scripted.ts'
-import { until } from './parts/until.ts'
+import { still, until } from './parts/until.ts'
 
 const skopeo = await program(['skopeo'], 'skopeo', console.error)
 if (!skopeo && process.env.CI === 'true') throw new Error('skopeo is missing')
@@ -181,6 +182,31 @@ test('hosted breaks in the middle of a blob: the client gets an error, never a c
   const { router } = await behindTls(breaks)
   for (const headers of [{}, { range: 'bytes=0-' }])
     await assert.rejects(ask(router.url, 'GET', blob, undefined, headers))
+  await router.stop()
+})
+
+test('a registry ends a layer without a length, or breaks one, while its client is slow: the client sees the same', {
+  timeout: 30_000,
+}, async () => {
+  const bytes = 16 * mebibyte
+  const sent = [zeros(bytes), zeros(bytes)] as const
+  const sendsAndGoes: Script = ({ socket, headers }) => {
+    const [framing, { stream }] = headers.range
+      ? [`Content-Length: ${2 * bytes}`, sent[1]]
+      : ['Connection: close', sent[0]]
+    socket.write(`HTTP/1.1 200 OK\r\n${framing}\r\n\r\n`)
+    pipeline(stream, socket).catch(() => {})
+  }
+  const { router } = await behindTls(sendsAndGoes)
+  const slowly = async (taken: () => number, headers = {}) => {
+    const request = open(router.url, 'GET', blob, headers)
+    request.end()
+    const reply = await answerOf(request)
+    await still(taken)
+    return received(reply)
+  }
+  assert.equal((await slowly(sent[0].taken)).digest, digestOf(Buffer.alloc(bytes)))
+  await assert.rejects(slowly(sent[1].taken, { range: 'bytes=0-' }))
   await router.stop()
 })
 

@@ -29,7 +29,7 @@ export interface Outline {
 }
 
 /**
- * It takes some 3 ms a MiB, whatever the text is. To parse a text that is nested deep, or has many small values, takes a hundred
+ * It takes a few milliseconds a MiB, whatever the text is. To parse a text that is nested deep, or has many small values, takes a hundred
  * times as long.
  */
 export function outlineOf(bytes: Uint8Array, names: readonly string[] = []): Outline {

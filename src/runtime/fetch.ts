@@ -6,6 +6,7 @@ import { Readable } from 'node:stream'
 import type { buildConnector, Dispatcher } from 'undici'
 import { allowedOf } from './addresses.ts'
 import { Arrival, clientGone, toWeb, type Valve, wholeOf } from './body.ts'
+import { pauseBeneath } from './pause.ts'
 import { type Asked, type Fetch, ForbiddenAddress, type Reply } from './runtime.ts'
 
 /** The valve of the connection whose bytes undici is parsing now. */
@@ -123,6 +124,7 @@ function withValve(connector: Connect): Connect {
       const [, socket] = result
       if (socket && !valves.has(socket)) {
         valves.add(socket)
+        pauseBeneath(socket)
         fitValve(socket)
       }
       callback(...result)

@@ -6,6 +6,7 @@ import { type AddressInfo, connect, type Socket } from 'node:net'
 import { createAdaptorServer } from '@hono/node-server'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import { faultOfHead } from './head.ts'
+import { pauseBeneath } from './pause.ts'
 import { type Connection, type Handler, hasBody, runtime } from './runtime.ts'
 import { reset, send } from './send.ts'
 import type { Pair } from './tls.ts'
@@ -48,6 +49,7 @@ export async function listen(handler: Handler, options: ListenOptions, tls?: Pai
     connections.add(socket)
     socket.once('close', () => connections.delete(socket))
   })
+  server.on('secureConnection', pauseBeneath)
   const listenAgain = () => server.close().listen({ port, host: options.host })
   const hearing = isDeno ? keepHearing(server, address, port, listenAgain) : undefined
   let isStopped = false

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { noPrivateName, noSecret } from './canary.ts'
 import { send } from './client.ts'
 import { type Router, startRouter, way } from './router.ts'
+import type { Tls } from './schemes.ts'
 import { type Script, type Scripted, scripted } from './scripted.ts'
 
 export interface Between {
@@ -33,12 +34,13 @@ export async function inFlight(url: string): Promise<number> {
 
 /**
  * Starts the upstreams and the router. Its requests to the proxy are checked: no test password, no private name. Without NAME_TTL
- * the proxy hears only what a test asks.
+ * the proxy hears only what a test asks. With `tls` all three serve https.
  */
 export async function between(
   proxy: Script,
   hosted: Script,
   environment: Record<string, string> = {},
+  tls?: Tls,
 ): Promise<Between> {
   const now = { proxy, hosted }
   const checkedProxy: Script = (request, response, recorded) => {
@@ -49,9 +51,13 @@ export async function between(
     if (!logsIn) noSecret('a request to the proxy', sent)
     now.proxy(request, response, recorded)
   }
-  const upstreams = { proxy: await scripted(checkedProxy), hosted: await scripted((...args) => now.hosted(...args)) }
-  const hosts = { PROXY_HOSTNAME: upstreams.proxy.host, HOSTED_HOSTNAME: upstreams.hosted.host }
-  const router = await startRouter(way, { ...hosts, NAME_TTL: '0', ...environment })
+  const upstreams = {
+    proxy: await scripted(checkedProxy, tls?.certificate),
+    hosted: await scripted((...args) => now.hosted(...args), tls?.certificate),
+  }
+  const address = ({ host }: Scripted) => (tls ? `https://${host}` : host)
+  const hosts = { PROXY_HOSTNAME: address(upstreams.proxy), HOSTED_HOSTNAME: address(upstreams.hosted) }
+  const router = await startRouter(way, { ...hosts, NAME_TTL: '0', ...tls?.settings, ...environment })
   const close = async (expectExit = false) => {
     unclosed.delete(close)
     const exited = router.child.exited()

@@ -102,6 +102,20 @@ export function noise(bytes: number, seed: number): Readable {
   })
 }
 
+/** A stream of zeros, and how many were taken from it so far. */
+export function zeros(bytes: number): { stream: Readable; taken: () => number } {
+  const chunk = Buffer.alloc(65_536)
+  let taken = 0
+  const stream = new Readable({
+    read() {
+      const size = Math.min(chunk.length, bytes - taken)
+      taken += size
+      this.push(size === 0 ? null : chunk.subarray(0, size))
+    },
+  })
+  return { stream, taken: () => taken }
+}
+
 /** The same stream, but every chunk after the first waits for `silence`. */
 export async function* heldAfterFirst(stream: Readable, silence: Promise<void>): AsyncGenerator<Buffer> {
   for await (const chunk of stream) {

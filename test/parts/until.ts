@@ -13,3 +13,12 @@ export async function until<T>(what: string, check: () => T | Promise<T>): Promi
     await new Promise((resolve) => setTimeout(resolve, 20))
   }
 }
+
+/** Settles when a count has stayed the same for 100 ms: whoever counts is held back, or is done. */
+export async function still(count: () => number): Promise<void> {
+  for (let [quiet, last] = [0, Number.NaN]; quiet < 5; ) {
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    quiet = count() === last ? quiet + 1 : 0
+    last = count()
+  }
+}
