@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { between, closeAll } from './parts/between.ts'
@@ -202,6 +203,59 @@ test('an index that hosted refuses with MANIFEST_UNKNOWN is completed, as go-con
   assert.ok(stored.has(child))
   await router.close()
 })
+
+// --- interim answers
+
+const interims = {
+  'a 100': 'HTTP/1.1 100 Continue\r\n\r\n',
+  'a 100 with fields': 'HTTP/1.1 100 Continue\r\nServer: x\r\nContent-Length: 5\r\n\r\n',
+  'a 102, a 103 and three 100':
+    'HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 100\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n',
+}
+/** Looks like another answer. */
+const answerLike = Buffer.from('HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n')
+
+/** Sends each byte in a packet of its own. */
+async function sendBytes(socket: Socket, text: string): Promise<void> {
+  socket.setNoDelay(true)
+  for (const byte of Buffer.from(text)) {
+    await new Promise((written) => socket.write(Buffer.of(byte), written))
+    await new Promise(setImmediate)
+  }
+}
+
+for (const [what, interim] of Object.entries(interims)) {
+  test(`${what} before the answer, unasked, byte by byte, is ignored: for reads and uploads, on a connection that stays`, async () => {
+    const final: Script = (request, ...rest) => {
+      const isBlob = request.url?.includes('/blobs/sha')
+      const script = isBlob ? answer(200, {}, `${answerLike}`) : request.method === 'GET' ? found() : answer(202)
+      script(request, ...rest)
+    }
+    const hosted: Script = async (request, ...rest) => {
+      await sendBytes(request.socket, interim)
+      if (!request.url?.includes('/bytes')) return final(request, ...rest)
+      const head = `HTTP/1.1 200 OK\r\nContent-Length: ${answerLike.length}\r\nConnection: close\r\n\r\n`
+      await sendBytes(request.socket, `${head}${answerLike}`)
+      request.socket.end()
+    }
+    const router = await between(by({}), hosted, { HOSTED_NAMES: 'a' })
+    const ask = async (method: string, path: string, body?: Buffer) => {
+      const reply = await send(router.url, method, path, { body })
+      return [reply.status, `${reply.body}`]
+    }
+    for (let i = 0; i < 2; i++) {
+      assert.deepEqual(await ask('GET', `/v2/a/manifests/${i}`), [200, manifest])
+      assert.deepEqual(await ask('HEAD', `/v2/a/blobs/${digest}`), [200, ''])
+      assert.deepEqual(await ask('GET', blob), [200, `${answerLike}`])
+      assert.deepEqual(await ask('PATCH', '/v2/a/blobs/uploads/1', layer), [202, ''])
+      assert.deepEqual(await ask('DELETE', `/v2/a/manifests/${i}`), [202, ''])
+    }
+    const { requests, sockets } = router.hosted
+    assert.deepEqual([requests.length, requests[3]?.bytes, sockets.size], [10, layer.length, 1])
+    assert.deepEqual(await ask('GET', '/v2/a/tags/list?n=/bytes'), [200, `${answerLike}`])
+    await router.close()
+  })
+}
 
 // --- lists
 

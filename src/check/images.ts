@@ -1,6 +1,7 @@
 /** What a registry says of images: of one that it lacks, of one that a public registry must have, and of its tags. */
 import { isUp } from '../registry/answer.ts'
-import { json, nestedCode } from '../registry/errors.ts'
+import { nestedCode } from '../registry/errors.ts'
+import { json } from '../registry/json.ts'
 import { nextQuery } from '../registry/links.ts'
 import { wantsLogin } from '../registry/realm.ts'
 import { type About, type Finding, finding, type Maybe } from './findings.ts'

@@ -34,7 +34,9 @@ function fitValve(socket: Socket): void {
       if (!isParsing) socket.emit('readable')
     },
   }
+  let isTold = false
   socket.read = (size) => {
+    if (!isTold) isTold = ignoreContinue(socket)
     isParsing = false
     if (isShut) return null
     current = valve
@@ -46,6 +48,25 @@ function fitValve(socket: Socket): void {
   socket.prependListener('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'ECONNRESET') error.code = 'RESET'
   })
+}
+
+/** What undici makes of the bytes of one connection. */
+interface Parser {
+  onHeadersComplete: (status: number, ...more: unknown[]) => number
+}
+
+/**
+ * A registry may send `100 Continue` to whoever asks (RFC 9110, section 15.2). Undici takes that for an error, and ignores any other
+ * interim answer. So its parser reads 102 instead. It is the parser that knows which bytes are a status. Gives whether there is
+ * a parser already.
+ */
+function ignoreContinue(socket: Socket): boolean {
+  const key = Object.getOwnPropertySymbols(socket).find(({ description }) => description === 'parser')
+  const parser = key && (socket as unknown as Record<symbol, Parser | null>)[key]
+  if (!parser) return false
+  const { onHeadersComplete } = parser
+  parser.onHeadersComplete = (status, ...more) => onHeadersComplete.call(parser, status === 100 ? 102 : status, ...more)
+  return true
 }
 
 /**
