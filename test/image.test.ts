@@ -26,7 +26,7 @@ if (compose) {
   const stack = (...args: string[]) => run([...command, ...args])
   let host: string
   let router: string
-  /** The status of `/v2/` just after the stack was told to start. */
+  /** The status of `/v2/` just after `up` has returned; 0 for no answer. */
   let atOnce: number
 
   before(async () => {
@@ -42,7 +42,10 @@ if (compose) {
     atEnd(`${remove}; docker rmi -f ${project} ${host}/${publicImage} ${host}/${ownImage}`)
     await stack('build', 'router')
     await stack('up', '--detach')
-    atOnce = (await send(`http://${host}`, 'GET', '/v2/')).status
+    atOnce = await send(`http://${host}`, 'GET', '/v2/').then(
+      ({ status }) => status,
+      () => 0,
+    )
     router = await stack('ps', '--quiet', 'router')
   })
   after(() => stack('down', '--volumes', '--timeout', '5'))
