@@ -24,17 +24,19 @@ export async function publish(port: number, bytesPerMs: number): Promise<PortPro
     container.on('end', () => {
       isEnded = true
     })
-    const stepMs = 10
+    let since = performance.now()
     const timer = setInterval(() => {
-      for (let room = bytesPerMs * stepMs; room > 0 && kept.length > 0; ) {
+      const now = performance.now()
+      for (let room = Math.ceil(bytesPerMs * (now - since)); room > 0 && kept.length > 0; ) {
         const chunk = kept.shift() as Buffer
         if (chunk.length > room) kept.unshift(chunk.subarray(room))
         const part = chunk.subarray(0, room)
         room -= part.length
         client.write(part)
       }
+      since = now
       if (isEnded && kept.length === 0 && !client.writableEnded) client.end()
-    }, stepMs)
+    }, 10)
     client.on('close', () => {
       clearInterval(timer)
       container.destroy()
