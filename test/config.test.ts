@@ -27,7 +27,7 @@ test('TAG_TTL and STALE_IF_ERROR need a memory', () => {
   assert.equal(read({ LOOKUP_TTL: '0', MANIFEST_MEMORY: '0' }).tagTtl, 0)
 })
 
-test('three variables are enough; all others have the defaults of the README', () => {
+test('three variables are enough; all others have the defaults of docs/configuration.md', () => {
   const { aggregate, hosted, proxy, ...rest } = read()
   assert.equal(aggregate.origin, 'http://registry.example')
   assert.equal(hosted.origin, 'http://hosted:5000')

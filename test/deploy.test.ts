@@ -1,10 +1,10 @@
-/** Checks that deploy/ and compose.yaml name only what exists, and that docs/operating.md names all of it. */
+/** Checks that deploy/ and compose.yaml name only what exists, and that docs/ names all of it and is easy to read. */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join, relative } from 'node:path'
+import { dirname, join, relative } from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { parser } from '@prometheus-io/lezer-promql'
@@ -20,7 +20,11 @@ import { faultsOfTypes, type KubernetesObject } from './parts/kubernetes.ts'
 const root = fileURLToPath(new URL('..', import.meta.url))
 const read = (path: string) => readFileSync(join(root, path), 'utf8')
 
-const manual = read('docs/operating.md')
+const pages = readdirSync(join(root, 'docs'))
+  .filter((file) => file.endsWith('.md'))
+  .map((file) => `docs/${file}`)
+/** All pages of docs/ as one text. */
+const manual = pages.map(read).join('\n')
 
 /** Every log line that the router wrote during metricsAfterTraffic(). */
 const logged: Record<string, unknown>[] = []
@@ -230,18 +234,54 @@ test('the panels stand in rows, and none covers another', () => {
   )
 })
 
-test('every link of the dashboard and of an alert leads to a heading of the manual', () => {
-  const headings = [...manual.matchAll(/^#+ (.+)$/gm)].map(([, text = '']) =>
-    text.toLowerCase().replace(/[^\w -]/g, ''),
+/** The headings of a page, as links name them. Examples have lines with a # too. */
+function anchorsOf(page: string): Set<string> {
+  const text = read(page).replace(/^```[\s\S]*?^```/gm, '')
+  const headings = [...text.matchAll(/^#+ (.+)$/gm)].map(([, heading = '']) => heading)
+  return new Set(
+    headings.map((one) =>
+      one
+        .toLowerCase()
+        .replace(/[^\w -]/g, '')
+        .replaceAll(' ', '-'),
+    ),
   )
-  const anchors = new Set(headings.map((text) => text.replaceAll(' ', '-')))
+}
+
+test('every link of the dashboard and of an alert leads to a heading of the manual', () => {
   const links: { url: string }[] = [dashboard, ...panels].flatMap(({ links = [] }) => links)
   assert.ok(links.length > 10)
   for (const url of [...links.map(({ url }) => url), ...alerts().map(({ annotations }) => annotations.runbook_url)]) {
-    const [page, anchor = ''] = url.split('#')
-    assert.equal(page, 'https://github.com/OWNER/combined-registry/blob/main/docs/operating.md')
-    assert.ok(anchors.has(anchor), url)
+    const [, page = '', anchor = ''] =
+      /^https:\/\/github\.com\/OWNER\/combined-registry\/blob\/main\/(docs\/\w+\.md)#([\w-]+)$/.exec(url) ?? []
+    assert.ok(pages.includes(page) && anchorsOf(page).has(anchor), url)
   }
+})
+
+const texts = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'CONFORMANCE.md', 'bench/NOTES.md', ...pages]
+
+for (const page of texts) {
+  test(`${page}: every link leads to a file, and to a heading of it`, () => {
+    const text = read(page).replace(/^```[\s\S]*?^```/gm, '')
+    for (const [, target = ''] of text.matchAll(/\]\(([^)\s]+)\)/g)) {
+      if (/^https?:/.test(target)) continue
+      const [file = '', anchor] = target.split('#')
+      const path = file ? join(dirname(page), file) : page
+      assert.ok(existsSync(join(root, path)), target)
+      if (anchor) assert.ok(anchorsOf(path).has(anchor), target)
+    }
+  })
+}
+
+test('a cell of a table has no paragraph in it, and the README is read in five minutes', () => {
+  for (const page of ['README.md', ...pages]) {
+    const rows = read(page)
+      .split('\n')
+      .filter((line) => line.startsWith('|'))
+    const cells = rows.flatMap((row) => row.split(/(?<!\\)\|/).map((cell) => cell.trim()))
+    assert.deepEqual([page, cells.filter((cell) => cell.length > 220)], [page, []])
+  }
+  assert.ok(Buffer.byteLength(read('README.md')) <= 10_240)
 })
 
 test('no alert adds up two routers: each grouping and each join keeps job and namespace', () => {
@@ -468,7 +508,7 @@ test('the Kubernetes objects fit each other and the router', () => {
 function assertInManual(texts: Iterable<string | undefined>): void {
   const asWritten = (text: string) => (text.includes(' ') ? text : `\`${text}\``)
   const missing = [...new Set(texts)].filter((text = '') => !manual.includes(asWritten(text)))
-  assert.deepEqual(missing, [], 'docs/operating.md lacks these')
+  assert.deepEqual(missing, [], 'docs/ lacks these')
 }
 
 test('the manual has every metric of the router with its labels and values, and every alert', () => {
@@ -518,11 +558,16 @@ test('the manual has every sentence that the router can log, answer or print at 
   assertInManual(parts.filter((part) => code.test(part)))
 })
 
-test('the manual and the README have every setting', () => {
-  for (const setting of settings) {
-    assert.match(manual, new RegExp(`\\b${setting}\\b`))
-    assert.match(read('README.md'), new RegExp(`^\\|.*\\b${setting}\\b.*\\|.*\\|`, 'm'))
-  }
+test('every setting has a row in a table of docs/configuration.md; the README names only settings that exist', () => {
+  const configuration = read('docs/configuration.md')
+  for (const setting of settings) assert.match(configuration, new RegExp(`^\\|.*\\b${setting}\\b.*\\|.*\\|`, 'm'))
+  const [, table = ''] = /## The settings that matter\n([\s\S]*?)\n## /.exec(read('README.md')) ?? []
+  const named = [...table.matchAll(/^\| ([A-Z][A-Z_, ]+) \|/gm)].flatMap(([, names = '']) => names.split(', '))
+  assert.ok(named.length > 8)
+  assert.deepEqual(
+    named.filter((name) => !settings.has(name)),
+    [],
+  )
 })
 
 // promtool is not installed by npm: its package brings all of Prometheus.

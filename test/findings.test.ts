@@ -109,7 +109,7 @@ test('the command line', () => {
 })
 
 test('the manual has every finding as it is printed, and no other', () => {
-  const manual = readFileSync(new URL('../docs/operating.md', import.meta.url), 'utf8')
+  const manual = readFileSync(new URL('../docs/troubleshooting.md', import.meta.url), 'utf8')
   const rows = Object.entries(table).map(([code, row]) => `| \`${code}\` | ${row.join(' | ')} |`)
   assert.deepEqual(manual.match(/^\| `[a-z-]+` \| (error|warning|note) \|.*$/gm), rows)
 })

@@ -5,7 +5,7 @@ import { hasDigest, isCheckable } from './digest.ts'
 import type { OciError } from './errors.ts'
 import { outlineOf } from './json.ts'
 
-/** What an answer means for a lookup, in short (README, "What an answer means"). Only `found` ends a lookup. */
+/** What an answer means for a lookup, in short (docs/routing.md, "What an answer means"). Only `found` ends a lookup. */
 export const verdicts = {
   found: '2xx, 3xx',
   absent: '404',

@@ -10,7 +10,7 @@ const unknown: Partial<Record<Entity, string>> = {
   referrers: 'UNSUPPORTED',
 }
 
-/** The first rule that applies (the table is in the README, "When nothing is found"). */
+/** The first rule that applies (docs/routing.md, "When nothing is found"). */
 export function failure(
   method: string,
   entity: Entity,

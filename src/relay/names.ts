@@ -39,7 +39,7 @@ interface PublicOwner {
   fullName: string
 }
 
-/** The first line of the table in docs/operating.md, "Whose name is it", that applies. */
+/** The first line that applies (docs/routing.md, "Whose name is it"). */
 export function ownerOf(rules: NameRules, name: string, namespaces: readonly string[]): Owner {
   const [namespace, ...others] = namespaces
   const before = prefixOf(rules, name)
