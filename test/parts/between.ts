@@ -58,6 +58,7 @@ export async function between(
   const address = ({ host }: Scripted) => (tls ? `https://${host}` : host)
   const hosts = { PROXY_HOSTNAME: address(upstreams.proxy), HOSTED_HOSTNAME: address(upstreams.hosted) }
   const router = await startRouter(way, { ...hosts, NAME_TTL: '0', ...tls?.settings, ...environment })
+  for (const { requests } of Object.values(upstreams)) requests.length = 0
   const close = async (expectExit = false) => {
     unclosed.delete(close)
     const exited = router.child.exited()
