@@ -121,9 +121,13 @@ function sayForwarders(log: Log): void {
   log('info', 'public registries are asked through a forward proxy', { through, except })
 }
 
-/** Asks each registry once, in the background. */
+/** Asks each registry once, in the background; not one whose login a program gives, which is asked for it once only. */
 async function askRegistries(config: Config, fetch: Fetch, log: Log): Promise<void> {
-  const subjects = createUncounted(config, fetch, now).map((one) => subjectOf(one, config.aggregate.host))
+  const withProgram = [config.hostedCommand && 'hosted', config.proxyCommand && 'proxy']
+  const known = createUncounted({ ...config, hostedCommand: '', proxyCommand: '' }, fetch, now)
+  const subjects = known
+    .filter(({ registry }) => !withProgram.includes(registry.name))
+    .map((one) => subjectOf(one, config.aggregate.host))
   await askOnce(subjects, { fetch, passLogin: config.passLogin }, log)
 }
 

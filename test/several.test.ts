@@ -140,7 +140,8 @@ test('the caches are killed in turn: the other registries and hosted fail no pul
       assert.notEqual(typeof (await digestAt('/v2/org/base/manifests/private')), 'number')
       for (const target of targets(dead, `new-${round}`)) assert.equal(await digestAt(target), 502, target)
     }
-    assert.ok(performance.now() - before < 10_000)
+    // Each of the questions would wait 15 s.
+    assert.ok(performance.now() - before < 60_000)
     await caches[at]?.start()
     // It is skipped until a read succeeds, and one read every 1 to 30 s is tried.
     await until(`${dead} to be asked again`, async () => (await digestAt(targets(dead, dead)[0] as string)) !== 502)
