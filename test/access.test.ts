@@ -512,9 +512,10 @@ test('the threads that check passwords come after all others', needsLinux, async
   const tasks = `/proc/${router.router.pid}/task`
   // The fields of a line come after the name in brackets (proc_pid_stat(5)).
   const niceOf = (task: string) => Number(readFileSync(`${tasks}/${task}/stat`, 'utf8').split(') ')[1]?.split(' ')[16])
-  const nice = readdirSync(tasks).map(niceOf)
-  assert.equal(niceOf(`${router.router.pid}`), 0)
-  assert.equal(nice.filter((one) => one === 10).length, 2)
+  const own = niceOf(`${router.router.pid}`)
+  const lower = readdirSync(tasks).filter((task) => niceOf(task) > own)
+  // The second thread is started only if the first one is at work.
+  assert.ok([1, 2].includes(lower.length) && lower.every((task) => niceOf(task) === Math.min(own + 5, 19)))
   await router.close()
 })
 
