@@ -3,10 +3,12 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
 import { cpus } from 'node:os'
 import { join } from 'node:path'
+import tls from 'node:tls'
 import { adopt, run, start } from '../test/parts/children.ts'
 import { startNginx } from '../test/parts/nginx.ts'
 import { freePort } from '../test/parts/registries.ts'
 import { root, type Way, ways } from '../test/parts/router.ts'
+import type { Tls } from '../test/parts/schemes.ts'
 import { until } from '../test/parts/until.ts'
 
 /** A server to measure: a registry, nginx or a router. */
@@ -28,11 +30,17 @@ export async function launchRouter(
   environment: Record<string, string>,
 ): Promise<Target & { startMs: number }> {
   const port = await freePort()
-  const env = { HOST: '127.0.0.1', PORT: `${port}`, AGGREGATE_HOSTNAME: `127.0.0.1:${port}`, ...environment }
+  const scheme = environment.TLS_CERT_FILE ? 'https' : 'http'
+  const env = {
+    HOST: '127.0.0.1',
+    PORT: `${port}`,
+    AGGREGATE_HOSTNAME: `${scheme}://127.0.0.1:${port}`,
+    ...environment,
+  }
   const started = performance.now()
   const command = ['sh', '-c', `exec "$0" "$@" > ${join(folder, `${way}-${port}.log`)} 2>&1`, ...ways[way]]
   const child = start(command, { cwd: root, env })
-  while (!(await isLive(port))) {
+  while (!(await isLive(scheme, port))) {
     if (child.exited() || performance.now() - started > 30_000) throw new Error(`${way} does not answer`)
   }
   const startMs = performance.now() - started
@@ -42,13 +50,21 @@ export async function launchRouter(
     for (const pid of pids()) process.kill(pid, 'SIGKILL')
     await child.ended
   }
-  return { name: way, url: `http://127.0.0.1:${port}`, pids, startMs, stop }
+  return { name: way, url: `${scheme}://127.0.0.1:${port}`, pids, startMs, stop }
+}
+
+/** Connects to a server of this machine, over https without a look at its certificate. */
+export function connect(scheme: string, port: number): net.Socket {
+  return scheme === 'https'
+    ? tls.connect({ port, host: '127.0.0.1', rejectUnauthorized: false })
+    : net.connect(port, '127.0.0.1')
 }
 
 /** Asks /livez once, on a new connection. If nothing listens on the port, it gives false after 1 ms. */
-function isLive(port: number): Promise<boolean> {
+function isLive(scheme: string, port: number): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = net.connect(port, '127.0.0.1', () => socket.write('GET /livez HTTP/1.1\r\nHost: x\r\n\r\n'))
+    const socket = connect(scheme, port)
+    socket.write('GET /livez HTTP/1.1\r\nHost: x\r\n\r\n')
     socket.once('data', (data) => {
       socket.destroy()
       resolve(data.includes(' 200 '))
@@ -59,11 +75,12 @@ function isLive(port: number): Promise<boolean> {
 
 /**
  * Starts nginx with the usual fallback. Reads go to the cache, and to hosted if the cache fails or has nothing.
- * Writes go to hosted. Request bodies are not buffered.
+ * Writes go to hosted. Request bodies are not buffered. With `tls` it serves https.
  */
-export async function launchNginx(folder: string, cache: string, hosted: string): Promise<Target> {
+export async function launchNginx(folder: string, cache: string, hosted: string, tls?: Tls): Promise<Target> {
   const port = await freePort()
-  const url = `http://127.0.0.1:${port}`
+  const url = `${tls ? 'https' : 'http'}://127.0.0.1:${port}`
+  const { TLS_CERT_FILE, TLS_KEY_FILE } = tls?.settings ?? {}
   const child = await startNginx(
     folder,
     url,
@@ -71,7 +88,8 @@ export async function launchNginx(folder: string, cache: string, hosted: string)
     `upstream cache { server ${cache}; keepalive 256; }
       upstream hosted { server ${hosted}; keepalive 256; }
       server {
-        listen 127.0.0.1:${port} backlog=4096;
+        listen 127.0.0.1:${port} ${tls ? 'ssl' : ''} backlog=4096;
+        ${tls ? `ssl_certificate ${TLS_CERT_FILE}; ssl_certificate_key ${TLS_KEY_FILE};` : ''}
         client_max_body_size 0;
         keepalive_requests 1000000;
         proxy_http_version 1.1;

@@ -435,6 +435,19 @@ test('compose.yaml: `up` returns when the router and hosted are healthy, with th
   assert.ok(hostedNames.has(pushed), 'of other new names the cache is asked before a push')
 })
 
+test('compose.yaml: the command in its comment lists a cache for each public registry of the profile', () => {
+  const [, command = ''] = /`PROXIES=(\S+) docker compose --profile registries up -d`/.exec(read('compose.yaml')) ?? []
+  const required = { AGGREGATE_HOSTNAME: 'registry.localhost', HOSTED_HOSTNAME: 'hosted', PROXY_HOSTNAME: 'proxy' }
+  const { proxies } = readSettings({ ...required, PROXIES: command })
+  const caches = Object.entries<{ profiles?: string[]; environment?: Record<string, string> }>(compose)
+    .filter(([, { profiles }]) => profiles?.includes('registries'))
+    .map(([service, { environment }]) => [environment?.REGISTRY_PROXY_REMOTEURL, `http://${service}:5000`])
+  assert.deepEqual(
+    proxies.map(({ host, address }) => [`https://${host}`, address.origin]),
+    caches,
+  )
+})
+
 test('compose.yaml: the image is built, never asked of a public registry, and is the one that the README pushes', () => {
   const { build, image, pull_policy } = compose.router
   assert.deepEqual([build, pull_policy], ['.', 'never'])
