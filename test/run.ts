@@ -99,16 +99,15 @@ const packaged = { NODE_RUNS: 'package' }
 const fromSource = new Set(['e2e', 'kills'])
 /** The longest first, because several run at a time. */
 const files =
-  'e2e tls mount answers layers check tags forward credentials private dialects public several stranger referrers memory access page names explain broken process hostile login scale kills'.split(
+  'e2e tls mount answers layers check tags forward credentials private dialects public several stranger referrers memory page names explain broken process hostile login scale kills'.split(
     ' ',
   )
+const onWay = (file: string, way: string) => tests(file, way, way === 'node' && !fromSource.has(file) ? packaged : {})
 const suites: Suite[] = [
   ...Object.keys(ways).map((way) => tests('faults', way)),
   tests('faults', 'binary', withoutMemory),
   tests('e2e', 'binary', withoutMemory),
-  ...Object.keys(ways).flatMap((way) =>
-    files.map((file) => tests(file, way, way === 'node' && !fromSource.has(file) ? packaged : {})),
-  ),
+  ...Object.keys(ways).flatMap((way) => files.map((file) => onWay(file, way))),
   ['what is shipped', suite([...oneFile, './test/ship.test.ts'])],
   ['helm chart', suite([...oneFile, './test/chart.test.ts'])],
   tests('front', 'node'),
@@ -117,7 +116,9 @@ const suites: Suite[] = [
   ['unit, bun', suite([bin('bun'), 'test', '--timeout=60000', ...units])],
   ['unit, deno', suite([bin('deno'), 'test', '-A', '--no-check', ...units])],
 ]
-const atOnce = 4
+/** These run last, and fewer at a time: they tell how long a login waits, which a busy machine would decide. */
+const timed: Suite[] = Object.keys(ways).map((way) => onWay('access', way))
+const atOnce = { suites: 4, timed: 2 }
 
 // First, so that a missing program is reported at once.
 const print: Print = (line) => console.log(line)
@@ -131,8 +132,8 @@ if (await goTools(print).catch(() => true)) {
 }
 const REGISTRY3 = await distribution3(temporaryFolder(), print)
 if (REGISTRY3) {
-  const onWay = (way: string) => tests('distribution', way, { REGISTRY3, ...(way === 'node' ? packaged : {}) })
-  suites.push(...Object.keys(ways).map(onWay))
+  const real = (way: string) => tests('distribution', way, { REGISTRY3, ...(way === 'node' ? packaged : {}) })
+  suites.push(...Object.keys(ways).map(real))
 }
 if (await composeCommand(print)) {
   suites.unshift(['image and compose stack', suite([...oneFile, './test/image.test.ts'])])
@@ -160,7 +161,12 @@ async function performAll(list: Suite[]): Promise<void> {
   }
 }
 await performAll(prerequisites)
-await Promise.all(Array.from({ length: atOnce }, () => performAll(suites)))
+for (const [list, workers] of [
+  [suites, atOnce.suites],
+  [timed, atOnce.timed],
+] as const) {
+  await Promise.all(Array.from({ length: workers }, () => performAll(list)))
+}
 
 for (const line of failures) print(line)
 print(`\n${'suite'.padEnd(32)}passed  failed  skipped`)
