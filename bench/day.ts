@@ -235,6 +235,7 @@ export const variants: [what: string, replicas: number, privateEvery: number, se
   ['HOSTED_NAMES=team/**', 3, 600, { HOSTED_NAMES: 'team/**' }],
   ['NAME_TTL=0', 3, 60, { NAME_TTL: '0' }],
   ['the defaults', 3, 60, {}],
+  ['NAME_TTL=21600', 3, 60, { NAME_TTL: '21600' }],
 ]
 
 /** A row a variant: what the public registry was asked. */
