@@ -105,6 +105,70 @@ test('a refused login is asked for anew, at most once in 5 s, and the request is
   await router.close()
 })
 
+/** Amazon ECR, as documented: it says 403 to a password that has expired, and to what this account may not do. */
+function takesLikeEcr(wanted: { authorization: string }): Script {
+  const denied = (message: string) => answer(403, {}, JSON.stringify({ errors: [{ code: 'DENIED', message }] }))
+  return (request, ...rest) => {
+    const { authorization } = request.headers
+    if (!authorization) return answer(401, { 'WWW-Authenticate': 'Basic realm="ecr"' })(request, ...rest)
+    const isIn = authorization === wanted.authorization
+    const isOthers = request.url?.startsWith('/v2/others/')
+    const serve = isOthers
+      ? denied('not authorized')
+      : answer(request.method === 'PUT' ? 201 : 200, {}, '{"config":{}}')
+    const expired = denied('Your authorization token has expired. Reauthenticate and try again.')
+    return (isIn ? serve : expired)(request, ...rest)
+  }
+}
+
+test('a 403 to an expired password is as a 401: it is asked for anew, at most once in 5 s; a denied name stays a 403', async () => {
+  const gives = helper('expires')
+  gives.gives('AWS', 'old-one')
+  const wanted = { authorization: basicOf('AWS', 'old-one') }
+  const router = await between(answer(404), takesLikeEcr(wanted), {
+    HTPASSWD_FILE: users,
+    HOSTED_CREDENTIALS_COMMAND: gives.path,
+    HOSTED_NAMES: '**',
+  })
+  const ask = (method: string, name: string) => {
+    const headers = { Authorization: basicOf('ann', 'right'), 'Content-Length': method === 'PUT' ? 2 : 0 }
+    return send(router.url, method, `/v2/${name}/manifests/1`, { headers, body: method === 'PUT' ? '{}' : '' })
+  }
+  assert.equal((await ask('PUT', 'a')).status, 201)
+  for (let i = 0; i < 5; i++) {
+    for (const method of ['PUT', 'GET']) {
+      const reply = await ask(method, 'others/a')
+      assert.deepEqual([reply.status, reply.json().errors[0].message], [403, 'not authorized'])
+    }
+  }
+  assert.equal(gives.calls().length, 1, 'a denied name is no reason to ask')
+  wanted.authorization = basicOf('AWS', 'new-one')
+  gives.gives('AWS', 'new-one')
+  await until('the new login', async () => (await ask('PUT', 'a')).status === 201)
+  assert.equal((await ask('GET', 'a')).status, 200)
+  assert.equal(gives.calls().length, 2)
+  wanted.authorization = basicOf('AWS', 'never')
+  for (let i = 0; i < 10; i++) {
+    const reply = await ask('GET', `b${i}`)
+    assert.equal(reply.status, 502)
+    assert.match(`${reply.body}`, /refuses the login of this router/)
+  }
+  assert.ok(gives.calls().length <= 3, `asked ${gives.calls().length} times`)
+  await router.close()
+})
+
+test("a 403 passes as it came if the password is no command's, or if it is the client's own", async () => {
+  const hosted = takesLikeEcr({ authorization: 'none' })
+  const headers = { Authorization: basicOf('ann', 'right') }
+  const own = { HTPASSWD_FILE: users, HOSTED_USERNAME: 'AWS', HOSTED_PASSWORD: 'canary-old' }
+  for (const environment of [own, {}]) {
+    const router = await between(answer(404), hosted, { HOSTED_NAMES: '**', ...environment })
+    const reply = await send(router.url, 'GET', '/v2/a/manifests/1', { headers })
+    assert.deepEqual([reply.status, reply.json().errors[0].code], [403, 'DENIED'])
+    await router.close()
+  }
+})
+
 test('it is asked every CREDENTIALS_INTERVAL; what fails is told, and the old login stays', async () => {
   const gives = helper('often')
   gives.gives('AWS', 'canary-good')

@@ -87,6 +87,7 @@ class LoginSession implements Password {
     const send = (authorization: string | undefined) => this.#fetch(url, authorized(asked, authorization), fresh)
     const known = this.#tokens.known(purpose)
     const response = await send(known)
+    if (response.status === 403) return this.#unlessExpired(base, response, known, asked.signal)
     if (response.status !== 401) return response
     const { bearer, takesBasic } = challengesOf(response)
     if (bearer) {
@@ -98,14 +99,25 @@ class LoginSession implements Password {
     }
     if (!takesBasic || (!this.basic && url === base)) return response
     let last = response
-    if (this.basic && known !== this.basic) {
+    const sent = this.basic
+    if (sent && known !== sent) {
       readOciError(response)
-      this.#tokens.keep(purpose, this.basic, loginMs)
+      this.#tokens.keep(purpose, sent, loginMs)
       if (sendsOnce) throw tooLate()
-      last = await send(this.basic)
+      last = await send(sent)
     }
-    if (last.status === 401) await this.#throwIfRefused(base, last, asked.signal)
-    return last
+    if (last.status === 401) await this.#throwIfRefused(base, last, sent, asked.signal)
+    return this.#unlessExpired(base, last, sent, asked.signal)
+  }
+
+  /**
+   * Gives the same answer, unless its 403 means that a password has expired: Amazon ECR says so, to `/v2/` too. Then a newer one is
+   * asked for, if there may be one.
+   */
+  async #unlessExpired(base: string, answer: Reply, sent: string | undefined, signal: AbortSignal): Promise<Reply> {
+    const mayBeExpired = answer.status === 403 && sent?.startsWith('Basic ') && this.#source?.renew
+    if (mayBeExpired) await this.#throwIfRefused(base, answer, sent, signal)
+    return answer
   }
 
   /** Asks the registry which login it wants for a push, and gets that. */
@@ -118,11 +130,10 @@ class LoginSession implements Password {
     else if (this.basic) this.#tokens.keep(purpose, this.basic, loginMs)
   }
 
-  /** Finds out whether a 401 is about one name, or about this router: then it throws. */
-  async #throwIfRefused(base: string, answer: Reply, signal: AbortSignal): Promise<void> {
-    const tried = this.basic
+  /** Finds out whether a 401 or 403 is about one name, or about this router: then it throws. */
+  async #throwIfRefused(base: string, answer: Reply, tried: string | undefined, signal: AbortSignal): Promise<void> {
     const { status } = await this.#ping(base, tried ? { authorization: tried } : {}, signal)
-    if (status !== 401) return
+    if (status !== 401 && status !== answer.status) return
     readOciError(answer)
     if (!tried) throw new LoginRefused('the registry wants a login', false)
     throw await this.refuse('the registry refuses its password', tried)
