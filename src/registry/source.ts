@@ -61,22 +61,43 @@ export class CommandSource implements LoginSource {
   readonly #options: CommandOptions
   #use: (login: Credentials) => void = () => {}
   #last: Credentials | undefined
+  #lastAt = 0
   #askedAt = Number.NEGATIVE_INFINITY
   #asking: Promise<void> | undefined
+  #everyMs: number
+  #timer: ReturnType<typeof setTimeout> | undefined
 
   constructor(options: CommandOptions) {
     this.#options = options
+    this.#everyMs = options.intervalSeconds * 1000
   }
 
   start(use: (login: Credentials) => void): void {
     this.#use = use
     this.#ask()
-    setInterval(() => this.#ask(), this.#options.intervalSeconds * 1000).unref()
+    this.#schedule()
   }
 
-  renew(): Promise<void> {
-    if (this.#asking || this.#options.now() - this.#askedAt >= minRenewMs) return this.#ask()
-    return Promise.resolve()
+  async renew(): Promise<void> {
+    const { now } = this.#options
+    if (!this.#asking && now() - this.#askedAt < minRenewMs) return
+    const [refused, since] = [this.#last, this.#lastAt]
+    await this.#ask()
+    if (refused && this.#last !== refused) this.#expectLife(now() - since)
+  }
+
+  /** A login that was refused had ended: the next ones are asked for at half of its life, so that none is refused. */
+  #expectLife(lifeMs: number): void {
+    this.#everyMs = Math.min(this.#everyMs, Math.max(lifeMs / 2, minRenewMs))
+    this.#schedule()
+  }
+
+  #schedule(): void {
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => {
+      this.#ask()
+      this.#schedule()
+    }, this.#everyMs).unref()
   }
 
   #ask(): Promise<void> {
@@ -93,6 +114,7 @@ export class CommandSource implements LoginSource {
       const login = credentialsIn(await outputOf(command, ['get'], host, bounds))
       if (login.username === this.#last?.username && login.password === this.#last.password) return
       this.#last = login
+      this.#lastAt = now()
       this.#use(login)
       log('info', 'new login from the command')
     } catch (error) {
