@@ -5,13 +5,13 @@
  * With a file as argument, every way to run the router is tested with both kinds and the result is written to the file.
  * Without one, each way is tested with one kind. The exit code is 1 if a test is worse through the router.
  */
-import { readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { writeFileSync } from 'node:fs'
 import manifest from '../package.json' with { type: 'json' }
-import { start, temporaryFolder } from './parts/children.ts'
+import { temporaryFolder } from './parts/children.ts'
 import { goTools, pinned } from './parts/go.ts'
 import { findRegistry, fromOlareg, type Launch } from './parts/registries.ts'
 import { startRouter, type Way, ways } from './parts/router.ts'
+import { countBy, type Outcomes, runSuite, summarize, worseTests } from './parts/suite.ts'
 
 /** What the suite asks: the registry itself, or the router in front of it. */
 type Target = 'direct' | Way
@@ -22,11 +22,6 @@ interface Kind {
   settings: Record<string, string>
   /** The ways tested with this kind if each way is tested with one kind. */
   ways: Way[]
-}
-interface Count {
-  passed: number
-  failed: number
-  skipped: number
 }
 
 const tools = await goTools(console.log)
@@ -50,18 +45,14 @@ const kinds: Kind[] = [
 ]
 const [file] = process.argv.slice(2)
 const targetsOf = (kind: Kind): Target[] => ['direct', ...(file ? (Object.keys(ways) as Way[]) : kind.ways)]
-/** Tests every API and every kind of data, also of the next spec version. */
-const fullSuite = { OCI_VERSION: 'dev', OCI_DATA_SPARSE: 'true', OCI_TLS: 'disabled' }
 const suiteModule = 'github.com/opencontainers/distribution-spec/conformance'
 const olaregModule = 'github.com/olareg/olareg'
-/** The caller's own settings of the suite: they are unset. */
-const inherited = Object.keys(process.env).filter((key) => key.startsWith('OCI_'))
 const folder = temporaryFolder()
 const runtimes = new Set<unknown>()
 const worse: string[] = []
 
-/** Runs the suite on new registries. Gives each test's name and outcome, in order; a name may occur several times. */
-async function perform({ name, launch: launchHosted, settings }: Kind, target: Target): Promise<[string, string][]> {
+/** Runs the suite on new registries. */
+async function perform({ name, launch: launchHosted, settings }: Kind, target: Target): Promise<Outcomes> {
   const partOptions = (part: string) => ({ name: `${name}-${target}-${part}`, folder })
   const hosted = await launchHosted(partOptions('hosted'))
   const parts: { stop: () => Promise<unknown> }[] = [hosted]
@@ -76,37 +67,15 @@ async function perform({ name, launch: launchHosted, settings }: Kind, target: T
     runtimes.add(router.log().find(({ message }) => message === 'listening')?.runtime)
   }
   const { name: results } = partOptions('results')
-  const suiteEnv = { ...fullSuite, ...settings, OCI_REGISTRY: host, OCI_RESULTS_DIR: results }
-  const env = { ...Object.fromEntries(inherited.map((key) => [key, undefined])), ...suiteEnv }
-  // The exit code is ignored: it is 0 only if every test passes.
-  const suite = start([conformance], { cwd: folder, env })
-  await suite.ended
+  const outcomes = await runSuite(conformance, { host, folder, results, settings })
   for (const part of parts) await part.stop()
   for (const line of odd()) worse.push(`${name}, ${target}: the router logged ${JSON.stringify(line)}`)
-  const junit = readFileSync(join(folder, results, 'junit.xml'), 'utf8')
-  const tests = junit.matchAll(/<testcase name="OCI Conformance Test\/([^"]+)"[^>]* status="(\w+)"/g)
-  const outcomes = [...tests].map(([, test, outcome]) => [test, outcome] as [string, string])
-  if (outcomes.length === 0) throw new Error(`the suite ran nothing:\n${suite.lines.join('\n')}`)
   return outcomes
 }
 
-function countBy(tests: [string, string][], keyOf: (test: string) => string): Map<string, Count> {
-  const counts = new Map<string, Count>()
-  for (const [test, outcome] of tests) {
-    const count = counts.get(keyOf(test)) ?? { passed: 0, failed: 0, skipped: 0 }
-    count[outcome === 'passed' || outcome === 'skipped' ? outcome : 'failed']++
-    counts.set(keyOf(test), count)
-  }
-  return counts
-}
-
-const none: Count = { passed: 0, failed: 0, skipped: 0 }
-const summarize = ({ passed, failed, skipped }: Count = none) =>
-  [passed && `${passed} ✓`, failed && `${failed} ✗`, skipped && `${skipped} ○`].filter(Boolean).join(' ') || 'not run'
-
 /** Runs the suite on all targets of one kind. Gives the table. Adds each test that is worse than direct to `worse`. */
 async function compare(kind: Kind): Promise<string> {
-  const columns: [string, string][][] = []
+  const columns: Outcomes[] = []
   const targets = targetsOf(kind)
   for (const target of targets) {
     const started = performance.now()
@@ -114,13 +83,7 @@ async function compare(kind: Kind): Promise<string> {
     columns.push(tests)
     const seconds = Math.round((performance.now() - started) / 1000)
     console.log(`${kind.name}, ${target}: ${summarize(countBy(tests, () => '').get(''))} (${seconds} s)`)
-    // Compared test by test: in a row of the table, a better test could hide a worse one.
-    const through = countBy(tests, (test) => test)
-    for (const [test, direct] of countBy(columns[0] as [string, string][], (test) => test)) {
-      const got = through.get(test) ?? none
-      if (got.passed >= direct.passed && got.failed <= direct.failed) continue
-      worse.push(`${kind.name}, ${target}, ${test}: ${summarize(got)}, directly ${summarize(direct)}`)
-    }
+    for (const line of worseTests(columns[0] as Outcomes, tests)) worse.push(`${kind.name}, ${target}, ${line}`)
   }
   const rowOf = (test: string) => test.split('/').slice(0, 2).join('/')
   const rows = [() => 'all', rowOf].flatMap((keyOf) => {

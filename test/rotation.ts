@@ -2,8 +2,8 @@
  * `npm run rotation -- SECONDS [node|bun|deno|binary]`: pulls, and pushes of layers, while the router's own password at hosted is a new
  * one every 5 s, and each is good for 10 s more.
  *
- * It is not part of `npm test`. The exit code is 1 if a request failed: none is tried again. INTERVAL is CREDENTIALS_INTERVAL, with which
- * the command is asked before a password ends; without it, only what hosted refuses makes the router ask.
+ * It is not part of `npm test`. The exit code is 1 if a request failed: none is tried again. INTERVAL is CREDENTIALS_INTERVAL, 5 if it is
+ * missing. With 600 the router learns from the first password that hosted refuses: a layer that streams just then fails.
  */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -16,7 +16,7 @@ import { answer, scripted } from './parts/scripted.ts'
 
 const seconds = Number(process.argv[2] ?? 300)
 const way = (process.argv[3] ?? 'node') as Way
-const interval = process.env.INTERVAL
+const interval = process.env.INTERVAL ?? '5'
 const folder = temporaryFolder()
 const users = join(folder, 'users')
 writeFileSync(users, `ann:${hashSync('right', 4)}\n`)
@@ -28,7 +28,7 @@ const router = await startRouter(way, {
   HOSTED_NAMES: 'team/**',
   HTPASSWD_FILE: users,
   HOSTED_CREDENTIALS_COMMAND: hosted.command,
-  ...(interval ? { CREDENTIALS_INTERVAL: interval } : {}),
+  CREDENTIALS_INTERVAL: interval,
 })
 const authorization = `Basic ${Buffer.from('ann:right').toString('base64')}`
 const figures = await underLoad({ url: router.url, authorization, seconds, pullsPerSecond: 50, layerMiB: 64 })

@@ -1,5 +1,5 @@
 /** The real clients that `test/clients.ts` runs, each with its actions as shell commands. */
-import { helmPackage } from './go.ts'
+import { cranePackage, helmPackage } from './go.ts'
 
 /** Who requires a login: hosted by password (`htpasswd`), hosted by token (`tokens`), or the router itself (`here`). */
 export type Login = 'htpasswd' | 'tokens' | 'here'
@@ -120,7 +120,7 @@ export const clients: Record<string, Client> = {
     logout: 'skopeo logout $ROUTER',
   },
   crane: {
-    from: { go: 'github.com/google/go-containerregistry/cmd/crane@v0.22.1' },
+    from: { go: cranePackage },
     pull: 'crane pull $ROUTER/$IMAGE out.tar',
     platforms: 'crane pull --format oci $ROUTER/$IMAGE out',
     push: 'crane push $LAYOUT $ROUTER/$NAME:1.0.0',

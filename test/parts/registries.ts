@@ -1,6 +1,6 @@
 /**
- * Starts real registries, one process each: CNCF distribution (as hosted or as a pull-through cache) and olareg
- * (as hosted, with the referrers API).
+ * Starts real registries, one process each: CNCF distribution (as hosted or as a pull-through cache), olareg
+ * (as hosted, with the referrers API), and any other by its command.
  */
 import { randomBytes } from 'node:crypto'
 import { mkdirSync, writeFileSync } from 'node:fs'
@@ -83,28 +83,34 @@ export function fromProgram(binary: string): Launch {
   }
 }
 
-/** Starts registries from the olareg program of `goTools()`. Its data is in memory only. */
-export function fromOlareg(olareg: string): Launch {
-  return async ({ name, proxyOf, auth }) => {
-    if (proxyOf || auth) throw new Error('olareg is no cache, and has no logins')
-    return asRegistry(name, async (previousPort) => {
-      // olareg does not print the port it chose, so we choose one.
+/** How a program is started that serves a registry on the port it is given. */
+export interface Started {
+  command: string[]
+  env?: Record<string, string | undefined>
+}
+
+/** Starts registries from a program that does not print the port it chose, so we choose one. */
+export function onPort(startWith: (options: RegistryOptions, port: string) => Started | Promise<Started>): Launch {
+  return (options) =>
+    asRegistry(options.name, async (previousPort) => {
       const port = previousPort ?? `${await freePort()}`
-      const options = [
-        '--addr',
-        '127.0.0.1',
-        '--port',
-        port,
-        '--store-type',
-        'mem',
-        '--api-delete',
-        '--api-blob-delete',
-      ]
-      const child = start([olareg, 'serve', ...options])
-      await until(`${name} to answer`, () => fetch(`http://127.0.0.1:${port}/v2/`).catch(() => undefined))
+      const { command, env } = await startWith(options, port)
+      const child = start(command, { env, onLine: (line) => noSecret('the log of a registry', line) })
+      await until(`${options.name} to answer`, () => {
+        if (child.exited()) throw new Error(`${command.join(' ')} ended:\n${child.lines.join('\n')}`)
+        return fetch(`http://127.0.0.1:${port}/v2/`).catch(() => undefined)
+      })
       return { child, port }
     })
-  }
+}
+
+/** Starts registries from the olareg program of `goTools()`. Its data is in memory only. */
+export function fromOlareg(olareg: string): Launch {
+  return onPort(({ proxyOf, auth }, port) => {
+    if (proxyOf || auth) throw new Error('olareg is no cache, and has no logins')
+    const deletes = ['--api-delete', '--api-blob-delete']
+    return { command: [olareg, 'serve', '--addr', '127.0.0.1', '--port', port, '--store-type', 'mem', ...deletes] }
+  })
 }
 
 /** `launch` starts the program; for a restart it gets the previous port. */
