@@ -86,19 +86,17 @@ interface Hosted {
 }
 
 async function runHosted(what: string, kind: Kind, { launch }: Program): Promise<Hosted> {
+  const { owner = 'team' } = kind
   const results: ByFlow = new Map()
   const suites: Outcomes[] = []
   let isWorse = false
   const tryAll = async (target: string, { url, host, stop }: Target) => {
     for (const [flow, act] of Object.entries(flows)) {
-      const name = `${kind.owner ?? 'team'}/${newName(flow)}`
+      const name = `${owner}/${newName(flow)}`
       note(results, what, flow, target, await outcomeOf(act(new Client(url), name)))
     }
     if (tools) {
-      const repositories = {
-        OCI_REPO1: `${kind.owner ?? 'conformance'}/one`,
-        OCI_REPO2: `${kind.owner ?? 'conformance'}/two`,
-      }
+      const repositories = { OCI_REPO1: `${owner}/one`, OCI_REPO2: `${owner}/two` }
       const login = kind.wantsLogin ? { OCI_USERNAME: account.username, OCI_PASSWORD: account.password } : {}
       const settings = { ...repositories, ...login, ...kind.suite }
       suites.push(await runSuite(tools.conformance, { host, folder, results: newName('suite'), settings }))
@@ -110,7 +108,7 @@ async function runHosted(what: string, kind: Kind, { launch }: Program): Promise
     await stop()
   }
   const tryLogin = async (target: string, { url, stop }: Target) => {
-    const name = `${kind.owner ?? 'team'}/${newName('login')}`
+    const name = `${owner}/${newName('login')}`
     note(results, what, 'login', target, await outcomeOf(logIn(url, new Client(url), name)))
     await stop()
   }

@@ -73,9 +73,9 @@ export const flows: Record<string, Flow> = {
   cancel: async (client, name) => {
     const sent = await client.send('PATCH', client.next(await open(client, name)), layer.content, octets)
     const at = client.next(want('PATCH', sent, 202, 201))
-    // The specification has 204, olareg says 202.
+    // The specification has 204 and 404, olareg says 202 and 400.
     want('DELETE of an upload', await client.send('DELETE', at), 204, 202)
-    want('GET of it', await client.send('GET', at), 404)
+    want('GET of it', await client.send('GET', at), 404, 400)
   },
   mount: async (client, name) => {
     await pushBlob(client, name, layer)
@@ -96,6 +96,13 @@ export const flows: Record<string, Flow> = {
       .json()
       .manifests.map(({ digest }: { digest: string }) => digest)
     assert.deepEqual(found, [referrer.digest])
+  },
+  'refusal of an image whose layer is missing': async (client, name) => {
+    const [config] = image.blobs as [Image['blobs'][0]]
+    await pushBlob(client, name, config)
+    const headers = { 'Content-Type': image.mediaType }
+    const put = await client.send('PUT', `/v2/${name}/manifests/v1`, Buffer.from(image.manifest), headers)
+    want('PUT of a manifest', put, 400, 404)
   },
   'delete an image': async (client, name) => {
     await pushImage(client, name, 'v1')

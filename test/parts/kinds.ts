@@ -19,7 +19,7 @@ export interface Kind {
   hasLogin?: true
   /** It takes no push without a login. */
   wantsLogin?: true
-  /** What names begin with. */
+  /** What names begin with, in place of `team`. */
   owner?: string
   /** What the router must be given for it as hosted, besides its address, and as the cache. */
   settings?: Record<string, string>
@@ -64,6 +64,7 @@ export const kinds: Record<string, Kind> = {
     },
   },
   'go-containerregistry': {
+    settings: { HOSTED_NAMES: 'team/**' },
     suite: withoutDigests,
     get: async (folder, say) => {
       say(`building with go install: ${cranePackage}`)
