@@ -5,6 +5,7 @@ import type { Config } from './config.ts'
 import type { Log } from './log.ts'
 import type { Registry } from './registry/answer.ts'
 import { AuthLogins } from './registry/authfile.ts'
+import { comparable } from './registry/hosts.ts'
 import { type Identity, withIdentity } from './registry/identity.ts'
 import { withLogin } from './registry/login.ts'
 import { type RegistryOptions, RemoteRegistry } from './registry/registry.ts'
@@ -29,7 +30,13 @@ export function createRegistries(config: Config, around: Surroundings): Registri
   const logins = config.authFile ? new AuthLogins(config.authFile, config.helpersDir, around.log) : undefined
   const publicOnes = { ...common, role: 'public', readTimeout, forwardsLogin: false } as const
   const proxy = create(
-    { ...publicOnes, name: 'proxy', address: config.proxy, path: pathOf(config.proxy) },
+    {
+      ...publicOnes,
+      name: 'proxy',
+      title: titleOf(config.proxyNs, config.proxy),
+      address: config.proxy,
+      path: pathOf(config.proxy),
+    },
     proofFor(config.proxy, config, logins, 'proxy'),
     around,
   )
@@ -37,6 +44,7 @@ export function createRegistries(config: Config, around: Surroundings): Registri
     {
       ...common,
       name: 'hosted',
+      title: 'the private registry',
       role: 'hosted',
       address: config.hosted,
       path: pathOf(config.hosted),
@@ -49,7 +57,14 @@ export function createRegistries(config: Config, around: Surroundings): Registri
   )
   const others = config.proxies.map(({ host, address }) =>
     create(
-      { ...publicOnes, name: host, address, path: pathOf(address), prefix: `/${host}` },
+      {
+        ...publicOnes,
+        name: host,
+        title: titleOf([host], address),
+        address,
+        path: pathOf(address),
+        prefix: `/${host}`,
+      },
       proofFor(address, config, logins),
       around,
     ),
@@ -74,6 +89,13 @@ export function createUncounted(config: Config, fetch: Fetch, now: () => number)
   return addressesIn(config).map(([name, address]) => {
     return { registry: byName.get(name) as Registry, address, lastCause: () => causes.get(name) }
   })
+}
+
+/** A public registry as those who pull know it. At an address on another host it is a cache. */
+function titleOf(hosts: readonly string[], address: URL): string {
+  const [host] = hosts
+  if (host === undefined || hosts.length > 1) return 'the public registry'
+  return comparable(address.host) === host ? host : `the cache of ${host}`
 }
 
 /** The path before every name at an address, from its first slash on; or empty. */

@@ -564,7 +564,7 @@ test('the manual has every sentence that the router can log, answer or print at 
   const sentences = parts.filter(
     (part) => /^[\w'.,:?/()=-]+( [\w'.,:?/()=-]+)+$/.test(part) && /[a-z] [a-z]/.test(part),
   )
-  assert.ok(sentences.includes('gave no usable answer') && sentences.includes('wrong user or password'))
+  assert.ok(sentences.includes('failed lately: try again in a minute') && sentences.includes('wrong user or password'))
   const help = configHelp()
   assertInManual(sentences.filter((text) => !help.includes(text) && !/^(proxy|hosted) (proxy|hosted)$/.test(text)))
   const code = /^([A-Z]+_)*(UNKNOWN|INVALID|UNAUTHORIZED|DENIED|UNSUPPORTED|UNAVAILABLE|TOOMANYREQUESTS)$/

@@ -316,7 +316,7 @@ if (way === 'node') {
     })
     assert.match(
       await read("document.querySelector('form + p').innerText"),
-      /nginx: a client gets 502, proxy gave no usable/,
+      /nginx: a client gets 502, the cache of docker.io did not answer/,
     )
     for (const scheme of ['light', 'dark'] as const) {
       await look(390, scheme)

@@ -363,6 +363,7 @@ function registryOf(says: (() => Promise<Response>)[], options: { role?: 'hosted
   const rest = {
     address,
     path,
+    title: role,
     prefix: '',
     forwardsLogin: role === 'hosted',
     readTimeout: 0.05,
@@ -437,6 +438,7 @@ test("a 401 of a registry that may not challenge clients is a failure, but not i
   const own = new RemoteRegistry(
     {
       name: 'hosted',
+      title: 'the private registry',
       role: 'hosted',
       address: new URL('http://h'),
       path: '',

@@ -80,6 +80,7 @@ test('this router is called by its host, with or without the default port of its
 
 const registry = (role: 'hosted' | 'public', forwardsLogin = role === 'hosted'): Registry => ({
   name: role === 'public' ? 'proxy' : 'hosted',
+  title: role === 'public' ? 'ghcr.io' : 'the private registry',
   role,
   forwardsLogin,
   ask: () => Promise.reject(new Error('not asked here')),

@@ -1038,3 +1038,43 @@ test('LOG_FORMAT=text writes one line for each message, whatever a client sent',
   assert.equal(lines.length, 1)
   assert.match(lines[0] as string, /^\S+ info request path="\/a\\nb \\"c\\"" status=200$/)
 })
+
+const atGhcr = '/v2/ghcr.io/org/app/manifests/1.0'
+/** Settings, path, what the proxy and hosted do, and the message that clients get. An address without a script is hosted's. */
+const told: [Record<string, string>, string, Say, Say, string][] = [
+  [{}, byTag, refused, status(404), 'the cache of docker.io did not answer: try again later'],
+  [{ PROXY_HOSTNAME: 'registry-1.docker.io' }, byTag, notAsked, status(429), limits('the private registry')],
+  [{ PROXY_NS: 'docker.io,ghcr.io' }, byTag, status(429), status(404), limits('the public registry')],
+  [{ PROXIES: 'ghcr.io=proxy:3' }, atGhcr, status(429), notAsked, limits('the cache of ghcr.io')],
+  [
+    { PROXIES: 'ghcr.io' },
+    atGhcr,
+    notAsked,
+    status(503),
+    'ghcr.io failed (503): try again later, or tell whoever runs it',
+  ],
+  [
+    { HOSTED_TIMEOUT: '0.01' },
+    byTag,
+    status(404),
+    silent,
+    'the private registry did not answer in time: try again later',
+  ],
+  [{}, byTag, status(404), status(403), 'the private registry refuses this request'],
+  [{}, '/v2/', refused, status(200), 'not available now: the cache of docker.io'],
+]
+function limits(title: string) {
+  return `${title} limits the rate of requests: try again later`
+}
+for (const [environment, path, proxy, hosted, message] of told) {
+  test(`people who pull read: ${message}`, async () => {
+    const { ask } = between(proxy, hosted, environment)
+    assert.equal((await ask(path)).error?.message, message)
+  })
+}
+
+test('people who pull read of a registry that is skipped, that it failed lately', async () => {
+  const { ask } = between(refused, status(404))
+  for (let i = 0; i < 3; i++) await ask(`${byTag}${i}`)
+  assert.equal((await ask(byTag)).error?.message, 'the cache of docker.io failed lately: try again in a minute')
+})

@@ -69,12 +69,15 @@ export function createAccess(
     const outcome = await passwords.check(user, login.password, address)
     onLogin(outcome)
     if (outcome === 'busy') {
-      const error = { code: 'TOOMANYREQUESTS', message: 'too many logins wait to be checked' }
+      const error = {
+        code: 'TOOMANYREQUESTS',
+        message: 'too many logins wait to be checked: try again in a few seconds',
+      }
       return { refusal: ociError(method, 429, error, { 'Retry-After': '5' }) }
     }
     if (outcome === 'wrong') return challenged('wrong user or password')
     if (right === 'write' && pushUsers.length > 0 && !pushUsers.includes(user))
-      return { user, refusal: ociError(method, 403, { code: 'DENIED', message: 'this user may not write' }) }
+      return { user, refusal: ociError(method, 403, { code: 'DENIED', message: 'this user may only pull' }) }
     return { user }
   }
 }

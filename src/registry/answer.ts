@@ -9,6 +9,8 @@ import type { Verdict } from './verdict.ts'
 export interface Registry {
   /** As logs, metrics and error details name it: `hosted`, `proxy`, or the host of a public registry. */
   readonly name: string
+  /** As those who pull read it: `the private registry`, `ghcr.io`, or `the cache of ghcr.io`. */
+  readonly title: string
   /** `hosted`: the private one, which takes pushes. `public`: a public one, or a cache of it, for reads only. */
   readonly role: 'hosted' | 'public'
   /** Whether it gets the client's own login and cookies. Then its challenges and cookies also go to the client. */

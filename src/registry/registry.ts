@@ -23,6 +23,7 @@ import { isHtml } from './verdict.ts'
 
 export interface RegistryOptions {
   name: string
+  title: string
   role: 'hosted' | 'public'
   address: URL
   /** The path before every name there, from its first slash on; or empty. */
@@ -61,6 +62,7 @@ const unconfirmedMs = 1000
 
 export class RemoteRegistry implements Registry {
   readonly name: string
+  readonly title: string
   readonly role: 'hosted' | 'public'
   readonly forwardsLogin: boolean
   readonly #options: RegistryOptions
@@ -71,6 +73,7 @@ export class RemoteRegistry implements Registry {
 
   constructor(options: RegistryOptions, around: RegistrySurroundings) {
     this.name = options.name
+    this.title = options.title
     this.role = options.role
     this.forwardsLogin = options.forwardsLogin
     this.#options = options
@@ -152,13 +155,8 @@ export class RemoteRegistry implements Registry {
   /** `Registry.askRealm`. */
   askRealm(request: Request, client: Client): Promise<Reply | undefined> {
     const { path, router, readTimeout } = this.#options
-    const relaying = {
-      fetch: this.#around.fetch,
-      base: this.#urlOf('/v2/'),
-      path,
-      routerHost: router.host,
-      readTimeout,
-    }
+    const { fetch } = this.#around
+    const relaying = { fetch, base: this.#urlOf('/v2/'), path, routerHost: router.host, readTimeout }
     return askRealm(relaying, request, this.fieldsFor(request, client))
   }
 

@@ -2,6 +2,7 @@
 import type { Entity } from '../../routing.ts'
 import { type Answer, summarize } from '../registry/answer.ts'
 import { type OciError, ociError } from '../registry/errors.ts'
+import { messages } from './messages.ts'
 import type { Plan } from './plan.ts'
 
 const unknown: Partial<Record<Entity, string>> = {
@@ -22,26 +23,26 @@ export function failure(
   const notAsked = unasked ? [{ verdict: 'not asked', ...unasked }] : []
   const answer = (status: number, error: OciError, fields: Record<string, string> = {}) =>
     ociError(method, status, { ...error, detail: [...summarize(answers), ...notAsked] }, fields)
-  const failed = ({ from, status }: Answer) =>
-    answer(status === 504 ? 504 : 502, { code: 'UNAVAILABLE', message: `${from.name} gave no usable answer` })
+  const failed = (one: Answer) =>
+    answer(one.status === 504 ? 504 : 502, { code: 'UNAVAILABLE', message: messages.failed(one) })
 
   if (answers.some(({ verdict }) => verdict === 'gone')) return new Response(null, { status: 499 })
   if (hosted?.status === 401) {
     const challenges = new Headers(hosted.from.fieldsFrom(hosted)).get('WWW-Authenticate')
-    const error = hosted.error ?? { code: 'UNAUTHORIZED', message: 'hosted requires a login' }
+    const error = hosted.error ?? { code: 'UNAUTHORIZED', message: messages.loginRequired }
     return answer(401, error, challenges ? { 'WWW-Authenticate': challenges } : {})
   }
   if (hosted?.verdict === 'failed') return failed(hosted)
   const limited = [hosted, proxy].find((one) => one?.verdict === 'limited')
   if (limited) {
     const retryAfter = limited.headers.get('Retry-After')
-    const error = { code: 'TOOMANYREQUESTS', message: `${limited.from.name} limits the rate of requests` }
+    const error = { code: 'TOOMANYREQUESTS', message: messages.limited(limited) }
     return answer(429, error, retryAfter ? { 'Retry-After': retryAfter } : {})
   }
   if (proxy?.verdict === 'failed') return failed(proxy)
   if (hosted?.verdict === 'denied') {
     const code = hosted.status === 403 ? 'DENIED' : 'UNSUPPORTED'
-    return answer(hosted.status, hosted.error ?? { code, message: 'hosted refuses this request' })
+    return answer(hosted.status, hosted.error ?? { code, message: messages.refused })
   }
   // A refusal of the public registry that is about this request, and an OCI error. Its detail may hold inner addresses.
   if (proxy?.verdict === 'denied' && proxy.status === 400 && proxy.error)

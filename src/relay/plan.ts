@@ -38,7 +38,10 @@ export function planOf(rules: PlanRules, method: string, matched: Match, query: 
     const message = `${owner.host} is read-only here: copy the image to a name of your own, and push or attach there`
     return { refused: 405, code: 'UNSUPPORTED', message, allow: 'GET, HEAD' }
   }
-  if (owner.kind === 'nobody') return { refused: 404, code: 'NAME_UNKNOWN', message: owner.reason }
+  if (owner.kind === 'nobody') {
+    const message = `this name is not looked for at ${owner.host}: ${owner.reason}`
+    return { refused: 404, code: 'NAME_UNKNOWN', message }
+  }
   // The query of an upload session is hosted's own.
   const asked = { matched, fullName: name, query: route.entity === 'upload' ? query : withoutNamespace(query) }
   if (owner.kind === 'public') return publicPlan(rules, owner, asked, namespaces.length > 0)

@@ -8,6 +8,7 @@ import type { Exchange, Outcome } from './exchange.ts'
 import { failure } from './failure.ts'
 import { forward } from './forward.ts'
 import { lookup } from './lookup.ts'
+import { messages } from './messages.ts'
 import { type Plan, planOf } from './plan.ts'
 import { referrers } from './referrers.ts'
 import type { Surroundings } from './surroundings.ts'
@@ -50,7 +51,8 @@ async function base(around: Surroundings, { request, client }: Exchange): Promis
     const headers = [['content-type', 'application/json'], ...challenge] as [string, string][]
     return { response: respond(request.method === 'HEAD' ? null : '{}', { headers }), answers }
   }
-  const error = { code: 'UNAVAILABLE', message: 'a registry is not available', detail: summarize(answers) }
+  const message = messages.unavailable(answers.filter((one) => !isUp(one)))
+  const error = { code: 'UNAVAILABLE', message, detail: summarize(answers) }
   return { response: ociError(request.method, 503, error), answers }
 }
 

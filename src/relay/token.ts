@@ -4,6 +4,7 @@ import { type Client, pingQuestion, type Registry } from '../registry/answer.ts'
 import { ociError, readBytes } from '../registry/errors.ts'
 import { bearerRealmIn } from '../registry/relayed.ts'
 import { respond } from '../runtime/body.ts'
+import { messages } from './messages.ts'
 
 const maxTokenBytes = 1024 * 1024
 /** The fields of a realm's answer that matter to a client. */
@@ -25,7 +26,7 @@ export async function relayToken(hosted: Registry, request: Request, client: Cli
     return respond(body, { status: reply.status, headers })
   } catch (error) {
     if (error instanceof RangeError) return ociError(method, 413, { code: 'UNSUPPORTED', message: error.message })
-    return ociError(method, 502, { code: 'UNAVAILABLE', message: 'the realm of hosted gave no usable answer' })
+    return ociError(method, 502, { code: 'UNAVAILABLE', message: messages.noToken })
   }
 }
 
