@@ -7,6 +7,7 @@ import { type Command, commandIn } from './src/arguments.ts'
 import { check, checkFaults } from './src/check/check.ts'
 import { type Effect, effectOf, hintsIn } from './src/check/effect.ts'
 import { exitCodeOf, toJson, toPage } from './src/check/report.ts'
+import { judgeSettings } from './src/check/settings.ts'
 import { askOnce, saySettings } from './src/check/start.ts'
 import { subjectOf } from './src/check/subject.ts'
 import { type Config, configHelp, readConfig, settings } from './src/config.ts'
@@ -19,7 +20,7 @@ import { createFetch, forwardersIn } from './src/runtime/fetch.ts'
 import { listen } from './src/runtime/listen.ts'
 import { type Fetch, runtime } from './src/runtime/runtime.ts'
 import { followPair, type Pair, rootsWith } from './src/runtime/tls.ts'
-import { createService } from './src/service.ts'
+import { createService, type Dependencies } from './src/service.ts'
 
 const { version } = manifest
 const help = `combined-registry ${version}: one address for a private registry and a pull-through cache
@@ -47,14 +48,17 @@ function fetchFor(config: Config) {
   return createFetch(rootsWith(config.ca), connectMs).catch((error: Error) => fail([error.message]))
 }
 
-const start = (config: Config, fetch: Fetch, log: Log) => createService(config, { fetch, now, log, version, runtime })
+const start = (config: Config, fetch: Fetch, log: Log, atStart?: Dependencies['atStart']) =>
+  createService(config, { fetch, now, log, version, runtime, atStart })
 
 async function serve(config: Config): Promise<void> {
   const { write, flush } = inBatches(console.log)
   process.on('exit', flush)
   const log = createLog(config, write)
   const fetch = await fetchFor(config)
-  const service = start(config, fetch, log)
+  const effect = effectOf(settings, process.env)
+  const found = judgeSettings(config, effect.misspelt)
+  const service = start(config, fetch, log, { settings: effect.settings, warnings: found })
   const { tlsCertFile, tlsKeyFile } = config
   const renew = async (pair: Pair) => {
     ;(await listening).renew(pair)
@@ -71,7 +75,7 @@ async function serve(config: Config): Promise<void> {
     fail([`cannot listen on ${config.host}:${config.port}: ${error.message}`])
   })
   const server = await listening
-  saySettings(effectOf(settings, process.env), config, log)
+  saySettings(effect, found, log)
   sayForwarders(log)
   service.examine()
   const { port } = server

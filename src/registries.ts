@@ -12,7 +12,7 @@ import { type RegistryOptions, RemoteRegistry } from './registry/registry.ts'
 import { CommandSource, fixed, fromFile, type Login, type LoginSource } from './registry/source.ts'
 import type { Registries } from './relay/exchange.ts'
 import type { Metrics } from './report/metrics.ts'
-import type { Page } from './report/page.ts'
+import type { Page } from './report/page/page.ts'
 import type { Fetch } from './runtime/runtime.ts'
 
 interface Surroundings {
@@ -78,17 +78,11 @@ export function createRegistries(config: Config, around: Surroundings): Registri
   return { hosted, proxy, byName: new Map([proxy, hosted, ...others].map((one) => [one.name, one])) }
 }
 
-/** The registries for questions that no client asks: no metric counts the answers, and what they log is kept. */
+/** The registries for questions that no client asks: no metric counts the answers, and no log has them. */
 export function createUncounted(config: Config, fetch: Fetch, now: () => number): Known[] {
-  const causes = new Map<unknown, string>()
-  const log: Log = (_, __, { upstream, cause } = {}) => {
-    if (cause) causes.set(upstream, `${cause}`)
-  }
-  const silent = { metrics: { answered: () => {}, skips: () => {} }, page: { skips: () => {} } }
-  const { byName } = createRegistries(config, { fetch, now, log, ...silent })
-  return addressesIn(config).map(([name, address]) => {
-    return { registry: byName.get(name) as Registry, address, lastCause: () => causes.get(name) }
-  })
+  const silent = { log: () => {}, metrics: { answered: () => {}, skips: () => {} }, page: { skips: () => {} } }
+  const { byName } = createRegistries(config, { fetch, now, ...silent })
+  return addressesIn(config).map(([name, address]) => ({ registry: byName.get(name) as Registry, address }))
 }
 
 /** A public registry as those who pull know it. At an address on another host it is a cache. */
@@ -148,9 +142,10 @@ function create(options: RegistryOptions, proof: Proof, around: Surroundings): R
     fetch: isAnswered ? withLogin(fetch, { source, readTimeout, routerHost, now }) : fetch,
     fetchElsewhere: plain,
     now,
-    onAnswer: (answer, isRead, cause) => {
+    onAnswer: (answer, isRead) => {
+      const { reason, cause } = answer
       metrics.answered(answer, isRead)
-      if (cause) log('warn', 'no usable answer', { reason: answer.reason, cause })
+      if (cause) log('warn', 'no usable answer', { reason, cause })
     },
     onBreaker: (isOpen) => {
       page.skips(name, isOpen)

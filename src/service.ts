@@ -11,7 +11,7 @@ import { Background } from './memory/background.ts'
 import { Budget } from './memory/budget.ts'
 import { Memory } from './memory/memory.ts'
 import { createRegistries } from './registries.ts'
-import { asksForNoLogin, isUp, pingQuestion, type Registry } from './registry/answer.ts'
+import { isUp, pingQuestion, type Registry } from './registry/answer.ts'
 import { ociError, refusalOf } from './registry/errors.ts'
 import { signed } from './registry/headers.ts'
 import { isOwnCheck, loopError, loopStatus } from './registry/loop.ts'
@@ -26,7 +26,8 @@ import { relayToken, warnOfRealm } from './relay/token.ts'
 import { hostWarning } from './report/host.ts'
 import { Metrics } from './report/metrics.ts'
 import { type Env, observe, pathOf, Traffic } from './report/observe.ts'
-import { Page, pageHeaders } from './report/page.ts'
+import type { AtStart } from './report/page/notices.ts'
+import { Page, pageHeaders } from './report/page/page.ts'
 import { openerOf, respond } from './runtime/body.ts'
 import { Networks } from './runtime/networks.ts'
 import type { Connection, Fetch } from './runtime/runtime.ts'
@@ -39,6 +40,8 @@ export interface Dependencies {
   version: string
   /** Name and version of the runtime. */
   runtime: string
+  /** What the page shows of the settings. */
+  atStart?: AtStart
 }
 
 /** Bytes of all manifests that are being put. Whoever puts one may still be a stranger. */
@@ -73,14 +76,16 @@ export interface Service {
 
 export function createService(config: Config, dependencies: Dependencies): Service {
   const parts = assemble(config, dependencies)
-  const { around, metrics, traffic } = parts
+  const { around, metrics, page, traffic } = parts
   const app = createApp(parts)
   const trustedProxies = new Networks(config.trustedProxies)
   return {
     handle: async (request, connection = {}) => app.fetch(request, withClient(connection, request, trustedProxies)),
     explain: (image) => explain(around, image, null, { request: new Request(config.aggregate), client: {} }),
     examine: () => warnOfRealm(around.registries.hosted, config, dependencies.log),
-    certified: (expires) => metrics.certified(expires),
+    certified: (expires) => {
+      for (const one of [metrics, page]) one.certified(expires)
+    },
     drain: (delivered) => {
       around.background.end()
       return traffic.drain(async () => {
@@ -95,7 +100,7 @@ function assemble(config: Config, dependencies: Dependencies): Parts {
   const { now, log, version, runtime } = dependencies
   const fetch = signed(dependencies.fetch, version)
   const metrics = new Metrics(version, runtime, ['proxy', 'hosted', ...config.proxies.map(({ host }) => host)])
-  const page = new Page(config, metrics, now, `${version} on ${runtime}`)
+  const page = new Page(config, metrics, now, `${version} on ${runtime}`, dependencies.atStart)
   const around = {
     settings: config,
     registries: createRegistries(config, { fetch, now, log, metrics, page }),
@@ -149,7 +154,7 @@ async function page(c: Context<Env>, parts: Parts): Promise<Response> {
   c.set('entity', 'page')
   const refusal = await admit(c, parts)
   if (refusal) return refusal
-  const { around, config } = parts
+  const { around } = parts
   const { raw } = c.req
   const { image = '', ns = null } = c.req.query()
   const from = { request: raw, client: clientOf(c) }
@@ -157,12 +162,7 @@ async function page(c: Context<Env>, parts: Parts): Promise<Response> {
     image ? explain(around, image.trim(), ns, from) : undefined,
     ...registriesOf(parts).map((one) => ping(around, one, raw, from.client)),
   ])
-  // If logins are hosted's to check, and it cannot now, this client may be a stranger.
-  const isTrusted = !config.passLogin || pings.some(({ from, status }) => from.role === 'hosted' && status === 200)
-  const ofHosted = pings.find(({ from }) => from.role === 'hosted')
-  const isOpen =
-    config.passLogin && !raw.headers.has('Authorization') && ofHosted !== undefined && asksForNoLogin(ofHosted)
-  const text = await parts.page.text({ pings, image, explanation, isTrusted, isOpen })
+  const text = await parts.page.text({ pings, image, explanation, hasLogin: raw.headers.has('Authorization') })
   return respond(`${text}`, { headers: { 'Content-Type': 'text/html; charset=UTF-8', ...pageHeaders } })
 }
 

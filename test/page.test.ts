@@ -7,8 +7,9 @@ import { after, before, test } from 'node:test'
 import { hashSync } from 'bcryptjs'
 import { between, closeAll } from './parts/between.ts'
 import { findBrowser } from './parts/browser.ts'
+import { certify } from './parts/certificates.ts'
 import { temporaryFolder } from './parts/children.ts'
-import { answerOf, digestOf, makeImage, pull, push, open as request, send } from './parts/client.ts'
+import { answerOf, digestOf, makeImage, pull, push, open as request, send, trusted } from './parts/client.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
 import { startRouter, way } from './parts/router.ts'
 import { answer, type Script } from './parts/scripted.ts'
@@ -74,7 +75,6 @@ test('a browser gets a page that loads nothing and runs nothing; other clients g
   assert.equal(headers['x-content-type-options'], 'nosniff')
   assert.equal(headers['referrer-policy'], 'no-referrer')
   assert.equal(headers['cache-control'], 'no-store')
-  assert.match(html, /this replica, like any other, holds none/)
   assert.ok(!/<script|<link|\ssrc=|\sstyle=|url\(/.test(html))
   for (const { host } of [hosted, cache]) assert.ok(!html.includes(host), "a registry's address")
   const head = await send(url, 'HEAD', '/', { headers: { Accept } })
@@ -109,13 +109,13 @@ test('what was asked and sent: the page has the figures of /metrics', async () =
   }
   for (const verdict of ['found', 'absent', 'denied', 'limited', 'failed']) {
     const [proxy, hosted] = ['proxy', 'hosted'].map((name) => figure('upstream_requests_total', name, verdict))
-    assert.match(text, new RegExp(`${verdict}: [^:]*? ${proxy} ${hosted} `))
+    assert.match(text, new RegExp(`${verdict}: [^:]*? ${hosted} ${proxy} `))
   }
   const pulled = ['proxy', 'hosted'].map((name) => figure('transfer_bytes_total', name, 'pull'))
   assert.ok(pulled.every((bytes) => bytes > 0))
   const formatBytes = (bytes = 0) => (bytes < 2048 ? `${bytes} B` : `${Math.round(bytes / 1024)} KiB`)
   const pushed = formatBytes(figure('transfer_bytes', 'push'))
-  assert.match(text, new RegExp(`pulled ${formatBytes(pulled[0])} ${formatBytes(pulled[1])} pushed 0 B ${pushed}`))
+  assert.match(text, new RegExp(`pulled ${formatBytes(pulled[1])} ${formatBytes(pulled[0])} pushed ${pushed} 0 B`))
   assert.match(text, /first byte on average \d+ ms \d+ ms/)
   await stop()
 })
@@ -124,19 +124,23 @@ test('the page says in words if a registry is up, down, limited or skipped, and 
   const router = await between(ok, onlyPings(absent), { LOOKUP_TTL: '0' })
   const pageText = async () => (await open(router.url)).text
   const ask = () => send(router.url, 'GET', '/v2/team/app/manifests/1.0')
-  assert.match(await pageText(), /proxy is up It is the pull-through cache. Its answer to \/v2\/: 200, after \d+ ms/)
+  assert.match(
+    await pageText(),
+    /Registries hosted UP 200 \d+ ms the private registry.* docker\.io UP 200 \d+ ms its pull-through cache/,
+  )
   router.now.proxy = onlyPings(answer(429))
   await ask()
-  assert.match(await pageText(), /proxy is up, limited .*: limited \(429\)\. .* hosted is up /)
+  assert.match(await pageText(), /docker\.io UP, LIMITED 200 .*: limited \(429\)\./)
   router.now.proxy = answer(503)
   for (let i = 0; i < 4; i++) await ask()
   const down = await pageText()
-  assert.match(down, /proxy is down, skipped .*: 503, after .*: failed \(503\)\. It failed three times in a row/)
-  assert.match(down, /Public images cannot be pulled, private ones can\..* But \/v2\/ is 503 here \(V2_REQUIRES=both\)/)
-  assert.match(down, /502 GET team\/app:1\.0 .*proxy: failed \(skipped: it failed lately\)\. hosted: absent \(404\)/)
+  assert.match(down, /docker\.io DOWN, SKIPPED 503 .* It failed three times in a row.*: failed \(503\)\./)
+  assert.match(down, /Public images cannot be pulled, private ones can\..* \/v2\/ is 503 here \(V2_REQUIRES=both\)/)
+  assert.match(down, /502 GET team\/app:1\.0 3 times docker\.io: failed \(503\)\. hosted: absent \(404\)/)
+  assert.match(down, /502 GET team\/app:1\.0 docker\.io: failed \(skipped: it failed lately\)\. hosted: absent \(404\)/)
   router.now.proxy = ok
   await until('the trial', async () => (await ask()).status === 200)
-  assert.match(await pageText(), /proxy is up It/)
+  assert.match(await pageText(), /docker\.io UP 200/)
   await router.close()
 })
 
@@ -154,6 +158,51 @@ test('the page says that anybody may push, if that is so', async () => {
   const guarded = await between(ok, ok, { HTPASSWD_FILE: users })
   assert.ok(!/Open: anybody/.test((await open(guarded.url, '', basic('ann:canary-of-ann'))).text))
   await guarded.close()
+})
+
+test('the settings in effect, what is wrong with them, and when the certificate ends; no address, no login', async () => {
+  const router = await between(ok, onlyPings(answer(401)), {
+    HTPASSWD_FILE: users,
+    LOOKUP_ORDER: 'hosted-first',
+    HOSTED_USERNAME: 'robot',
+    HOSTED_PASSWORD: 'canary',
+    HOSTED_NAME: 'team/**',
+  })
+  const { html, text } = await open(router.url, '', basic('ann:canary-of-ann'))
+  assert.match(
+    text,
+    /A variable is nearly a setting of this router, .* \(variable HOSTED_NAME, meant HOSTED_NAMES\): rename it/,
+  )
+  assert.match(text, /Settings in effect Set by variables: \d+ .* LOOKUP_ORDER hosted-first .* HOSTED_USERNAME set /)
+  assert.match(text, /Defaults: \d+ .* TAGS hosted /)
+  for (const secret of ['canary', 'robot', users, router.hosted.host, router.proxy.host])
+    assert.ok(!html.includes(secret), secret)
+  assert.ok(!text.includes('certificate'))
+  await router.close()
+
+  const own = await certify(folder, 'authority')
+  const served = await certify(folder, 'served', 'IP:127.0.0.1', own)
+  trusted.ca = own.cert
+  const tls = await startReal({ TLS_CERT_FILE: served.certFile, TLS_KEY_FILE: served.keyFile })
+  const page = await open(tls.url)
+  assert.match(page.text, /Its own certificate ends \d{4}-\d\d-\d\d [\d:]+ UTC \./)
+  assert.match(page.text, /This router's own certificate ends in \d+.h\. Renew it/)
+  await tls.stop()
+  trusted.ca = undefined
+})
+
+test('a registry that gives no answer: the page says why, in words, also of one that is skipped', async () => {
+  const router = await between(ok, onlyPings(absent), { LOOKUP_TTL: '0', V2_REQUIRES: 'hosted' })
+  await router.proxy.close()
+  for (let i = 0; i < 4; i++) await send(router.url, 'GET', '/v2/team/app/manifests/1.0')
+  const { text } = await open(router.url)
+  assert.match(text, /docker\.io DOWN, SKIPPED \d+.ms its .* It gave no usable answer: nothing listens at its address/)
+  assert.match(
+    text,
+    /502 GET team\/app:1\.0 docker\.io: failed \(nothing listens at its address[^)]*\)*\. hosted: absent/,
+  )
+  assert.match(text, /502 GET team\/app:1\.0 3 times docker\.io: failed \(nothing listens/)
+  await router.close()
 })
 
 test('many page views at once cost each registry one request a second', async () => {
@@ -181,7 +230,7 @@ test("what failed lately: the last 20 requests, newest first, without what is us
   const { html, text } = await open(router.url)
   assert.ok(!html.includes('<script'))
   assert.match(html, /40[04]<\/b> GET\s+\/v2\/team\/app\/manifests\/(&lt;|%3C)script/)
-  assert.match(text, / \/v2\/a{596}… [\d :-]+ UTC No registry was asked\./)
+  assert.match(text, / \/v2\/a{596}… No registry was asked\. [\d :-]+ UTC , id /)
   router.now.hosted = onlyPings((_, response) => {
     response.writeHead(200, { 'Content-Length': 100_000 }).write('half')
   })
@@ -193,7 +242,7 @@ test("what failed lately: the last 20 requests, newest first, without what is us
   await until('the log', () => router.router.log().some(({ status, complete }) => status === 200 && complete === false))
   assert.match(
     (await open(router.url)).text,
-    /cut short GET \/v2\/team\/app\/blobs\/.* proxy: absent \(404\)\. hosted: found/,
+    /cut short GET \/v2\/team\/app\/blobs\/.* docker\.io: absent \(404\)\. hosted: found/,
   )
   for (let i = 0; i < 25; i++) await ask(`team/app/manifests/${i}?ns=&image=x`)
   const listed = [...(await open(router.url)).html.matchAll(/<a href="(.*?)">team\/app:(\d+)</g)]
@@ -207,12 +256,17 @@ test("what failed lately: the last 20 requests, newest first, without what is us
 
 test('the form explains an image in words: which registry wins, what it shadows and why, or what a client gets if none wins', async () => {
   const { url, stop } = await startReal()
-  const { text } = await open(url, ' acme/app ')
-  assert.match(text, /acme\/app : a client gets it from proxy\. It shadows hosted's image of the same name, because/)
-  assert.match(text, /because LOOKUP_ORDER=proxy-first; HOSTED_NAMES=acme\/app makes it hosted's alone/)
-  assert.ok(text.includes(publicImage.digest) && text.includes(ownImage.digest))
+  const { text, html: shadowing } = await open(url, ' acme/app ')
+  assert.match(
+    text,
+    /acme\/app : a client gets it from docker\.io\. This public image shadows an image of the same name in hosted\./,
+  )
+  assert.match(text, /set this and restart: HOSTED_NAMES=acme\/app rule/)
+  assert.match(shadowing, /<div class="note warn">/)
+  for (const { digest } of [publicImage, ownImage])
+    assert.ok(shadowing.includes(`<code title="${digest}">${digest.slice(0, 19)}…</code>`))
   const nobody = await open(url, 'team/nobody:1')
-  assert.match(nobody.text, /a client gets 404, .* A cache says 404 for a tag also where/)
+  assert.match(nobody.text, /a client gets 404: .* A cache says 404 for a tag also if/)
   assert.match((await open(url, 'UPPER')).text, /UPPER: an image is NAME\[:TAG\] or NAME@DIGEST/)
   const { html } = await open(url, '"><script>\u0000\u001b[2J\u202e')
   for (const bad of ['<script', '\u0000', '\u001b', '\u202e']) assert.ok(!html.includes(bad))
@@ -222,7 +276,7 @@ test('the form explains an image in words: which registry wins, what it shadows 
   const router = await between(absent, onlyPings(answer(403, {}, JSON.stringify({ errors: [error] }))))
   const denied = (await open(router.url, 'team/app')).html
   assert.ok(!/<img|\u202e/.test(denied))
-  assert.match(denied, /403, &lt;img/)
+  assert.match(denied, /403: &lt;img/)
   await router.close()
 })
 
@@ -259,7 +313,7 @@ test('hosted checks the logins: the page passes its challenge on; while hosted i
   for (const headers of [{}, ann]) {
     const { status, text } = await open(router.url, '', headers)
     assert.equal(status, 200)
-    assert.match(text, /hosted is down .* Nothing can be pushed.* Not shown: hosted alone can say whose login this is/)
+    assert.match(text, /hosted DOWN 503 .* Nothing can be pushed.* Not shown: only hosted can say whose login this is/)
     assert.ok(!text.includes('team/hidden'))
   }
   await router.close()
@@ -293,16 +347,20 @@ if (way === 'node') {
     const { goto, read, type, look, logIn, screenshot, prompts, complaints } = browser as NonNullable<typeof browser>
     const { url, stop } = await startReal()
     await send(url, 'GET', '/v2/team/app/manifests/2.0')
-    await look(900, 'light')
+    await look(1280, 'light')
     await goto(url)
-    assert.equal(await read('document.title'), 'registry.example: proxy up, hosted up')
+    assert.equal(await read('document.title'), 'registry.example: hosted up, docker.io up')
     await read("document.querySelector('label').click()")
     await type('acme/app\r')
-    const why = await read("document.querySelector('form + p').innerText")
-    assert.match(why, /^acme\/app: a client gets it from proxy\. It shadows hosted's image.*HOSTED_NAMES=acme\/app/)
+    const why = await read("document.querySelector('form + .warn').innerText")
+    assert.match(
+      why,
+      /^acme\/app: a client gets it from docker\.io\. This public image shadows .*\n+HOSTED_NAMES=acme\/app$/s,
+    )
     assert.equal(await read("document.querySelector('input').value"), 'acme/app')
     const file = process.env.SCREENSHOT
     if (file) {
+      await look(960, 'light', { height: 1000, scale: 1.5 })
       await read('scrollTo(0, 0)')
       mkdirSync(dirname(file), { recursive: true })
       writeFileSync(file, await screenshot())
@@ -312,20 +370,26 @@ if (way === 'node') {
     await send(url, 'GET', `/v2/${'long-name'.repeat(20)}/manifests/${'x'.repeat(100)}`)
     await until('the ping to be old', async () => {
       await goto(`${url}/?image=library/nginx`)
-      return /^proxy is down/.test(await read("document.querySelector('section').innerText"))
+      return /^docker.io\s+DOWN/.test(await read("document.querySelector('.box.bad')?.innerText ?? ''"))
     })
     assert.match(
-      await read("document.querySelector('form + p').innerText"),
-      /nginx: a client gets 502, the cache of docker.io did not answer/,
+      await read("document.querySelector('.box.bad').innerText"),
+      /nothing listens at its address \(ECONNREFUSED\)/,
     )
-    for (const scheme of ['light', 'dark'] as const) {
-      await look(390, scheme)
-      await goto(`${url}/?image=acme/app`)
-      assert.ok((await read('document.body.innerText')).includes(ownImage.digest))
-      const least = await read(contrast)
-      assert.ok(least.contrast >= 4.5, `${scheme}: ${JSON.stringify(least)}`)
-      assert.ok(scheme === 'light' ? least.behind > 0.8 : least.behind < 0.2, `${scheme}: ${JSON.stringify(least)}`)
-      assert.equal(await read('document.documentElement.scrollWidth'), 390)
+    assert.match(
+      await read("document.querySelector('form + .bad').innerText"),
+      /nginx: a client gets 502: the cache of docker.io (did not answer|failed lately)/,
+    )
+    for (const width of [1280, 390, 320]) {
+      for (const scheme of ['light', 'dark'] as const) {
+        await look(width, scheme)
+        await goto(`${url}/?image=acme/app`)
+        assert.ok((await read('document.body.innerText')).includes(ownImage.digest.slice(0, 19)))
+        const least = await read(contrast)
+        assert.ok(least.contrast >= 4.5, `${scheme}: ${JSON.stringify(least)}`)
+        assert.ok(scheme === 'light' ? least.behind > 0.8 : least.behind < 0.2, `${scheme}: ${JSON.stringify(least)}`)
+        assert.equal(await read('document.documentElement.scrollWidth'), width)
+      }
     }
     assert.deepEqual([complaints, prompts], [[], []])
     await stop()
@@ -339,8 +403,45 @@ if (way === 'node') {
     assert.equal(await read("document.querySelector('h1').innerText"), 'registry.example')
     await read("document.querySelector('input').focus()")
     await type('acme/app\r')
-    assert.match(await read("document.querySelector('form + p').innerText"), /^acme\/app: a client gets it from hosted/)
+    assert.match(
+      await read("document.querySelector('form + .good').innerText"),
+      /^acme\/app: a client gets it from hosted/,
+    )
     await closed.stop()
     await cache.start()
+  })
+
+  test('by keyboard all is reached, and seen to be; a screen reader has a name for each control, and headings in order', {
+    skip,
+  }, async () => {
+    const { goto, look, tab, readAloud } = browser as NonNullable<typeof browser>
+    const { url, stop } = await startReal()
+    await send(url, 'GET', '/v2/team/app/manifests/2.0')
+    await look(390, 'light')
+    await goto(`${url}/?image=acme/app`)
+    const reached: string[] = []
+    for (let last = ''; last !== 'body' && reached.length < 50; ) {
+      const { tag, isSeen } = await tab()
+      assert.ok(isSeen || tag === 'body', tag)
+      if (tag !== 'body') reached.push(tag)
+      last = tag
+    }
+    assert.equal(reached.join(' '), 'summary summary summary summary input button a div summary summary a a')
+    const spoken = await readAloud()
+    assert.deepEqual(
+      spoken.filter(({ name }) => !name),
+      [],
+    )
+    const headings = spoken.filter(({ role }) => role === 'heading')
+    const levels = headings.map(({ level }) => Number(level))
+    assert.ok(
+      levels[0] === 1 && levels.every((level, at) => at === 0 || (level > 1 && level <= (levels[at - 1] ?? 0) + 1)),
+    )
+    assert.deepEqual(
+      headings.filter(({ level }) => level === 3).map(({ name }) => name),
+      ['hosted', 'docker.io'],
+    )
+    assert.ok(spoken.some(({ role, name }) => role === 'textbox' && name === 'Image'))
+    await stop()
   })
 }

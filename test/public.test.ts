@@ -182,7 +182,7 @@ test('a public registry that is dead, or limits, harms no other; the health chec
     assert.match(metrics, /upstream_skipped\{upstream="ghcr.io"\} 1/)
     assert.match(metrics, /upstream_skipped\{upstream="proxy"\} 0/)
     const page = await send(several.url, 'GET', '/', { headers: { Accept: 'text/html' } })
-    assert.match(page.body.toString(), /ghcr.io is down, skipped/)
+    assert.match(page.body.toString(), /<h3>ghcr\.io<\/h3>\s+<p class="state"><b>DOWN, SKIPPED<\/b>/)
   })
 })
 

@@ -24,6 +24,7 @@ const units = [
   './test/breaker.test.ts',
   './test/registry.test.ts',
   './test/rules.test.ts',
+  './test/report.test.ts',
   './test/model.test.ts',
   './test/owners.test.ts',
   './test/authfile.test.ts',

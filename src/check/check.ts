@@ -1,6 +1,6 @@
 /** The command `check`: all that can be known without traffic. */
 
-import { isUp } from '../registry/answer.ts'
+import { type Answer, isUp } from '../registry/answer.ts'
 import type { Globs } from '../registry/globs.ts'
 import { blockedBy } from '../relay/names.ts'
 import type { PlanRules } from '../relay/plan.ts'
@@ -12,7 +12,7 @@ import { judgeNames } from './names.ts'
 import { faultOfName, judgePush } from './push.ts'
 import { judgePing } from './reach.ts'
 import { judgeSettings, type ReadSettings } from './settings.ts'
-import { type Known, pinged, type Subject, subjectOf, type Told } from './subject.ts'
+import { type Known, pinged, type Subject, subjectOf } from './subject.ts'
 
 export interface CheckSettings extends ReadSettings, PlanRules {
   aggregate: URL
@@ -38,7 +38,7 @@ export interface Checking<S> {
 export interface Asked {
   method: string
   target: string
-  told: Told
+  told: Answer
 }
 
 export interface Checked {
@@ -57,7 +57,7 @@ export async function check<S extends CheckSettings>(checking: Checking<S>): Pro
   const { settings, effect, registriesOf } = checking
   const registries = registriesOf(settings).map((known) => {
     const asked: Asked[] = []
-    const record = (method: string, target: string, told: Told) => asked.push({ method, target, told })
+    const record = (method: string, target: string, told: Answer) => asked.push({ method, target, told })
     return { subject: subjectOf(known, settings.aggregate.host, record), asked }
   })
   const examined = await Promise.all(registries.map(({ subject }) => examine(subject, checking)))

@@ -1,12 +1,12 @@
 /** What a registry says of images: of one that it lacks, of one that a public registry must have, and of its tags. */
-import { isUp } from '../registry/answer.ts'
+import { type Answer, isUp } from '../registry/answer.ts'
 import { nestedCode } from '../registry/errors.ts'
 import { json } from '../registry/json.ts'
 import { nextQuery } from '../registry/links.ts'
 import { wantsLogin } from '../registry/realm.ts'
 import { type About, type Finding, finding, type Maybe } from './findings.ts'
 import { loginSettings } from './reach.ts'
-import type { Subject, Told } from './subject.ts'
+import type { Subject } from './subject.ts'
 import type { Code } from './table.ts'
 
 /** A name that nobody has. It is asked of every registry, so it must be no private one. */
@@ -40,7 +40,7 @@ export interface Absence {
   /** Whether it is a pull-through cache, as CNCF distribution is one. */
   isCache: boolean
   /** What it said of a tag that nobody has. */
-  ofTag: Told
+  ofTag: Answer
 }
 
 const manifestOf = ({ nameHere }: Subject, name: string, reference: string) => ({
@@ -57,7 +57,7 @@ export async function askAbsent(subject: Subject): Promise<Absence> {
   // To a digest that it lacks, distribution as a cache says 500, with what its own upstream said inside.
   const isCache = ofDigest.status === 500 && nestedCode(ofDigest.error) !== undefined
   const about = { upstream: name, setting }
-  const ofReason = ({ status, reason, cause }: Told): About => ({ ...about, status, reason, cause })
+  const ofReason = ({ status, reason, cause }: Answer): About => ({ ...about, status, reason, cause })
   const isCutOff = ofDigest.status === 500 && ofDigest.verdict === 'failed' && ofTag.verdict !== 'failed'
   const found: Maybe[] = [
     ofTag.verdict === 'failed' && ofTag.reason !== wantsLogin ? finding('lookup-fails', ofReason(ofTag)) : undefined,
@@ -73,7 +73,7 @@ export async function askAbsent(subject: Subject): Promise<Absence> {
 /** `elsewhere` is the same registry under another path: one that surely is none, or none. */
 export async function judgePath(
   subject: Subject,
-  ofTag: Told,
+  ofTag: Answer,
   image: Image | undefined,
   elsewhere: (path: string) => Subject,
 ): Promise<Maybe> {
@@ -94,7 +94,7 @@ export async function judgePath(
 const absentPath = 'combined-registry-check-path'
 
 /** What tells two answers apart, without the names in them. */
-const signOf = ({ status, error }: Told, path: string) =>
+const signOf = ({ status, error }: Answer, path: string) =>
   JSON.stringify([status, error?.code, error?.message]).replaceAll(path, '')
 
 async function has(subject: Subject, { name, tag }: Image): Promise<boolean> {
@@ -124,7 +124,7 @@ export async function catalogOf({ ask }: Subject): Promise<string[] | undefined>
   const names: string[] = []
   for (let query: string | undefined = '?n=1000', page = 0; query && page < maxPages; page++) {
     const read = { maxBytes: maxListBytes }
-    const answer: Told = await ask({ target: `/v2/_catalog${query}`, entity: 'catalog', read })
+    const answer: Answer = await ask({ target: `/v2/_catalog${query}`, entity: 'catalog', read })
     const { repositories } = (json(answer.content) ?? {}) as { repositories?: unknown }
     if (!isUp(answer) || !Array.isArray(repositories)) return undefined
     names.push(...repositories.filter((one) => typeof one === 'string'))

@@ -1,9 +1,10 @@
 /** Whether hosted takes a push: an upload is opened and cancelled. The only part of `check` that writes. */
 import { match } from '../../routing.ts'
+import type { Answer } from '../registry/answer.ts'
 import { type PlanRules, planOf } from '../relay/plan.ts'
 import { type About, type Finding, finding } from './findings.ts'
 import { absentName } from './images.ts'
-import type { Subject, Told } from './subject.ts'
+import type { Subject } from './subject.ts'
 import type { Code } from './table.ts'
 
 const uploadsOf = (name: string) => `/v2/${name}/blobs/uploads/`
@@ -31,7 +32,7 @@ export async function judgePush(name: string, hosted: Subject, proxy: Subject, p
 }
 
 /** `left`: whether the upload could not be cancelled. */
-async function tryUpload(subject: Subject, name: string): Promise<{ opened: Told; left: boolean }> {
+async function tryUpload(subject: Subject, name: string): Promise<{ opened: Answer; left: boolean }> {
   const asked = { method: 'POST', target: uploadsOf(name), entity: 'uploads', purpose: 'write' } as const
   const opened = await subject.ask(asked)
   if (opened.status !== 202) return { opened, left: false }

@@ -1,11 +1,11 @@
 /** Whether a registry is reached, and if not, why: by its answer to `/v2/`, and by what else is spoken at its address. */
-import { asksForNoLogin, isUp } from '../registry/answer.ts'
+import { type Answer, asksForNoLogin, isUp } from '../registry/answer.ts'
 import { loopError, loopStatus } from '../registry/loop.ts'
 import { wantsLogin } from '../registry/realm.ts'
 import { type Certificate, certificateAt } from '../runtime/certificate.ts'
 import type { Fetch } from '../runtime/runtime.ts'
 import { type About, type Finding, finding } from './findings.ts'
-import type { Subject, Told } from './subject.ts'
+import type { Subject } from './subject.ts'
 import type { Code } from './table.ts'
 
 export interface Around {
@@ -27,14 +27,14 @@ const causes: readonly [RegExp, Code][] = [
 export const loginSettings: Readonly<Record<string, string>> = { hosted: 'HOSTED_USERNAME', proxy: 'PROXY_USERNAME' }
 
 /** What its answer to `/v2/` shows. */
-export async function judgePing(subject: Subject, told: Told, around: Around): Promise<Finding[]> {
+export async function judgePing(subject: Subject, told: Answer, around: Around): Promise<Finding[]> {
   const { registry } = subject
   if (!isUp(told)) return [await whyNotUp(subject, told, around)]
   const isOpen = registry.role === 'hosted' && around.passLogin && asksForNoLogin(told)
   return isOpen ? [finding('open', { upstream: subject.name })] : []
 }
 
-async function whyNotUp({ name, address, setting }: Subject, told: Told, { fetch }: Around): Promise<Finding> {
+async function whyNotUp({ name, address, setting }: Subject, told: Answer, { fetch }: Around): Promise<Finding> {
   const { status, verdict, reason, cause, error } = told
   const of = (code: Code, more: About = {}) => finding(code, { upstream: name, setting, ...more })
   if (status === loopStatus && error?.message === loopError.message) return of('leads-back')

@@ -1,11 +1,10 @@
 /** What `check` prints: a page for people, or JSON, and the exit code. */
 import { clean } from '../log.ts'
-import { summarize } from '../registry/answer.ts'
+import { type Answer, summarize } from '../registry/answer.ts'
 import { isRead } from '../runtime/runtime.ts'
 import type { Asked, Checked } from './check.ts'
 import type { SettingInEffect } from './effect.ts'
 import type { About, Finding } from './findings.ts'
-import type { Told } from './subject.ts'
 
 export interface Reported extends Checked {
   version: string
@@ -57,7 +56,7 @@ export function toPage({ settings, registries, findings }: Reported): string {
 /** The first two, and what wrote. */
 const isShown = ({ method }: Asked, at: number) => at < 2 || !isRead({ method })
 
-function factsOf({ status, verdict, milliseconds, reason, cause }: Told) {
+function factsOf({ status, verdict, milliseconds, reason, cause }: Answer) {
   const why = [reason, cause].filter(Boolean).join(': ')
   return clean([status, verdict, `${Math.round(milliseconds)} ms`, why].filter(Boolean).join('  '))
 }

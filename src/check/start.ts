@@ -3,16 +3,15 @@ import type { Log } from '../log.ts'
 import type { Effect } from './effect.ts'
 import type { Finding } from './findings.ts'
 import { type Around, judgePing } from './reach.ts'
-import { judgeSettings, type ReadSettings } from './settings.ts'
 import { pinged, type Subject } from './subject.ts'
 
 /** The settings in effect, and what they show by themselves. */
-export function saySettings({ settings, misspelt }: Effect, values: ReadSettings, log: Log): void {
+export function saySettings({ settings }: Effect, found: readonly Finding[], log: Log): void {
   const textOf = (isWanted: boolean) =>
     Object.fromEntries(settings.filter(({ isSet }) => isSet === isWanted).map(({ name, value }) => [name, value]))
   const [set, defaults] = [textOf(true), textOf(false)]
   log('info', 'settings', { set, defaults })
-  logFindings(judgeSettings(values, misspelt), log)
+  logFindings(found, log)
 }
 
 /** Logs findings, with what to do. */

@@ -4,9 +4,6 @@ import { checkAgent } from '../registry/loop.ts'
 import { discard } from '../registry/registry.ts'
 import { accept } from '../relay/explain.ts'
 
-/** An answer, and what a log may say of it. */
-export type Told = Answer & { cause?: string }
-
 export interface Subject {
   name: string
   registry: Registry
@@ -15,21 +12,19 @@ export interface Subject {
   setting: string
   /** The image's name as it is called here: public registries but the default one have their host before it. */
   nameHere: (name: string) => string
-  ask: (question: Pick<Question, 'target' | 'entity'> & Partial<Question>) => Promise<Told>
+  ask: (question: Pick<Question, 'target' | 'entity'> & Partial<Question>) => Promise<Answer>
 }
 
-/** A registry, and the last cause that it logged. */
 export interface Known {
   registry: Registry
   address: URL
-  lastCause: () => string | undefined
 }
 
 /** `record` hears of every answer. */
 export function subjectOf(
-  { registry, address, lastCause }: Known,
+  { registry, address }: Known,
   routerHost: string,
-  record: (method: string, target: string, told: Told) => void = () => {},
+  record: (method: string, target: string, told: Answer) => void = () => {},
 ): Subject {
   const { name, role } = registry
   const headers = new Headers({ Accept: accept, 'User-Agent': checkAgent(routerHost) })
@@ -53,9 +48,8 @@ export function subjectOf(
         ...question,
       })
       discard(answer)
-      const told = answer.reason ? { ...answer, cause: lastCause() } : answer
-      record(method, question.target, told)
-      return told
+      record(method, question.target, answer)
+      return answer
     },
   }
 }

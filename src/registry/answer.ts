@@ -93,6 +93,8 @@ export interface Answer {
   uploads?: string
   /** Why there is no usable answer. Clients read it, so it never holds an address. */
   reason?: string
+  /** More of that, in the runtime's words. A log may say it and a client may not: it may hold an address. */
+  cause?: string
   headers: Headers
   /** The answer itself. Its body is already consumed if `error` or `content` is set. */
   response?: Reply

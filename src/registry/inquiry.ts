@@ -26,7 +26,7 @@ export interface Inquired extends Judging {
   fetchElsewhere: Fetch
   /** Milliseconds. */
   now: () => number
-  onAnswer: (answer: Answer, isRead: boolean, cause?: string) => void
+  onAnswer: (answer: Answer, isRead: boolean) => void
 }
 
 const timeUp = new Error('timeout')
@@ -164,17 +164,18 @@ export class Inquiry {
       verdict: 'failed',
       status,
       reason,
+      cause,
       milliseconds,
       headers: noHeaders,
     } as const
-    return this.#end(failed, isWell, cause)
+    return this.#end(failed, isWell)
   }
 
-  #end(answer: Answer, isWell: boolean | undefined, cause?: string): Answer {
+  #end(answer: Answer, isWell: boolean | undefined): Answer {
     this.#endDeadline()
     this.#report(this.#isElsewhere || isWell)
     // The GET that follows a vague HEAD tells the truth: only that one counts.
-    if (!answer.isVague) this.#of.onAnswer(answer, isRead(this.#question), cause)
+    if (!answer.isVague) this.#of.onAnswer(answer, isRead(this.#question))
     return answer
   }
 

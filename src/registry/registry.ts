@@ -49,8 +49,8 @@ export interface RegistrySurroundings {
   fetchElsewhere: Fetch
   /** Milliseconds. */
   now: () => number
-  /** Called for every answer; `cause` is what a log may say and a client may not. */
-  onAnswer: (answer: Answer, isRead: boolean, cause?: string) => void
+  /** Called for every answer. */
+  onAnswer: (answer: Answer, isRead: boolean) => void
   onBreaker: (isOpen: boolean) => void
 }
 

@@ -14,6 +14,8 @@ import type { Surroundings } from './surroundings.ts'
 
 export interface Explanation {
   image: string
+  /** The name that is asked for. */
+  name: string
   /** What decided which registries may be asked, and in which order. */
   rule: string
   order: Plan['order']
@@ -80,6 +82,7 @@ export async function explain(
   const lacking = held.lacking && { ...held.lacking, upstream: held.lacking.by.name, by: undefined }
   return {
     image,
+    name: plan.matched.name as string,
     rule: plan.unasked?.reason ?? rule,
     order: plan.order,
     notAsked: plan.unasked,

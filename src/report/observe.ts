@@ -6,7 +6,7 @@ import { summarize } from '../registry/answer.ts'
 import type { Outcome } from '../relay/exchange.ts'
 import { type Connection, hasBody } from '../runtime/runtime.ts'
 import type { Metrics } from './metrics.ts'
-import type { Page } from './page.ts'
+import type { Page } from './page/page.ts'
 
 /** What handlers leave behind for the report. */
 export interface Variables {
@@ -110,10 +110,12 @@ function report({ log, metrics, page }: Observers, c: Context<Env>, milliseconds
   metrics.finished({ entity, method, status, seconds: milliseconds / 1000, by, bytesIn, bytesOut })
   const { path, query } = pathOf(url)
   const asked = outcome && summarize(outcome.answers)
-  page.record({ method, path, query, matched, status, asked, isSent, hasLogin: headers.has('Authorization') })
+  const id = c.get('id')
+  const hasLogin = headers.has('Authorization')
+  page.record({ id, method, path, query, matched, status, answers: outcome?.answers, isSent, hasLogin })
   const isOften = entity === 'livez' || entity === 'metrics'
   log(isOften ? 'debug' : 'info', 'request', {
-    id: c.get('id'),
+    id,
     method,
     path,
     entity,

@@ -12,10 +12,14 @@ export interface Browser {
   goto: (url: string) => Promise<void>
   /** Evaluates a JavaScript expression in the page; throws if the expression does. */
   read: (expression: string) => Promise<Any>
+  /** Presses Tab, and gives what has the focus then: its tag, and whether a person sees that. */
+  tab: () => Promise<{ tag: string; isSeen: boolean }>
+  /** Each control, heading and region as a screen reader has it: role and name, in the order of the page. */
+  readAloud: () => Promise<{ role: string; name: string; level?: number }[]>
   /** Types into the focused element. A final `\r` presses Enter and waits until the next page has loaded. */
   type: (text: string) => Promise<void>
-  /** Sets the width of the window in pixels and the preferred colour scheme. */
-  look: (widthPixels: number, scheme: 'light' | 'dark') => Promise<void>
+  /** Sets the size of the window in pixels, the preferred colour scheme, and the device's pixels for each of these. */
+  look: (widthPixels: number, scheme: 'light' | 'dark', more?: { height?: number; scale?: number }) => Promise<void>
   /** Uses these credentials for login prompts from now on. */
   logIn: (username: string, password: string) => Promise<void>
   /** Each login prompt so far: scheme and realm. */
@@ -26,6 +30,18 @@ export interface Browser {
   screenshot: () => Promise<Buffer>
   close: () => Promise<unknown>
 }
+
+/** The roles of what a person uses, or goes to. */
+const spoken = new Set([
+  'heading',
+  'link',
+  'button',
+  'textbox',
+  'region',
+  'DisclosureTriangle',
+  'columnheader',
+  'rowheader',
+])
 
 export const browsers = ['chromium', 'chromium-browser', 'google-chrome']
 
@@ -89,24 +105,40 @@ export async function findBrowser(say: (line: string) => void): Promise<Browser 
   session = (await call('Target.attachToTarget', { targetId, flatten: true })).sessionId
   for (const domain of ['Page', 'Log', 'Runtime']) await call(`${domain}.enable`)
   await call('Fetch.enable', { handleAuthRequests: true })
-  const key = { key: 'Enter', code: 'Enter', windowsVirtualKeyCode: 13, text: '\r' }
+  const enter = { key: 'Enter', code: 'Enter', windowsVirtualKeyCode: 13, text: '\r' }
+  const press = async (key: object) => {
+    for (const type of ['keyDown', 'keyUp']) await call('Input.dispatchKeyEvent', { type, ...key })
+  }
+  const read = async (expression: string) => {
+    const { result, exceptionDetails } = await call('Runtime.evaluate', { expression, returnByValue: true })
+    if (exceptionDetails) throw new Error(JSON.stringify(exceptionDetails))
+    return result.value
+  }
   return {
     goto: (url) => waitForPageAfter(() => call('Page.navigate', { url })),
-    read: async (expression) => {
-      const { result, exceptionDetails } = await call('Runtime.evaluate', { expression, returnByValue: true })
-      if (exceptionDetails) throw new Error(JSON.stringify(exceptionDetails))
-      return result.value
+    read,
+    tab: async () => {
+      await press({ key: 'Tab', code: 'Tab', windowsVirtualKeyCode: 9 })
+      const isSeen = "one.matches(':focus-visible') && getComputedStyle(one).outlineStyle !== 'none'"
+      return read(`(() => { const one = document.activeElement; return { tag: one.localName, isSeen: ${isSeen} } })()`)
+    },
+    readAloud: async () => {
+      const { nodes } = await call('Accessibility.getFullAXTree')
+      return nodes
+        .filter(({ ignored, role }: Any) => !ignored && spoken.has(role.value))
+        .map(({ role, name, properties }: Any) => {
+          const level = properties.find((one: Any) => one.name === 'level')?.value.value
+          return { role: role.value, name: name.value, level }
+        })
     },
     type: async (text) => {
       await call('Input.insertText', { text: text.replace('\r', '') })
       if (text.endsWith('\r')) {
-        await waitForPageAfter(async () => {
-          for (const type of ['keyDown', 'keyUp']) await call('Input.dispatchKeyEvent', { type, ...key })
-        })
+        await waitForPageAfter(() => press(enter))
       }
     },
-    look: async (widthPixels, scheme) => {
-      const metrics = { width: widthPixels, height: 900, deviceScaleFactor: 1, mobile: widthPixels < 600 }
+    look: async (widthPixels, scheme, { height = 900, scale = 1 } = {}) => {
+      const metrics = { width: widthPixels, height, deviceScaleFactor: scale, mobile: widthPixels < 600 }
       await call('Emulation.setDeviceMetricsOverride', metrics)
       await call('Emulation.setEmulatedMedia', { features: [{ name: 'prefers-color-scheme', value: scheme }] })
     },
