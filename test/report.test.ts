@@ -42,11 +42,40 @@ test('a digest is short, and whole in its title; other text is as it is, without
 
 const whys: [string | undefined, string | undefined, string | undefined, string | undefined][] = [
   [undefined, undefined, undefined, undefined],
+  [
+    'no answer',
+    'ERR_SSL_WRONG_VERSION_NUMBER',
+    'no TLS is spoken at its address (ERR_SSL_WRONG_VERSION_NUMBER)',
+    undefined,
+  ],
+  [
+    'no answer',
+    'the realm gives no answer: ENOTFOUND',
+    'the realm that it sends to for tokens gives none (ENOTFOUND)',
+    undefined,
+  ],
   ['no answer', 'ECONNREFUSED', 'nothing listens at its address (ECONNREFUSED)', undefined],
   ['no answer', 'connect ECONNREFUSED 10.0.0.7:5000', 'nothing listens at its address (ECONNREFUSED)', undefined],
   ['no answer', 'ENOTFOUND', 'its host name does not resolve (ENOTFOUND)', undefined],
   ['no answer', 'other side closed', 'it broke the connection off', undefined],
-  ['no answer', 'CERT_HAS_EXPIRED', 'its certificate is not trusted here, or has ended (CERT_HAS_EXPIRED)', undefined],
+  [
+    'no answer',
+    'CERT_HAS_EXPIRED',
+    'its certificate is not trusted here, has ended, or has another name (CERT_HAS_EXPIRED)',
+    undefined,
+  ],
+  [
+    'no answer',
+    'ERR_SSL_WRONG_VERSION_NUMBER',
+    'no TLS is spoken at its address (ERR_SSL_WRONG_VERSION_NUMBER)',
+    undefined,
+  ],
+  [
+    'no answer',
+    'the realm gives no answer: ENOTFOUND',
+    'the realm that it sends to for tokens gives none (ENOTFOUND)',
+    undefined,
+  ],
   ['no answer', 'read 10.0.0.7', 'no answer', 'no answer: read 10.0.0.7'],
   ['no answer within 15 s', 'timeout', 'no answer within 15 s', undefined],
   [skipReason, undefined, skipReason, undefined],
@@ -137,7 +166,7 @@ test('a warning says what it is about, and what to do', () => {
   const about = { upstream: 'proxy', other: 'hosted', from: undefined }
   const warnings = [{ code: 'same-registry', what: 'it has the same address', remedy: 'give each its own', about }]
   assert.deepEqual(noticesOf({ settings: [], warnings }), [
-    { level: 'warn', text: 'It has the same address (upstream proxy, other hosted): give each its own.' },
+    { level: 'warn', text: 'proxy: it has the same address (other hosted). Do: give each its own.' },
   ])
 })
 

@@ -13,8 +13,8 @@ interface Around {
   hostedNames: readonly string[]
   /** The name of a registry for people. */
   nameOf: (upstream: string) => string
-  /** Why a registry gives no usable answer now. */
-  causeOf: (upstream: string) => string | undefined
+  /** The cause of a registry's reason for no usable answer. */
+  causeOf: (upstream: string, reason?: string) => string | undefined
   mayKnow: boolean
 }
 
@@ -41,14 +41,16 @@ ${remedy && html`<p>If clients should get yours, set this and restart:</p><pre>$
 <table>${rowsOf(explanation, around).map(([of, what]) => html`<tr><th scope="row">${of}</th><td>${withDigests(what)}</td></tr>`)}</table>`
 }
 
-/** The facts of `explain`, with the names and the causes of the page. */
+/** The facts of `explain` that the sentence above does not tell, with the names and the causes of the page. */
 function rowsOf(explanation: Explanation, { nameOf, causeOf, mayKnow }: Around): [string, string][] {
-  const { registries } = explanation
-  return factsOf(explanation).map(([of = '', fact = '']) => {
+  const { rule, order, registries } = explanation
+  const facts = factsOf(explanation).filter(([of = '']) => !['rule', 'answer', 'shadowed'].includes(of))
+  const rows = facts.map(([of = '', fact = '']): [string, string] => {
     const said = registries.find((one) => one.upstream === of)
-    if (!said) return [of, fact]
+    if (!said) return [nameOf(of), fact]
     const { upstream, verdict, status, digest, milliseconds } = said
-    const why = whyIn({ ...said, cause: said.reason && causeOf(upstream) }, mayKnow)
+    const why = whyIn({ ...said, cause: causeOf(upstream, said.reason) }, mayKnow)
     return [nameOf(upstream), [verdict, status, digest, `${milliseconds} ms`, why].filter(Boolean).join('  ')]
   })
+  return [['rule', `${rule}: ${order.map(nameOf).join(', then ')}`], ...rows]
 }

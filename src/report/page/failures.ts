@@ -2,7 +2,7 @@
 import { html } from 'hono/html'
 import type { Match } from '../../../routing.ts'
 import { clean } from '../../log.ts'
-import { type Said, time, whyIn } from './words.ts'
+import { type Said, time, verdictIn } from './words.ts'
 
 /** A request that was answered. */
 export interface Seen {
@@ -49,7 +49,7 @@ export class Failures {
     if (!isFailed || usual.test(`${status} ${method} ${matched?.route.path} ${hasLogin ? '' : 'anonymous'}`)) return
     const failure = failureOf(seen)
     const { outcome, image, link, asked } = failure
-    const said = asked.map(({ upstream, verdict, status, reason }) => [upstream, verdict, status, reason])
+    const said = asked.map((one) => [one.upstream, verdictIn(one, false)])
     const key = JSON.stringify([outcome, failure.method, image ?? failure.path, link, said])
     failure.count += this.#failures.get(key)?.count ?? 0
     // A map keeps the order in which keys came: the newest is the last.
@@ -76,7 +76,7 @@ function failureOf({ id, method, path, query, matched, status, asked, isSent }: 
 /** `nameOf` gives the name of a registry for people. */
 export function failureItem(failure: Failure, nameOf: (upstream: string) => string, mayKnow: boolean) {
   const { count, id, at, method, outcome, image, link, path, asked } = failure
-  const said = asked.map((one) => `${nameOf(one.upstream)}: ${one.verdict} (${whyIn(one, mayKnow) ?? one.status}). `)
+  const said = asked.map((one) => `${nameOf(one.upstream)}: ${verdictIn(one, mayKnow)}. `)
   return html`<li><b>${outcome}</b> ${method} ${link ? html`<a href="${link}">${image}</a>` : path}
 ${count > 1 && html`<strong>${count} times</strong>`}
 <p>${said}${asked.length === 0 && 'No registry was asked.'}</p>

@@ -40,9 +40,11 @@ export function noticeOfEnd(ends: Date | undefined, now = new Date()): Notice | 
 export function noticesOf({ warnings }: AtStart): Notice[] {
   const lasting = warnings.filter(({ code }) => !/^own-certificate-(ends|expired)$/.test(code))
   return lasting.map(({ what, remedy, about }) => {
-    const facts = Object.entries(about).filter(([, value]) => value !== undefined)
+    const { upstream, ...rest } = about
+    const subject = upstream ? `${upstream}: ${what}` : what.replace(/^./, (first) => first.toUpperCase())
+    const facts = Object.entries(rest).filter(([, value]) => value !== undefined)
     const detail = facts.length > 0 ? ` (${facts.map(([key, value]) => `${key} ${value}`).join(', ')})` : ''
-    return { level: 'warn', text: clean(`${what}${detail}: ${remedy}.`.replace(/^./, (first) => first.toUpperCase())) }
+    return { level: 'warn', text: clean(`${subject}${detail}. Do: ${remedy}.`) }
   })
 }
 

@@ -151,7 +151,7 @@ More: <a href="/metrics">metrics</a>, <a href="/healthcheck">healthcheck</a>.</s
   #notices(pings: readonly Answer[], isTrusted: boolean, isOpen: boolean): Notice[] {
     const { v2Requires } = this.#settings
     const isReady = pings.every((ping) => isUp(ping) || !isNeeded(ping.from.name, v2Requires))
-    const outage = `/v2/ is 503 here (V2_REQUIRES=${v2Requires}). docker and skopeo ask it first, so they can neither pull nor push now.`
+    const outage = `/v2/ is 503 here (V2_REQUIRES=${v2Requires}). skopeo and podman stop at that, docker goes on.`
     const open =
       'Open: anybody who reaches this router may push and delete. HTPASSWD_FILE is not set, and hosted asks for no login.'
     const ofEnd = noticeOfEnd(this.#certificateEnds)
@@ -169,7 +169,11 @@ More: <a href="/metrics">metrics</a>, <a href="/healthcheck">healthcheck</a>.</s
       image: typed,
       hostedNames: this.#settings.hostedNames.globs,
       nameOf: namesIn(pings),
-      causeOf: (upstream: string) => pings.find(({ from }) => from.name === upstream)?.cause,
+      causeOf: (upstream: string, reason?: string) => {
+        if (reason === skipReason) return this.#causes.get(upstream)
+        const ping = pings.find(({ from }) => from.name === upstream)
+        return ping?.reason === reason ? ping?.cause : undefined
+      },
       mayKnow,
     }
     return html`<form action="/#why"><label for="image">Image</label>

@@ -1,7 +1,7 @@
 /** The state of one registry: what is known of it, and its box on the page. */
 import { html } from 'hono/html'
 import { type Answer, isUp, type Registry } from '../../registry/answer.ts'
-import { duration, headingOf, type Said, whyIn } from './words.ts'
+import { duration, headingOf, type Said, verdictIn, whyIn } from './words.ts'
 
 export interface State {
   heading: string
@@ -37,8 +37,7 @@ export function stateOf(ping: Answer, { last, isSkipped, now, mayKnow }: Known):
     !isWell && lossOf(from),
     isLimited && 'It limits the rate of requests: what only it has is 429 until that is over.',
     isSkipped && 'It failed three times in a row, and is skipped. One read every 1 to 30 s tries it again.',
-    last &&
-      `Last asked for content ${duration(now - last.at)} ago: ${last.verdict} (${whyIn(last, mayKnow) ?? last.status}).`,
+    last && `Last asked for content ${duration(now - last.at)} ago: ${verdictIn(last, mayKnow)}.`,
   ]
   return {
     heading: headingOf(from),
@@ -52,7 +51,7 @@ export function stateOf(ping: Answer, { last, isSkipped, now, mayKnow }: Known):
 
 function aboutOf({ name, role, title }: Registry): string {
   if (role === 'hosted') return 'the private registry, which takes pushes'
-  const what = title.startsWith('the cache') ? 'its pull-through cache' : 'a public registry, for pulls only'
+  const what = title.startsWith('the cache') ? 'a pull-through cache of it' : 'a public registry, for pulls only'
   return name === 'proxy' ? `${what}; the log calls it proxy` : what
 }
 

@@ -11,7 +11,7 @@ h3 { font-size: 1rem; margin: 0 } p { margin: .25rem 0 }
 .boxes { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(16rem, 100%), 1fr)); gap: 1rem }
 .box, .note { border: 1px solid var(--line); border-left: .4rem solid; border-radius: .3rem; padding: .6rem 1rem; background: var(--tint) }
 .note { margin: .75rem 0 }
-.state { font-size: 1.4rem; line-height: 1.3 } .state span { margin-left: .5rem; font-variant-numeric: tabular-nums }
+.state { display: flex; flex-wrap: wrap; gap: 0 .75rem; font-size: 1.4rem; line-height: 1.3; font-variant-numeric: tabular-nums }
 .good { border-left-color: var(--good) } .warn { border-left-color: var(--amber); background: var(--glow) } .bad { border-left-color: var(--bad) }
 .good b { color: var(--good) } .warn b { color: var(--warn) } .bad b, li > b { color: var(--bad) }
 form { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center } input { flex: 1 1 12rem; min-width: 0 }

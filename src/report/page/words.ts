@@ -39,13 +39,17 @@ export function withDigests(text = '') {
 
 /** Words for causes, which the runtimes have in common. They hold no address. */
 const causes: readonly [RegExp, string][] = [
+  [/^the realm /, 'the realm that it sends to for tokens gives none'],
   [/ENOTFOUND|EAI_AGAIN|dns error/i, 'its host name does not resolve'],
   [/ECONNREFUSED|connection refused/i, 'nothing listens at its address'],
   [/EHOSTUNREACH|ENETUNREACH/, 'no route leads to its address'],
   [/UND_ERR_CONNECT_TIMEOUT|ETIMEDOUT/, 'no connection opens: its host is gone, or a firewall drops what is sent'],
   [/ECONNRESET|EPIPE|UND_ERR_SOCKET|other side closed|connection closed/i, 'it broke the connection off'],
-  [/CERT|SELF_SIGNED|certificate|issuer/i, 'its certificate is not trusted here, or has ended'],
-  [/EPROTO|wrong version|InvalidContentType|UND_ERR_PRX_TLS/i, 'no TLS is spoken at its address'],
+  [
+    /CERT|SELF_SIGNED|UNABLE_TO_|certificate|issuer/i,
+    'its certificate is not trusted here, has ended, or has another name',
+  ],
+  [/EPROTO|wrong.version|InvalidContentType/i, 'no TLS is spoken at its address'],
 ]
 
 /** Why there is no usable answer. `mayKnow`: whether the reader may see what could hold an address. */
@@ -56,4 +60,10 @@ export function whyIn({ reason, cause }: Pick<Answer, 'reason' | 'cause'>, mayKn
   const [code] = /\b[A-Z][A-Z_]{4,}\b/.exec(cause) ?? []
   if (words) return code ? `${words} (${code})` : words
   return mayKnow ? `${reason}: ${clean(cause)}` : reason
+}
+
+/** What a registry said, and why if it is no usable answer. */
+export function verdictIn(said: Said, mayKnow: boolean): string {
+  const why = whyIn(said, mayKnow)
+  return why ? `${said.verdict}, ${why}` : `${said.verdict} (${said.status})`
 }
