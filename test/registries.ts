@@ -4,6 +4,7 @@
  * It prints tables. It also writes them between the marks of the file given as argument, unless ONLY selects registries by the beginning
  * of their names. WAY lists the ways to run the router, `binary` if it is missing. The exit code is 1 if something that works directly does
  * not work through the router, or if the conformance suite finds a test worse. A registry that cannot be had is said, and left out.
+ * `nora`, `gitea` and `zot` on the PATH are taken as they are; BUILD_GITEA=1 builds Gitea.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { hashSync } from 'bcryptjs'
@@ -52,7 +53,10 @@ async function before(way: Way, parts: Record<'hosted' | 'cache', Registry>, env
   const hosts = { HOSTED_HOSTNAME: parts.hosted.host, PROXY_HOSTNAME: parts.cache.host }
   const router = await startRouter(way, { ...hosts, ...environment })
   const stop = async () => {
-    for (const line of router.odd()) worse.push(`${way}: the router logged ${JSON.stringify(line)}`)
+    for (const line of router.odd())
+      worse.push(
+        `${way}, before ${parts.hosted.name} and ${parts.cache.name}: the router logged ${JSON.stringify(line)}`,
+      )
     await router.stop()
     for (const part of Object.values(parts)) await part.stop()
   }

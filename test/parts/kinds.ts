@@ -138,6 +138,8 @@ async function getNora(folder: string, say: (line: string) => void): Promise<Pro
 async function getGitea(folder: string, say: (line: string) => void): Promise<Program | string> {
   let program = 'gitea'
   if (!(await onPath(program))) {
+    if (!process.env.BUILD_GITEA)
+      return 'put `gitea` on the PATH, or set BUILD_GITEA=1: its build takes half an hour or more'
     if (!(await onPath('go'))) return 'there is no `go` on the PATH'
     say(`building with go build, which takes its time: ${gitea.module} ${gitea.version}`)
     program = join(folder, 'gitea')
