@@ -7,6 +7,7 @@
  * `nora`, `gitea` and `zot` on the PATH are taken as they are; BUILD_GITEA=1 builds Gitea.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
+import http from 'node:http'
 import { hashSync } from 'bcryptjs'
 import { temporaryFolder } from './parts/children.ts'
 import { makeImage } from './parts/client.ts'
@@ -17,7 +18,9 @@ import { type Kind, kinds, type Program, shown, usersFile } from './parts/kinds.
 import { Client } from './parts/performs.ts'
 import { findRegistry, type Registry } from './parts/registries.ts'
 import { startRouter, type Way } from './parts/router.ts'
+import { scripted } from './parts/scripted.ts'
 import { countBy, type Outcomes, runSuite, worseTests } from './parts/suite.ts'
+import { still } from './parts/until.ts'
 
 const chosenWays = (process.env.WAY ?? 'binary').split(',') as Way[]
 const only = process.env.ONLY?.split(',') ?? ['']
@@ -45,7 +48,7 @@ type ByFlow = Map<string, Outcome[]>
 const outcomeOf = (running: Promise<unknown>): Promise<Outcome> =>
   running.then(
     () => undefined,
-    ({ message }: Error) => message || 'failed',
+    ({ message }: Error) => message.trim() || 'failed',
   )
 
 /** The router before some registries. It and they stop together. */
@@ -64,7 +67,19 @@ async function before(way: Way, parts: Record<'hosted' | 'cache', Registry>, env
 }
 
 const hub = await plain({ name: 'hub', folder })
-const newCache = () => plain({ name: newName('cache'), folder, proxyOf: hub.url })
+/** Stands before the hub, and cuts all connections while that is to be down. */
+let isDown = false
+const gate = await scripted((request, response) => {
+  if (isDown) return request.socket.destroy()
+  const { method, url: path, headers } = request
+  const asked = http.request(hub.url, { method, path, headers }, (answer) => {
+    response.writeHead(answer.statusCode ?? 502, answer.headers)
+    answer.pipe(response)
+  })
+  request.pipe(asked)
+})
+const hubUrl = `http://${gate.host}`
+const newCache = () => plain({ name: newName('cache'), folder, proxyOf: hubUrl })
 
 /** Runs what is to be seen directly, then on each way, each time on new registries. */
 async function onEach(directly: () => Promise<void>, through: (way: Way) => Promise<void>): Promise<void> {
@@ -160,9 +175,11 @@ const cacheFlows: Record<string, (client: Client) => Promise<void>> = {
   },
   'its hub is down: pull of what it has': async (client) => {
     await pullImage(client, publicName, 'known', known)
-    await hub.stop()
+    // Some ask once more for what they store, after they gave it.
+    await still(() => gate.requests.length)
+    isDown = true
     const outcome = await outcomeOf(pullImage(client, publicName, 'known', known))
-    await hub.start()
+    isDown = false
     if (outcome) throw new Error(outcome)
   },
 }
@@ -170,7 +187,7 @@ const throughOnly = 'mount of its layers'
 
 async function runCache(what: string, kind: Kind, { launch }: Program): Promise<ByFlow> {
   const results: ByFlow = new Map()
-  const start = (auth?: object) => launch({ name: newName(`${what} cache`), folder, proxyOf: hub.url, auth })
+  const start = (auth?: object) => launch({ name: newName(`${what} cache`), folder, proxyOf: hubUrl, auth })
   const tryAll = async (target: string, { url, stop }: Target) => {
     const client = new Client(url)
     for (const [flow, act] of Object.entries(cacheFlows))
@@ -249,6 +266,7 @@ for (const [what, kind] of Object.entries(kinds)) {
   ])
 }
 await hub.stop()
+await gate.close()
 
 const table = (rows: string[][]) =>
   rows.flatMap((row, i) => [row, ...(i === 0 ? [row.map(() => '---')] : [])]).map((row) => `| ${row.join(' | ')} |`)
