@@ -1,10 +1,9 @@
 /**
- * A day of a company, played on a clock of its own: how often the public registry is asked. `npm run day` prints it. The routers are
- * the whole service; the registries and the nodes are made up.
+ * A day of a company, played on a clock of its own: how often the public registry is asked. The routers are the whole
+ * service; the registries and the nodes are made up.
  */
 import { createHash } from 'node:crypto'
 import { setImmediate } from 'node:timers'
-import { pathToFileURL } from 'node:url'
 import { type Config, readConfig } from '../src/config.ts'
 import type { Fetch } from '../src/runtime/runtime.ts'
 import { createService, type Service } from '../src/service.ts'
@@ -261,8 +260,3 @@ export const dayHead = [
   'of these limited',
   'pulls that failed',
 ]
-
-if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
-  for (const row of [dayHead, ...(await dayRows())]) console.log(row.join(' | '))
-  process.exit(0)
-}
