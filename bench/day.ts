@@ -21,8 +21,6 @@ export const day = {
   /** How often a node starts a container whose image it asks for anew: after a crash, a move, a cron job. */
   privateEvery: 600,
   publicEvery: 1800,
-  /** One way to the public registry and back, in milliseconds. */
-  hubMs: 150,
   /** As Docker Hub limits those who do not log in: manifests got by one address in six hours. HEAD and lists are free. */
   limit: 100,
   limitSeconds: 6 * 3600,
