@@ -4,7 +4,8 @@
  * It prints tables. It also writes them between the marks of the file given as argument, unless ONLY selects registries by the beginning
  * of their names. WAY lists the ways to run the router, `binary` if it is missing. The exit code is 1 if something that works directly does
  * not work through the router, or if the conformance suite finds a test worse. A registry that cannot be had is said, and left out.
- * `nora`, `gitea` and `zot` on the PATH are taken as they are; BUILD_GITEA=1 builds Gitea.
+ * `nora`, `gitea` and `zot` on the PATH are taken as they are; BUILD_GITEA=1 builds Gitea,
+ * and GITEA_ASSETS is its source if what is on the PATH was built without its assets.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import http from 'node:http'
@@ -241,29 +242,30 @@ const cacheRows: string[][] = []
 const notRun: string[] = []
 const hostedColumns = [...Object.keys(flows), 'login']
 const cacheColumns = [...Object.keys(cacheFlows), throughOnly, 'login']
-for (const [what, kind] of Object.entries(kinds)) {
-  if (!only.some((prefix) => what.startsWith(prefix))) continue
-  const program = await kind.get(folder, say)
-  if (typeof program === 'string') {
-    say(`NOT RUN: ${what}: ${program}`)
-    notRun.push(`${what}: ${program}`)
-    hostedRows.push([what, 'not run here', ...hostedColumns.map(() => ''), ''])
-    if (kind.isCache) cacheRows.push([what, 'not run here', ...cacheColumns.map(() => '')])
-    continue
-  }
-  const name = what.replace(/ [\d.]+$/, '')
+/** Adds the rows of a registry. Rejects if it cannot be started. */
+async function addRows(what: string, kind: Kind, program: Program): Promise<void> {
+  const name = `${what.replace(/ [\d.]+$/, '')} ${program.version}`
   const { results, passed, isWorse } = await runHosted(what, kind, program)
   const [directly, ...through] = passed
   const suite = passed.length ? `${isWorse ? '✗ ' : ''}${Math.min(...through)}, directly ${directly}` : 'not run'
   const cells = hostedColumns.map((flow) => mark(results.get(flow)))
-  hostedRows.push([`${name} ${program.version}`, shown(kind.settings), ...cells, suite])
-  if (!kind.isCache) continue
+  hostedRows.push([name, shown(kind.settings), ...cells, suite])
+  if (!kind.isCache) return
   const cached = await runCache(what, kind, program)
-  cacheRows.push([
-    `${name} ${program.version}`,
-    shown(kind.cacheSettings),
-    ...cacheColumns.map((flow) => mark(cached.get(flow))),
-  ])
+  cacheRows.push([name, shown(kind.cacheSettings), ...cacheColumns.map((flow) => mark(cached.get(flow)))])
+}
+
+for (const [what, kind] of Object.entries(kinds)) {
+  if (!only.some((prefix) => what.startsWith(prefix))) continue
+  const program = await kind.get(folder, say)
+  if (typeof program !== 'string') {
+    await addRows(what, kind, program).catch((error) => worse.push(`${what}: ${error.message}`.slice(0, 1000)))
+    continue
+  }
+  say(`NOT RUN: ${what}: ${program}`)
+  notRun.push(`${what}: ${program}`)
+  hostedRows.push([what, 'not run here', ...hostedColumns.map(() => ''), ''])
+  if (kind.isCache) cacheRows.push([what, 'not run here', ...cacheColumns.map(() => '')])
 }
 await hub.stop()
 await gate.close()

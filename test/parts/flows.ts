@@ -75,7 +75,7 @@ export const flows: Record<string, Flow> = {
     const at = client.next(want('PATCH', sent, 202, 201))
     // The specification has 204 and 404, olareg says 202 and 400.
     want('DELETE of an upload', await client.send('DELETE', at), 204, 202)
-    want('GET of it', await client.send('GET', at), 404, 400)
+    want('PATCH of it', await client.send('PATCH', at, layer.content, octets), 404, 400)
   },
   mount: async (client, name) => {
     await pushBlob(client, name, layer)

@@ -137,6 +137,7 @@ async function getNora(folder: string, say: (line: string) => void): Promise<Pro
 
 async function getGitea(folder: string, say: (line: string) => void): Promise<Program | string> {
   let program = 'gitea'
+  let assets = process.env.GITEA_ASSETS
   if (!(await onPath(program))) {
     if (!process.env.BUILD_GITEA)
       return 'put `gitea` on the PATH, or set BUILD_GITEA=1: its build takes half an hour or more'
@@ -144,6 +145,7 @@ async function getGitea(folder: string, say: (line: string) => void): Promise<Pr
     say(`building with go build, which takes its time: ${gitea.module} ${gitea.version}`)
     program = join(folder, 'gitea')
     const source = join(folder, 'gitea-source')
+    assets = source
     const build = `dir=$(go mod download -json ${gitea.module}@v${gitea.version} | sed -n 's/.*"Dir": "\\(.*\\)",/\\1/p')
       cp -r "$dir" ${source} && chmod -R u+w ${source} && cd ${source}
       CGO_ENABLED=1 go build -tags 'sqlite sqlite_unlock_notify' -o ${program} .`
@@ -151,11 +153,11 @@ async function getGitea(folder: string, say: (line: string) => void): Promise<Pr
     const built = start([...niceCompile, 'sh', '-ec', build], { env })
     if ((await built.ended) !== 0) return built.lines.at(-1) ?? 'go build failed'
   }
-  return { launch: onPort((options, port) => startGitea(program, options, port)), version: gitea.version }
+  return { launch: onPort((options, port) => startGitea(program, assets, options, port)), version: gitea.version }
 }
 
-/** It does not run as root, so it then runs as nobody. It has one user, who owns what is pushed. */
-async function startGitea(program: string, options: RegistryOptions, port: string) {
+/** `assets`: the folder of its source, if the program was built without them. It does not run as root, so it then runs as nobody. It has one user, who owns what is pushed. */
+async function startGitea(program: string, assets: string | undefined, options: RegistryOptions, port: string) {
   const root = folderOf(options)
   const isRoot = process.getuid?.() === 0
   const config = join(root, 'app.ini')
@@ -165,6 +167,8 @@ async function startGitea(program: string, options: RegistryOptions, port: strin
     `WORK_PATH = ${root}`,
     `[server]\nHTTP_ADDR = 127.0.0.1\nHTTP_PORT = ${port}\nROOT_URL = http://127.0.0.1:${port}/`,
     `DISABLE_SSH = true\nOFFLINE_MODE = true`,
+    // What go build makes holds none of them.
+    assets ? `STATIC_ROOT_PATH = ${assets}` : '',
     `[database]\nDB_TYPE = sqlite3\nPATH = ${root}/gitea.db`,
     '[security]\nINSTALL_LOCK = true\nPASSWORD_HASH_ALGO = pbkdf2$1$1',
     '[log]\nLEVEL = Warn\nMODE = console',
