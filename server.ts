@@ -71,7 +71,7 @@ async function serve(config: Config): Promise<void> {
     fail([(error as Error).message])
   }
   if (tls) service.certified(tls.expires)
-  const listening = listen(service.handle, config, tls).catch((error: Error) => {
+  const listening = listen(service.handle, { ...config, onFull: service.full }, tls).catch((error: Error) => {
     fail([`cannot listen on ${config.host}:${config.port}: ${error.message}`])
   })
   const server = await listening

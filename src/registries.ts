@@ -13,6 +13,7 @@ import { CommandSource, fixed, fromFile, type Login, type LoginSource } from './
 import type { Registries } from './relay/exchange.ts'
 import type { Metrics } from './report/metrics.ts'
 import type { Page } from './report/page/page.ts'
+import type { Shortages } from './report/shortages.ts'
 import type { Fetch } from './runtime/runtime.ts'
 
 interface Surroundings {
@@ -22,6 +23,7 @@ interface Surroundings {
   log: Log
   metrics: Pick<Metrics, 'answered' | 'skips'>
   page: Pick<Page, 'skips'>
+  shortages: Pick<Shortages, 'saw'>
 }
 
 export function createRegistries(config: Config, around: Surroundings): Registries {
@@ -80,8 +82,9 @@ export function createRegistries(config: Config, around: Surroundings): Registri
 
 /** The registries for questions that no client asks: no metric counts the answers, and no log has them. */
 export function createUncounted(config: Config, fetch: Fetch, now: () => number): Known[] {
-  const silent = { log: () => {}, metrics: { answered: () => {}, skips: () => {} }, page: { skips: () => {} } }
-  const { byName } = createRegistries(config, { fetch, now, ...silent })
+  const quiet = () => {}
+  const observers = { metrics: { answered: quiet, skips: quiet }, page: { skips: quiet }, shortages: { saw: quiet } }
+  const { byName } = createRegistries(config, { fetch, now, log: quiet, ...observers })
   return addressesIn(config).map(([name, address]) => ({ registry: byName.get(name) as Registry, address }))
 }
 
@@ -129,7 +132,7 @@ function sourceOf(proof: Proof, address: URL, log: Log, now: () => number): Logi
 
 function create(options: RegistryOptions, proof: Proof, around: Surroundings): RemoteRegistry {
   const { name, role, address, readTimeout } = options
-  const { now, metrics, page } = around
+  const { now, metrics, page, shortages } = around
   const log: Log = (level, message, fields) => around.log(level, message, { upstream: name, ...fields })
   const routerHost = options.router.host
   const source = sourceOf(proof, address, log, now)
@@ -143,7 +146,8 @@ function create(options: RegistryOptions, proof: Proof, around: Surroundings): R
     fetchElsewhere: plain,
     now,
     onAnswer: (answer, isRead) => {
-      const { reason, cause } = answer
+      const { reason, cause, shortage } = answer
+      if (shortage) return shortages.saw(shortage, cause ?? '')
       metrics.answered(answer, isRead)
       if (cause) log('warn', 'no usable answer', { reason, cause })
     },

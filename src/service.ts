@@ -8,27 +8,28 @@ import { isCrossSiteWrite } from './access/origin.ts'
 import type { Config } from './config.ts'
 import type { Log } from './log.ts'
 import { Background } from './memory/background.ts'
-import { Budget } from './memory/budget.ts'
+import { Flights } from './memory/flights.ts'
 import { Memory } from './memory/memory.ts'
 import { createRegistries } from './registries.ts'
-import { isUp, pingQuestion, type Registry } from './registry/answer.ts'
 import { ociError, refusalOf } from './registry/errors.ts'
 import { signed } from './registry/headers.ts'
 import { isOwnCheck, loopError, loopStatus } from './registry/loop.ts'
-import { discard } from './registry/registry.ts'
-import { Copier } from './relay/copy.ts'
+import { Copier } from './relay/copier.ts'
 import { type Explanation, explain } from './relay/explain.ts'
 import { failure } from './relay/failure.ts'
 import { isPublic } from './relay/plan.ts'
 import { carryOut, ping } from './relay/relay.ts'
-import type { Surroundings } from './relay/surroundings.ts'
+import type { Listed, Surroundings } from './relay/surroundings.ts'
 import { relayToken, warnOfRealm } from './relay/token.ts'
+import { healthOf } from './report/health.ts'
 import { hostWarning } from './report/host.ts'
 import { Metrics } from './report/metrics.ts'
 import { type Env, observe, pathOf, Traffic } from './report/observe.ts'
 import type { AtStart } from './report/page/notices.ts'
 import { Page, pageHeaders } from './report/page/page.ts'
+import { Shortages } from './report/shortages.ts'
 import { openerOf, respond } from './runtime/body.ts'
+import { Budget, roomUntil } from './runtime/budget.ts'
 import { Networks } from './runtime/networks.ts'
 import type { Connection, Fetch } from './runtime/runtime.ts'
 
@@ -44,14 +45,12 @@ export interface Dependencies {
   atStart?: AtStart
 }
 
-/** Bytes of all manifests that are being put. Whoever puts one may still be a stranger. */
-const maxHeldBytes = 32 * 1024 * 1024
-
 /** The parts of a service. */
 interface Parts extends Dependencies {
   config: Config
   metrics: Metrics
   page: Page
+  shortages: Shortages
   traffic: Traffic
   access: Access
   around: Surroundings
@@ -67,6 +66,8 @@ export interface Service {
   examine: () => Promise<void>
   /** Tells the metrics when the certificate in use ends. */
   certified: (expires: Date) => void
+  /** Tells log and metrics that a client's connection was closed because of too many. `open`: how many were. */
+  full: (open: number) => void
   /**
    * From now on `/livez` says 503, so that a balancer sends nothing more. Settles when all answers have left, all copies have
    * ended, and `delivered` has settled.
@@ -76,7 +77,7 @@ export interface Service {
 
 export function createService(config: Config, dependencies: Dependencies): Service {
   const parts = assemble(config, dependencies)
-  const { around, metrics, page, traffic } = parts
+  const { around, metrics, page, shortages, traffic } = parts
   const app = createApp(parts)
   const trustedProxies = new Networks(config.trustedProxies)
   return {
@@ -86,6 +87,7 @@ export function createService(config: Config, dependencies: Dependencies): Servi
     certified: (expires) => {
       for (const one of [metrics, page]) one.certified(expires)
     },
+    full: (open) => shortages.saw('connections', `${open}`),
     drain: (delivered) => {
       around.background.end()
       return traffic.drain(async () => {
@@ -101,17 +103,20 @@ function assemble(config: Config, dependencies: Dependencies): Parts {
   const fetch = signed(dependencies.fetch, version)
   const metrics = new Metrics(version, runtime, ['proxy', 'hosted', ...config.proxies.map(({ host }) => host)])
   const page = new Page(config, metrics, now, `${version} on ${runtime}`, dependencies.atStart)
+  const shortages = new Shortages({ now, log, metrics })
+  const budget = new Budget()
   const around = {
     settings: config,
-    registries: createRegistries(config, { fetch, now, log, metrics, page }),
-    memory: new Memory(config, now, (kind, outcome) => metrics.remembered(kind, outcome)),
+    registries: createRegistries(config, { fetch, now, log, metrics, page, shortages }),
+    memory: new Memory(config, budget, now, (kind, outcome) => metrics.remembered(kind, outcome)),
     background: new Background(),
     copier: new Copier(config, (outcome, bytes) => metrics.copied(outcome, bytes)),
-    held: new Budget(maxHeldBytes),
+    budget,
+    lists: new Flights<Listed>(budget),
   }
   const access = createAccess(config, now, log, (outcome) => metrics.loggedIn(outcome))
   const warnOfHost = hostWarning(config.aggregate, log)
-  return { ...dependencies, config, metrics, page, traffic: new Traffic(), access, around, warnOfHost }
+  return { ...dependencies, config, metrics, page, shortages, traffic: new Traffic(), access, around, warnOfHost }
 }
 
 function createApp(parts: Parts): Hono<Env> {
@@ -157,7 +162,7 @@ async function page(c: Context<Env>, parts: Parts): Promise<Response> {
   const { around } = parts
   const { raw } = c.req
   const { image = '', ns = null } = c.req.query()
-  const from = { request: raw, client: clientOf(c) }
+  const from = { request: raw, client: clientOf(c), room: roomUntil(c.env.sent, around.budget) }
   const [explanation, ...pings] = await Promise.all([
     image ? explain(around, image.trim(), ns, from) : undefined,
     ...registriesOf(parts).map((one) => ping(around, one, raw, from.client)),
@@ -168,18 +173,9 @@ async function page(c: Context<Env>, parts: Parts): Promise<Response> {
 
 const registriesOf = ({ around }: Parts) => [...around.registries.byName.values()]
 
-/** Each registry's status to `/v2/`. Only the private and the default public one decide this answer's own status. */
 async function healthcheck(c: Context<Env>, parts: Parts): Promise<Response> {
   c.set('entity', 'healthcheck')
-  const check = async (to: Registry) => {
-    const headers = { 'accept-encoding': 'identity' }
-    const answer = await to.ask({ ...pingQuestion, headers, signal: c.req.raw.signal })
-    discard(answer)
-    return answer
-  }
-  const answers = await Promise.all(registriesOf(parts).map(check))
-  const statuses = Object.fromEntries(answers.map(({ from, status }) => [from.name, status]))
-  const isWell = answers.every((one) => isUp(one) || !['proxy', 'hosted'].includes(one.from.name))
+  const { statuses, isWell } = await healthOf(registriesOf(parts), c.req.raw.signal)
   return json(statuses, isWell ? 200 : 503)
 }
 
@@ -193,7 +189,8 @@ async function explanation(c: Context<Env>, parts: Parts): Promise<Response> {
   const refusal = await admit(c, parts)
   if (refusal) return refusal
   const { image = '', ns = null } = c.req.query()
-  const explained = await explain(parts.around, image, ns, { request: c.req.raw, client: clientOf(c) })
+  const from = { request: c.req.raw, client: clientOf(c), room: roomUntil(c.env.sent, parts.around.budget) }
+  const explained = await explain(parts.around, image, ns, from)
   return 'refused' in explained ? refusalOf('GET', explained) : json(explained, 200)
 }
 
@@ -228,12 +225,14 @@ async function api(c: Context<Env>, { access, around, config, warnOfHost }: Part
   const { user, refusal } = await access(request, right, c.env.address)
   c.set('user', user)
   if (refusal) return refusal
+  const openBody = openerOf(c.req.raw, c.env)
   const outcome = await carryOut(around, {
     request,
     matched,
     query,
     client: clientOf(c),
-    openBody: openerOf(c.req.raw, c.env),
+    room: roomUntil(c.env.sent, around.budget),
+    openBody,
   })
   c.set('outcome', outcome)
   return outcome.response

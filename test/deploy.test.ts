@@ -70,6 +70,7 @@ async function metricsAfterTraffic(users: string): Promise<string> {
   const log: Log = (level, message, fields) => logged.push({ time: '', level, message, ...fields })
   const service = createService(config, { fetch, now, log, version: '0', runtime: 'test' })
   service.certified(new Date())
+  service.full(1)
   const ask = async (method: string, path: string, body?: string, password = 'right') => {
     const accept = path === '/' ? 'text/html' : type
     const headers = new Headers({ Accept: accept, Authorization: `Basic ${btoa(`ann:${password}`)}` })

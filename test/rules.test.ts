@@ -4,8 +4,7 @@ import { createHash } from 'node:crypto'
 import { test } from 'node:test'
 import { type Match, match } from '../routing.ts'
 import { Background } from '../src/memory/background.ts'
-import { Budget } from '../src/memory/budget.ts'
-import { Flights } from '../src/memory/flights.ts'
+import { askTogether, Flights } from '../src/memory/flights.ts'
 import { Hints } from '../src/memory/hints.ts'
 import { Names } from '../src/memory/names.ts'
 import { accepts, loginAt, mayShare, type Reading, readingOf } from '../src/memory/reading.ts'
@@ -18,6 +17,7 @@ import { hold } from '../src/relay/hold.ts'
 import { blockedBy, ownNames } from '../src/relay/names.ts'
 import { type PlanRules, planOf } from '../src/relay/plan.ts'
 import { joined, readList, referrersTag } from '../src/relay/referrers.ts'
+import { Budget, Room } from '../src/runtime/budget.ts'
 
 const matched = (method: string, path: string): Match => {
   const found = match(method, path)
@@ -503,10 +503,10 @@ function question() {
 
 test('flights: all who ask the same at the same time share one question', async () => {
   const uses: boolean[] = []
-  const flights = new Flights((isShared) => uses.push(isShared))
+  const flights = new Flights(new Budget(10), (isShared) => uses.push(isShared))
   const { ask, asked, resolve } = question()
   const clients = Array.from({ length: 3 }, () => new AbortController())
-  const answers = clients.map(({ signal }) => flights.share('key', proxy, signal, ask))
+  const answers = clients.map((asker) => askTogether(flights, 'key', proxy, asker, ask))
   resolve(answer(proxy, { verdict: 'absent', status: 404 }))
   assert.deepEqual(
     (await Promise.all(answers)).map(({ status }) => status),
@@ -516,10 +516,10 @@ test('flights: all who ask the same at the same time share one question', async 
 })
 
 test('flights: who leaves is gone; the question ends when the last one has left', async () => {
-  const flights = new Flights(() => {})
+  const flights = new Flights(new Budget(10))
   const { ask, asked } = question()
   const [first, second] = [new AbortController(), new AbortController()]
-  const answers = [first, second].map(({ signal }) => flights.share('key', proxy, signal, ask))
+  const answers = [first, second].map((asker) => askTogether(flights, 'key', proxy, asker, ask))
   first.abort()
   assert.equal((await answers[0])?.verdict, 'gone')
   assert.equal(asked[0]?.aborted, false)
@@ -530,14 +530,14 @@ test('flights: who leaves is gone; the question ends when the last one has left'
 
 test('flights: a body that streams and a cookie are for the first; the others ask themselves', async () => {
   for (const changes of [{ response: new Response('x') }, { headers: new Headers({ 'Set-Cookie': 'a=1' }) }]) {
-    const flights = new Flights(() => {})
+    const flights = new Flights(new Budget(10))
     const asked: AbortSignal[] = []
     const ask = async (signal: AbortSignal) => {
       asked.push(signal)
       return answer(hosted, changes)
     }
-    const { signal } = new AbortController()
-    await Promise.all([flights.share('key', hosted, signal, ask), flights.share('key', hosted, signal, ask)])
+    const share = () => askTogether(flights, 'key', hosted, new AbortController(), ask)
+    await Promise.all([share(), share()])
     assert.equal(asked.length, 2)
   }
 })
@@ -547,6 +547,38 @@ test('a budget gives room until it is used up, and again when some is released',
   assert.deepEqual([budget.take(6), budget.take(5), budget.take(4)], [true, false, true])
   budget.release(6)
   assert.ok(budget.take(6))
+})
+
+test('a room gives back what it holds when the last one that uses it ends; what comes later is not held', () => {
+  const budget = new Budget(10)
+  const [list, first, second] = [new Room(budget), new Room(budget), new Room(budget)]
+  assert.ok(list.take(8) && first.take(1))
+  for (const one of [first, second]) one.share(list)
+  list.end()
+  first.end()
+  assert.equal(budget.bytes, 8)
+  second.end()
+  assert.equal(budget.bytes, 0)
+  list.add(5)
+  assert.deepEqual([list.take(1), budget.bytes], [false, 0])
+})
+
+test('flights: what is read whole is held as long as one of those who asked needs it', async () => {
+  const budget = new Budget(10)
+  const flights = new Flights<string>(budget)
+  const rooms = [new Room(budget), new Room(budget)] as const
+  const { signal } = new AbortController()
+  const ask = async (_: AbortSignal, room?: Room) => `${room?.take(4)}`
+  const landed = await Promise.all(rooms.map((room) => flights.join('key', { signal, room }, ask)))
+  assert.deepEqual(
+    landed.map((one) => one?.value),
+    ['true', 'true'],
+  )
+  assert.equal(budget.bytes, 4)
+  for (const [at, room] of rooms.entries()) {
+    room.end()
+    assert.equal(budget.bytes, at === 0 ? 4 : 0)
+  }
 })
 
 const listing = (...given: { digest: string; artifactType?: string; from?: string }[]) => ({
@@ -604,19 +636,25 @@ test('the referrers tag of a digest is cut as the specification says', () => {
   assert.equal(referrersTag(`sha512:${'b'.repeat(128)}`), `sha512-${'b'.repeat(64)}`)
 })
 
-test('a body is held as far as there is room; what is too long is still all there', async () => {
+test('a body is held as far as half of the room goes; what is too long is still all there', async () => {
   async function* body() {
     yield* ['ab', 'cd', 'ef'].map((text) => Buffer.from(text))
   }
-  const budget = new Budget(6)
-  const whole = await hold(body(), budget)
-  assert.ok(whole && 'whole' in whole)
+  const room = new Room(new Budget(12))
+  const whole = await hold(body(), room, 10)
+  assert.ok(whole && whole !== 'late' && 'whole' in whole)
   assert.equal(Buffer.from(whole.whole).toString(), 'abcdef')
-  const second = await hold(body(), budget)
-  assert.ok(second && 'rest' in second)
+  const second = await hold(body(), room, 10)
+  assert.ok(second && second !== 'late' && 'rest' in second)
   let text = ''
   for await (const chunk of second.rest) text += Buffer.from(chunk)
   assert.equal(text, 'abcdef')
-  budget.release(whole.bytes + second.bytes)
-  assert.ok(budget.take(6), 'all room is given back')
+})
+
+test('a body that does not come in time is late', async () => {
+  async function* body() {
+    yield Buffer.from('a')
+    await new Promise(() => {})
+  }
+  assert.equal(await hold(body(), undefined, 0.01), 'late')
 })

@@ -32,6 +32,7 @@ const units = [
   './test/paths.test.ts',
   './test/passwords.test.ts',
   './test/linear.test.ts',
+  './test/room.test.ts',
   './test/addresses.test.ts',
   './test/config.test.ts',
   './test/findings.test.ts',
@@ -100,7 +101,7 @@ const packaged = { NODE_RUNS: 'package' }
 const fromSource = new Set(['e2e', 'kills'])
 /** The longest first, because several run at a time. */
 const files =
-  'e2e tls mount answers layers check tags forward credentials private dialects public several stranger referrers memory page names explain broken process hostile login scale kills'.split(
+  'e2e tls mount answers layers greedy crowd check tags forward credentials private dialects public several stranger referrers memory page names explain broken process hostile login scale kills'.split(
     ' ',
   )
 const onWay = (file: string, way: string) => tests(file, way, way === 'node' && !fromSource.has(file) ? packaged : {})

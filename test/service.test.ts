@@ -701,7 +701,7 @@ test('TAGS=lookup: a later page waits for the trial of a registry that failed la
 test('reading the body of an error has a time limit, and then the body is cancelled', async () => {
   let cancels = 0
   const body = new ReadableStream<Uint8Array>({ cancel: () => void cancels++ })
-  assert.equal(await readBytes({ body }, 100, 0.05), undefined)
+  assert.equal(await readBytes({ body }, 100, { seconds: 0.05 }), undefined)
   assert.equal(cancels, 1)
 })
 

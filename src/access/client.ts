@@ -1,5 +1,5 @@
 /** Whose request it is: the address a client has, and the network that answers for it. */
-import { isIP, isIPv6 } from 'node:net'
+import { isIP } from 'node:net'
 import type { Networks } from '../runtime/networks.ts'
 import type { Connection } from '../runtime/runtime.ts'
 
@@ -48,12 +48,4 @@ function unmapped(address: string): string {
   const [, high, low] = /^::ffff:([\da-f]+):([\da-f]+)$/.exec(address) ?? []
   if (!high || !low) return address
   return [high, low].flatMap((group) => [Number.parseInt(group, 16) >> 8, Number.parseInt(group, 16) & 255]).join('.')
-}
-
-/** The network of an address. An IPv6 host has a whole /64 (RFC 4291, section 2.5.4), so a new address for each guess. */
-export function networkOf(address: string): string {
-  if (!isIPv6(address)) return address
-  const [head = [], tail = []] = address.split('::').map((part) => part.split(':'))
-  const zeros = address.includes('::') ? Array(8 - head.length - tail.length).fill('0') : []
-  return [...head, ...zeros, ...tail].slice(0, 4).join(':')
 }

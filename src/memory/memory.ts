@@ -3,8 +3,9 @@
 import type { Answer, Registry } from '../registry/answer.ts'
 import { discard } from '../registry/registry.ts'
 import { bounded } from '../runtime/bounded.ts'
+import type { Budget, Room } from '../runtime/budget.ts'
 import type { Fields } from '../runtime/runtime.ts'
-import { type AskWith, Flights } from './flights.ts'
+import { type Asker, type AskWith, askTogether, Flights } from './flights.ts'
 import { Hints } from './hints.ts'
 import { type LearnName, type NameFact, Names } from './names.ts'
 import { loginAt, mayShare, type PingReading, type Reading } from './reading.ts'
@@ -30,7 +31,7 @@ export interface LookupMemory {
   learn: (reading: Reading, answer: Answer) => void
   /** Whether a name was read from a public registry lately. */
   isPublic: (name: string) => boolean
-  askTogether: (from: Registry, method: string, reading: Reading, ask: AskManifest) => Promise<Answer>
+  askTogether: (from: Registry, method: string, reading: Reading, asker: Asker, ask: AskManifest) => Promise<Answer>
 }
 
 /** What is to be asked in the background: of whom, and who learns from the answer. Whoever gets this has to ask. */
@@ -42,7 +43,7 @@ export interface Due {
 }
 
 /** Asks for a manifest, with these header fields besides. */
-type AskManifest = (signal: AbortSignal, fields?: Fields) => Promise<Answer>
+type AskManifest = (signal: AbortSignal, room?: Room, fields?: Fields) => Promise<Answer>
 
 /** Which registry would be asked first, whose manifest is kept, and what a public registry lacked so many seconds ago. */
 interface Held {
@@ -70,14 +71,15 @@ export class Memory implements LookupMemory {
   readonly #pings
   readonly #onUse: OnUse
 
-  constructor(settings: MemorySettings, now: () => number, onUse: OnUse) {
+  /** `budget`: for what is read whole for several clients. */
+  constructor(settings: MemorySettings, budget: Budget, now: () => number, onUse: OnUse) {
     const { lookupTtl, nameTtl } = settings
     const ttlMs = Math.ceil(lookupTtl * 1000)
     this.writes = new Writes(now)
     this.hints = new Hints(ttlMs, now)
     this.names = new Names(Math.ceil(nameTtl * 1000), ttlMs, now)
     this.#stored = new Stored(settings, now, this.writes)
-    this.#flights = new Flights((isShared) => onUse('flight', isShared ? 'hit' : 'miss'))
+    this.#flights = new Flights(budget, (isShared) => onUse('flight', isShared ? 'hit' : 'miss'))
     this.#pings = bounded<Answer>(maxPings, Math.min(pingMs, ttlMs), now)
     this.#onUse = onUse
   }
@@ -132,7 +134,7 @@ export class Memory implements LookupMemory {
       due: () => ({}),
       learn: () => {},
       isPublic: (name) => this.isPublic(name),
-      askTogether: (_, __, { signal }, ask) => ask(signal),
+      askTogether: (_, __, ___, { signal, room }, ask) => ask(signal, room),
     }
   }
 
@@ -152,17 +154,17 @@ export class Memory implements LookupMemory {
   }
 
   /** Asks for a manifest, once for all who ask the same at the same time, and keeps it if it may be kept. */
-  async askTogether(from: Registry, method: string, reading: Reading, ask: AskManifest): Promise<Answer> {
-    const { signal, name, isPartial, question } = reading
-    if (isPartial) return ask(signal)
+  async askTogether(from: Registry, method: string, reading: Reading, asker: Asker, ask: AskManifest): Promise<Answer> {
+    const { name, isPartial, question } = reading
+    if (isPartial) return ask(asker.signal, asker.room)
     const generation = this.writes.generationOf(name)
     const key = `${generation} ${from.name} ${method} ${question} ${loginAt(from, reading)}`
-    return this.#flights.share(key, from, signal, async (abort) => {
-      if (!this.#stored.isOn || !mayShare(from, reading)) return ask(abort)
+    return askTogether(this.#flights, key, from, asker, async (signal, room) => {
+      if (!this.#stored.isOn || !mayShare(from, reading)) return ask(signal, room)
       // A registry compares digests sooner than it reads a manifest.
       const read = this.#stored.lastRead(from, reading)
       const last = read?.tag.isEtag ? read : undefined
-      const answer = await ask(abort, last ? unlessSame(last) : {})
+      const answer = await ask(signal, room, last ? unlessSame(last) : {})
       const whole = (said: Answer) => {
         const isSame = last !== undefined && said.status === 304
         if (!reading.matched.digest) this.#onUse('tag', isSame ? 'hit' : 'miss')
@@ -183,7 +185,7 @@ export class Memory implements LookupMemory {
     const known = this.hints.isOn ? this.#pings.get(key) : undefined
     this.#count('ping', known)
     if (known) return known
-    return this.#flights.share(`ping ${key}`, from, reading.signal, async (signal) => {
+    return askTogether(this.#flights, `ping ${key}`, from, reading, async (signal) => {
       const given = await ask(signal)
       discard(given)
       // If the registry is up, nothing else of its answer is for all.

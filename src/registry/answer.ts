@@ -1,7 +1,9 @@
 /** What one registry is asked, what it answers, and what the answer means. The types of all rooms above; pure. */
 import { setMaxListeners } from 'node:events'
 import type { Entity } from '../../routing.ts'
+import type { Room } from '../runtime/budget.ts'
 import type { Fields, Reply, Upload } from '../runtime/runtime.ts'
+import type { Resource } from '../runtime/shortage.ts'
 import type { OciError } from './errors.ts'
 import type { Verdict } from './verdict.ts'
 
@@ -56,6 +58,8 @@ export interface Question {
   signal: AbortSignal
   read: Reading
   purpose: Purpose
+  /** What is read whole is held here. Without room the answer streams, or is none. */
+  room?: Room
 }
 
 /**
@@ -95,6 +99,8 @@ export interface Answer {
   reason?: string
   /** More of that, in the runtime's words. A log may say it and a client may not: it may hold an address. */
   cause?: string
+  /** What this machine ran out of. The registry has not failed then. */
+  shortage?: Resource
   headers: Headers
   /** The answer itself. Its body is already consumed if `error` or `content` is set. */
   response?: Reply

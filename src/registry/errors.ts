@@ -1,6 +1,7 @@
 /** Writes the router's OCI errors, and reads the errors of registries (distribution-spec 1.1, "Error Codes"). */
 import type { Refusal } from '../../routing.ts'
 import { respond } from '../runtime/body.ts'
+import { noRoom, type Room } from '../runtime/budget.ts'
 import type { Reply } from '../runtime/runtime.ts'
 import { json } from './json.ts'
 
@@ -31,27 +32,36 @@ export function refusalOf(method: string, { refused, code, message, allow }: Ref
 
 /** Reads the body of an error and frees its connection; undefined if it is no OCI error. */
 export async function readOciError(response: Pick<Response, 'body'>): Promise<OciError | undefined> {
-  return firstError(json(await readBytes(response, maxErrorBytes, errorSeconds)))
+  return firstError(json(await readBytes(response, maxErrorBytes, { seconds: errorSeconds })))
 }
 
-/** A whole body; undefined if it has more than `maxBytes`, takes more than `seconds`, or breaks. Frees its connection. */
-export async function readBytes({ body }: Pick<Response, 'body'>, maxBytes: number, seconds?: number) {
+/**
+ * A whole body; undefined if it has more than `maxBytes`, takes more than `seconds`, or breaks. Frees its connection. Rejects with a
+ * `Shortage` if there is no room.
+ */
+export async function readBytes(
+  { body }: Pick<Response, 'body'>,
+  maxBytes: number,
+  { seconds, room }: { seconds?: number; room?: Room } = {},
+) {
   if (!body) return new Uint8Array()
   const reader: ReadableStreamDefaultReader<Uint8Array> = body.getReader()
   const chunks: Uint8Array[] = []
   let size = 0
+  let hasRoom = true
   const tooLate = () => {
     size = Number.POSITIVE_INFINITY
     reader.cancel().catch(() => {})
   }
   const timer = seconds === undefined ? undefined : setTimeout(tooLate, seconds * 1000)
   try {
-    for (;;) {
+    while (hasRoom) {
       const { done, value } = await reader.read()
       size += value?.byteLength ?? 0
       if (size > maxBytes) break
       if (done) return new Uint8Array(Buffer.concat(chunks))
       chunks.push(value)
+      hasRoom = room?.take(value.byteLength) ?? true
     }
   } catch {
     // A body that breaks says nothing.
@@ -59,30 +69,44 @@ export async function readBytes({ body }: Pick<Response, 'body'>, maxBytes: numb
     clearTimeout(timer)
   }
   reader.cancel().catch(() => {})
+  if (!hasRoom) throw noRoom()
   return undefined
 }
 
+/** What is no longer is counted only when it is there: it is read in one piece, which is faster. */
+const smallBytes = 65_536
+
 /**
- * A body of up to `maxBytes`, whole; or what has come of a longer one, and the whole body as a stream again. Rejects if it breaks.
+ * A body of up to `maxBytes`, whole; or what has come of a longer one, or of one that there is no room for, and the whole body as a stream
+ * again. Rejects if it breaks.
  */
 export async function readAhead(
   response: Reply,
   maxBytes: number,
-): Promise<{ content: Uint8Array<ArrayBuffer> } | { begun: Uint8Array; rest: ReadableStream<Uint8Array> }> {
+  room?: Room,
+): Promise<
+  { content: Uint8Array<ArrayBuffer> } | { begun: Uint8Array; rest: ReadableStream<Uint8Array>; isTooLong: boolean }
+> {
   const length = response.headers.get('Content-Length')
-  if (length !== null && Number(length) <= maxBytes) return { content: new Uint8Array(await response.arrayBuffer()) }
+  if (length !== null && Number(length) <= Math.min(maxBytes, smallBytes)) {
+    const content = new Uint8Array(await response.arrayBuffer())
+    room?.add(content.byteLength)
+    return { content }
+  }
   if (!response.body) return { content: new Uint8Array() }
   const reader: ReadableStreamDefaultReader<Uint8Array> = response.body.getReader()
   const chunks: Uint8Array[] = []
   let size = 0
-  while (size <= maxBytes) {
+  let hasRoom = true
+  while (size <= maxBytes && hasRoom) {
     const { done, value } = await reader.read()
     if (done) return { content: new Uint8Array(Buffer.concat(chunks)) }
     chunks.push(value)
     size += value.byteLength
+    hasRoom = room?.take(value.byteLength) ?? true
   }
   const begun = new Uint8Array(Buffer.concat(chunks))
-  return { begun, rest: continued(begun, reader) }
+  return { begun, rest: continued(begun, reader), isTooLong: size > maxBytes }
 }
 
 /** A stream that begins with what was read already. */

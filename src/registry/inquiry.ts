@@ -1,5 +1,6 @@
 /** One question on its way to a registry: asked within a deadline, again if a connection breaks, and followed. */
 import { type Asked, type Fetch, ForbiddenAddress, isRead, type Reply } from '../runtime/runtime.ts'
+import { type Resource, Shortage } from '../runtime/shortage.ts'
 import { type Answer, isUnwell, linked, noHeaders, type Question, type Registry } from './answer.ts'
 import type { Report } from './breaker.ts'
 import { causeOf, readOciError } from './errors.ts'
@@ -117,7 +118,7 @@ export class Inquiry {
   async #fetch(fetch: Fetch, url: string, asked: Asked): Promise<Reply> {
     return fetch(url, asked).catch((error) => {
       const mayRepeat = (isRead(asked) || (asked.method === 'POST' && !asked.body)) && !asked.signal.aborted
-      const isFinal = [RealmFailed, LoginRefused, ForbiddenAddress].some((one) => error instanceof one)
+      const isFinal = [RealmFailed, LoginRefused, ForbiddenAddress, Shortage].some((one) => error instanceof one)
       if (!mayRepeat || isFinal) throw error
       return fetch(url, asked, true)
     })
@@ -145,6 +146,10 @@ export class Inquiry {
       const reason = `no answer within ${this.#of.timeoutFor(this.#question)} s`
       return this.#failed(504, reason, 'timeout', this.#unlessBlob(false))
     }
+    if (error instanceof Shortage && !signal.aborted) {
+      const { resource, message } = error
+      return this.#failed(503, `this router ran out of ${resource}`, message, undefined, resource)
+    }
     if (error instanceof LoginRefused) return this.#failed(502, error.reason, error.message, true)
     if (error instanceof Misled || error instanceof ForbiddenAddress)
       return this.#failed(502, 'redirects where it may not lead', error.message, true)
@@ -157,14 +162,16 @@ export class Inquiry {
     return { from: this.#of.registry, verdict: 'gone', status: 499, milliseconds, headers: noHeaders }
   }
 
-  #failed(status: number, reason: string, cause: string, isWell: boolean | undefined): Answer {
+  #failed(status: number, reason: string, cause: string, isWell: boolean | undefined, shortage?: Resource): Answer {
+    const from = this.#of.registry
     const milliseconds = this.#milliseconds()
     const failed = {
-      from: this.#of.registry,
+      from,
       verdict: 'failed',
       status,
       reason,
       cause,
+      shortage,
       milliseconds,
       headers: noHeaders,
     } as const
@@ -173,7 +180,8 @@ export class Inquiry {
 
   #end(answer: Answer, isWell: boolean | undefined): Answer {
     this.#endDeadline()
-    this.#report(this.#isElsewhere || isWell)
+    // What this machine ran out of says nothing about the registry.
+    this.#report(answer.shortage ? undefined : this.#isElsewhere || isWell)
     // The GET that follows a vague HEAD tells the truth: only that one counts.
     if (!answer.isVague) this.#of.onAnswer(answer, isRead(this.#question))
     return answer

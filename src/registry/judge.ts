@@ -1,4 +1,5 @@
 /** Decides what the answer of a registry means for the question, or why it cannot be used. */
+import { noRoom } from '../runtime/budget.ts'
 import type { Reply } from '../runtime/runtime.ts'
 import type { Answer, Question, Registry } from './answer.ts'
 import { nestedCode, readAhead, readBytes, readOciError } from './errors.ts'
@@ -70,7 +71,7 @@ function judgeLocation({ routerHost }: Judging, url: string, response: Reply): J
 
 /** A 200 to a lookup counts only if it is what was asked for. */
 async function judgeFound(by: Judging, question: Question, meaning: Meaning & { response: Reply }): Promise<Judgement> {
-  const { method, entity, digest, read } = question
+  const { method, entity, digest, read, room } = question
   const { response, headers } = meaning
   const none = (cause: string): Fault => ({ reason: `its 200 is no ${entity}`, cause: `${cause}, ${typeIn(headers)}` })
   if (entity === 'blob') {
@@ -79,31 +80,33 @@ async function judgeFound(by: Judging, question: Question, meaning: Meaning & { 
   }
   if (!['manifest', 'tags'].includes(entity) || typeof read === 'object') return readFound(by, question, meaning)
   if (method === 'HEAD') return meaning
-  const whole = await readAhead(response, maxWholeBytes)
+  const whole = await readAhead(response, maxWholeBytes, room)
   if ('content' in whole) {
     const { content } = whole
     const isManifest = verdict.isManifest(content, digest)
     const judged = entity === 'tags' ? verdict.verdictOfTags(content) : isManifest ? 'found' : 'failed'
     return judged === 'failed' ? none(`${content.byteLength} bytes`) : { ...meaning, verdict: judged, content }
   }
-  const { begun, rest } = whole
-  if (verdict.mayBeJson(begun, headers)) {
+  const { begun, rest, isTooLong } = whole
+  // What there is no room for streams only if what has come shows a manifest: nothing else of it can be judged.
+  if (isTooLong ? verdict.mayBeJson(begun, headers) : entity === 'manifest' && verdict.beginsManifest(begun)) {
     const { status, arrayBuffer } = response
     return { ...meaning, response: { status, headers, body: rest, arrayBuffer } }
   }
   rest.cancel().catch(() => {})
+  if (!isTooLong) throw noRoom()
   return none(`more than ${maxWholeBytes} bytes`)
 }
 
 async function readFound(
   { maxListBytes }: Judging,
-  { entity, read }: Question,
+  { entity, read, room }: Question,
   meaning: Meaning & { response: Reply },
 ): Promise<Judgement> {
   const isList = ['tags', 'catalog'].includes(entity) && meaning.response.status === 200
   const maxBytes = typeof read === 'object' ? read.maxBytes : isList ? maxListBytes : undefined
   if (maxBytes === undefined) return meaning
-  const content = await readBytes(meaning.response, maxBytes)
+  const content = await readBytes(meaning.response, maxBytes, { room })
   // A list that is too long is not the registry's fault: somebody put it there.
   return content ? { ...meaning, content } : { reason: 'no answer', cause: 'its answer breaks, or is too long' }
 }

@@ -1,6 +1,7 @@
 /** Bearer tokens: asked of the realm that a challenge names, and kept (distribution, "Token Authentication Specification"). */
 import { bounded } from '../runtime/bounded.ts'
 import { type Fetch, type Fields, ForbiddenAddress, type Reply } from '../runtime/runtime.ts'
+import { Shortage } from '../runtime/shortage.ts'
 import type { Challenge } from './challenge.ts'
 import { causeOf, readBytes, readOciError } from './errors.ts'
 import { json } from './json.ts'
@@ -135,6 +136,7 @@ export class Tokens {
       return await this.#fetch(url.href, asked).catch(() => this.#fetch(url.href, asked, true))
     } catch (error) {
       if (error instanceof ForbiddenAddress) throw new LoginRefused(`its realm: ${error.message}`, false)
+      if (error instanceof Shortage) throw error
       throw new RealmFailed(`the realm gives no answer: ${causeOf(error)}`)
     }
   }

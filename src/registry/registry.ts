@@ -1,17 +1,9 @@
 /** One registry: its names, its header rules, its breaker, its deadlines. */
 import { type Fetch, type Fields, isRead, type Reply } from '../runtime/runtime.ts'
-import {
-  type Answer,
-  type Client,
-  isUp,
-  type Later,
-  noHeaders,
-  type Question,
-  type Registry,
-  skipReason,
-} from './answer.ts'
+import { type Answer, type Client, type Later, noHeaders, type Question, type Registry, skipReason } from './answer.ts'
 import { createBreaker, type Report } from './breaker.ts'
 import { catalogHere } from './catalog.ts'
+import { Confirmed } from './confirmed.ts'
 import { readOciError } from './errors.ts'
 import { conditions, requestFields, responseFields } from './headers.ts'
 import { type Inquired, Inquiry } from './inquiry.ts'
@@ -19,7 +11,6 @@ import { pathHere, scopesHere, tagsHere, targetThere, withoutPrefix } from './na
 import { ownRealm, tokenPath } from './realm.ts'
 import { askRealm } from './relayed.ts'
 import { hasToken, repositoryOf, sessionHere, sessionThere } from './sessions.ts'
-import { isHtml } from './verdict.ts'
 
 export interface RegistryOptions {
   name: string
@@ -56,9 +47,6 @@ export interface RegistrySurroundings {
 
 /** Some 200,000 tags. */
 const maxListBytes = 8 * 1024 * 1024
-/** How long it is remembered that a registry answers `/v2/`, and that it does not. */
-const confirmedMs = 60_000
-const unconfirmedMs = 1000
 
 export class RemoteRegistry implements Registry {
   readonly name: string
@@ -69,7 +57,7 @@ export class RemoteRegistry implements Registry {
   readonly #around: RegistrySurroundings
   readonly #breaker: ReturnType<typeof createBreaker>
   readonly #inquired: Inquired
-  #confirmed: { until: number; isRegistry: Promise<boolean> } | undefined
+  readonly #confirmed: Confirmed
 
   constructor(options: RegistryOptions, around: RegistrySurroundings) {
     this.name = options.name
@@ -79,6 +67,7 @@ export class RemoteRegistry implements Registry {
     this.#options = options
     this.#around = around
     this.#breaker = createBreaker(around.now, around.onBreaker)
+    this.#confirmed = new Confirmed(this.#urlOf('/v2/'), { ...around, readTimeout: options.readTimeout })
     this.#inquired = {
       ...around,
       registry: this,
@@ -87,7 +76,7 @@ export class RemoteRegistry implements Registry {
       timeoutFor: (question) => this.#timeoutFor(question),
       followsBlobs: options.followsBlobs,
       routerHost: options.router.host,
-      isRegistry: () => this.#isRegistry(),
+      isRegistry: () => this.#confirmed.isRegistry(),
       maxListBytes: options.path ? maxListBytes : undefined,
       tagsHere: (target, content) => tagsHere(content, options.path, withoutPrefix(target, options.prefix)),
     }
@@ -133,7 +122,7 @@ export class RemoteRegistry implements Registry {
   }
 
   async isWell(): Promise<boolean> {
-    return !this.#breaker.isOpen() && (await this.#isRegistry())
+    return !this.#breaker.isOpen() && (await this.#confirmed.isRegistry().catch(() => false))
   }
 
   fieldsFor(request: Pick<Request, 'method' | 'headers'>, client: Client): Fields {
@@ -196,27 +185,6 @@ export class RemoteRegistry implements Registry {
   #realmHere(realm: string): string | undefined {
     const { address, router } = this.#options
     return ownRealm(realm, address.origin, router.host) ? `${router.origin}${tokenPath}` : undefined
-  }
-
-  /** Whether a registry answers there, and not only a balancer. A yes is remembered for a minute. */
-  #isRegistry(): Promise<boolean> {
-    const now = this.#around.now()
-    if (!this.#confirmed || this.#confirmed.until < now) {
-      const confirmed = { until: now + confirmedMs, isRegistry: this.#ping() }
-      this.#confirmed = confirmed
-      confirmed.isRegistry.then((isRegistry) => {
-        if (!isRegistry) confirmed.until = this.#around.now() + unconfirmedMs
-      })
-    }
-    return this.#confirmed.isRegistry
-  }
-
-  async #ping(): Promise<boolean> {
-    const signal = AbortSignal.timeout(Math.ceil(this.#options.readTimeout * 1000))
-    const asked = { method: 'GET', headers: { 'accept-encoding': 'identity' }, signal }
-    const reply = await this.#around.fetch(this.#urlOf('/v2/'), asked).catch(() => undefined)
-    if (reply) readOciError(reply)
-    return reply !== undefined && isUp(reply) && !isHtml(reply.headers)
   }
 
   /** A made-up token reaches nothing. */

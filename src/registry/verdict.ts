@@ -81,6 +81,9 @@ export function isManifest(content: Uint8Array, digest: string | undefined): boo
   return isObject && members.size > 0
 }
 
+/** Whether what has come of a body shows that it is a manifest. */
+export const beginsManifest = (begun: Uint8Array) => outlineOf(begun, membersOfManifests).members.size > 0
+
 /** Whether a body that is too long to be read whole may be JSON, by its first byte and its type. */
 export function mayBeJson(begun: Uint8Array, headers: Headers): boolean {
   return !isHtml(headers) && begun[0] === 0x7b

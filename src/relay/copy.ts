@@ -11,6 +11,9 @@ export interface Copy extends Source {
   session: string
   registries: Registries
   ask: AskAs
+  /** The network of whoever waits for it, and the signal that it has left. */
+  source: string
+  client: AbortSignal
 }
 
 export interface Source {
@@ -34,7 +37,7 @@ export interface Copied {
 export type CopyOutcome = 'mounted' | 'late' | 'failed'
 
 /** Called with what came of each copy that began, and its bytes. */
-type OnCopy = (outcome: CopyOutcome, bytes: number) => void
+export type OnCopy = (outcome: CopyOutcome, bytes: number) => void
 
 export interface CopySettings {
   /** Bytes. */
@@ -44,10 +47,6 @@ export interface CopySettings {
   idleTimeout: number
 }
 
-/** Copies at a time. */
-const maxCopies = 8
-/** How long a client waits for a copy. The copy goes on without it. */
-const clientSeconds = 20
 /** Copies are our own requests: drop the client's User-Agent. */
 const ownFields = { 'user-agent': '' }
 
@@ -84,56 +83,14 @@ export function endSession(hosted: Registry, session: string, ask: AskAs): void 
   )
 }
 
-export class Copier {
-  readonly #settings: CopySettings
-  readonly #onCopy: OnCopy
-  /** The copies in flight, by digest. */
-  readonly #inFlight = new Map<string, Promise<Copied>>()
-
-  constructor(settings: CopySettings, onCopy: OnCopy) {
-    this.#settings = settings
-    this.#onCopy = onCopy
-  }
-
-  /**
-   * Copies. If the same blob is being copied, or too many are, it waits its turn with `waitsItsTurn`, and is `unused` without.
-   * Settles at the latest when the client has waited long enough.
-   */
-  copy(copy: Copy, waitsItsTurn = false): Promise<Copied> {
-    const job = new Job(copy, this.#settings, this.#onCopy)
-    const copied = this.#takeTurn(job, waitsItsTurn).then((copied) => {
-      if (copied.state === 'unused' && !job.clientWaits) endSession(copy.registries.hosted, copy.session, copy.ask)
-      return copied
-    })
-    return new Promise((resolve, reject) => {
-      const leave = () => resolve(job.leaveClient())
-      const timer = setTimeout(leave, Math.min(clientSeconds, this.#settings.writeTimeout) * 1000)
-      copied.finally(() => clearTimeout(timer)).then(resolve, reject)
-    })
-  }
-
-  /** Settles when the copies in flight have ended, also those whose client waits no more. */
-  settled(): Promise<unknown> {
-    return Promise.all(this.#inFlight.values())
-  }
-
-  async #takeTurn(job: Job, waitsItsTurn: boolean): Promise<Copied> {
-    const { digest } = job.copy
-    const isTaken = () => this.#inFlight.has(digest) || this.#inFlight.size >= maxCopies
-    while (waitsItsTurn && job.clientWaits && isTaken()) await Promise.race(this.#inFlight.values())
-    if (!job.clientWaits || isTaken()) return { state: 'unused', answers: [] }
-    const copying = job.perform().finally(() => this.#inFlight.delete(digest))
-    this.#inFlight.set(digest, copying)
-    return copying
-  }
-}
-
 /** One copy, and whether its client still waits for it. */
-class Job {
+export class Job {
   readonly copy: Copy
   readonly #settings: CopySettings
   readonly #onCopy: OnCopy
   readonly #answers: Answer[] = []
+  // Not the client's: a copy that is doing well goes on without it.
+  readonly #abort = new AbortController()
   #clientWaits = true
 
   constructor(copy: Copy, settings: CopySettings, onCopy: OnCopy) {
@@ -152,12 +109,16 @@ class Job {
     return { state: 'begun', answers: [...this.#answers] }
   }
 
+  /** Ends the copy. */
+  abandon(): void {
+    this.#abort.abort()
+  }
+
   async perform(): Promise<Copied> {
     const { registry, digest, path, session, registries, ask } = this.copy
     const { copyLimit, idleTimeout } = this.#settings
     const answers = this.#answers
-    // Not the client's signal: a copy that is doing well goes on without it.
-    const abort = new AbortController()
+    const abort = this.#abort
     const { signal } = abort
     const blob = await ask(
       registries.byName.get(registry) as Registry,

@@ -2,6 +2,7 @@
 import type { Match } from '../../routing.ts'
 import type { Answer, Client, Question, Registry } from '../registry/answer.ts'
 import { respond } from '../runtime/body.ts'
+import type { Room } from '../runtime/budget.ts'
 import { type Fields, isRead, type Reply, type Upload } from '../runtime/runtime.ts'
 
 export interface Registries {
@@ -24,6 +25,8 @@ export interface Exchange {
   /** As it came: `?…` or empty. */
   query: string
   client: Client
+  /** What is read whole for it is held here, until its answer has left. */
+  room?: Room
   /** Opens the body of a write, once; with a promise that settles when its last byte was read. */
   openBody?: () => { body: Upload; bodyRead?: Promise<void> }
 }
@@ -45,7 +48,7 @@ export interface Outcome {
 /** Asks a registry what the client asked, except for what is given in `changes` and `fields`. */
 export type AskAs = (to: Registry, changes?: Partial<Question>, fields?: Fields) => Promise<Answer>
 
-export function askAs({ request, matched, query, client }: Exchange): AskAs {
+export function askAs({ request, matched, query, client, room }: Exchange): AskAs {
   const { method, signal } = request
   const { route, digest } = matched
   const asked = {
@@ -56,6 +59,7 @@ export function askAs({ request, matched, query, client }: Exchange): AskAs {
     signal,
     read: 'head',
     purpose: isRead(request) ? 'read' : 'write',
+    room,
   } as const
   return (to, changes = {}, fields = {}) => {
     const headers = { ...(changes.headers ?? to.fieldsFor(request, client)), ...fields }

@@ -51,7 +51,7 @@ export async function explain(
   around: Surroundings,
   image: string,
   ns: string | null,
-  { request, client }: Pick<Exchange, 'request' | 'client'>,
+  { request, client, room }: Pick<Exchange, 'request' | 'client' | 'room'>,
 ): Promise<Explanation | Refusal> {
   const { settings, registries, memory } = around
   const matched = matchImage(image, ownNames(settings))
@@ -59,7 +59,7 @@ export async function explain(
   const query = ns ? `?ns=${encodeURIComponent(ns)}` : ''
   const plan = planOf(settings, 'GET', matched, query)
   if ('refused' in plan) return plan
-  const exchange = { request: unconditional(request, accept), matched: plan.matched, query: plan.query, client }
+  const exchange = { request: unconditional(request, accept), matched: plan.matched, query: plan.query, client, room }
   const reading = readingOf(exchange.request, plan, plan.query, registries.hosted.forwardsLogin)
   const order = registriesIn(registries, plan.order)
   const held = memory.holds(reading, order)

@@ -11,6 +11,9 @@ const unknown: Partial<Record<Entity, string>> = {
   referrers: 'UNSUPPORTED',
 }
 
+/** Of a 503 for want of something on this machine: most such waits are short. */
+export const shortFields = { 'Retry-After': '1' }
+
 /** The first rule that applies (docs/routing.md, "When nothing is found"). */
 export function failure(
   method: string,
@@ -27,6 +30,10 @@ export function failure(
     answer(one.status === 504 ? 504 : 502, { code: 'UNAVAILABLE', message: messages.failed(one) })
 
   if (answers.some(({ verdict }) => verdict === 'gone')) return new Response(null, { status: 499 })
+  if (answers.some(({ shortage }) => shortage)) {
+    const error = { code: 'UNAVAILABLE', message: 'this router has no room for this request now' }
+    return answer(503, error, shortFields)
+  }
   if (hosted?.status === 401) {
     const challenges = new Headers(hosted.from.fieldsFrom(hosted)).get('WWW-Authenticate')
     const error = hosted.error ?? { code: 'UNAUTHORIZED', message: messages.loginRequired }

@@ -1,5 +1,6 @@
 /** A row that asks only hosted: its answer passes as it came, unless a public registry can assist a push. */
 import { type Answer, goneAnswer, type Question } from '../registry/answer.ts'
+import { ociError } from '../registry/errors.ts'
 import { discard } from '../registry/registry.ts'
 import { isRead } from '../runtime/runtime.ts'
 import { askAs, deliver, type Exchange, type Outcome } from './exchange.ts'
@@ -10,22 +11,23 @@ import { assists, isMount, maxManifestBytes } from './push.ts'
 import type { Surroundings } from './surroundings.ts'
 
 export async function forward(around: Surroundings, exchange: Exchange, plan: Plan): Promise<Outcome> {
-  const { request, matched, openBody } = exchange
+  const { request, matched, openBody, room } = exchange
   const size = Number(request.headers.get('Content-Length') ?? Number.NaN)
   if (matched.route.entity !== 'manifest' || !openBody || !(size <= maxManifestBytes))
     return pass(around, exchange, plan)
   const { body, bodyRead } = openBody()
   // Whole, so that it can be sent again when hosted has what it lacked.
-  const held = await hold(body as AsyncIterable<Uint8Array>, around.held)
+  const held = await hold(body as AsyncIterable<Uint8Array>, room, around.settings.idleTimeout * manifestShare)
   if (!held) return { response: new Response(null, { status: 499 }), answers: [goneAnswer(around.registries.hosted)] }
-  try {
-    if ('whole' in held) return await pass(around, exchange, plan, held.whole)
-    // Without room in memory it streams, and is not assisted.
-    return await pass(around, { ...exchange, openBody: () => ({ body: held.rest, bodyRead }) }, plan)
-  } finally {
-    around.held.release(held.bytes)
-  }
+  if (held === 'late') return { response: ociError(request.method, 408, tooLate), answers: [] }
+  if ('whole' in held) return pass(around, exchange, plan, held.whole)
+  // Without room in memory it streams, and is not assisted.
+  return pass(around, { ...exchange, openBody: () => ({ body: held.rest, bodyRead }) }, plan)
 }
+
+/** A manifest must have come after this part of the time in which a layer may rest: so its client is answered, not cut. */
+const manifestShare = 1 / 2
+const tooLate = { code: 'UNSUPPORTED', message: 'the manifest did not come in time' }
 
 async function pass(
   around: Surroundings,

@@ -1,25 +1,36 @@
 /** Holds a body in memory, as far as there is room: counted in bytes that came, not in bytes that were promised. */
-import type { Budget } from '../memory/budget.ts'
+import type { Room } from '../runtime/budget.ts'
 
-/** A body that is held whole, or the same bytes as a stream; `bytes` of the budget are to be released afterwards. */
-export type Held = { bytes: number } & ({ whole: Uint8Array<ArrayBuffer> } | { rest: AsyncIterable<Uint8Array> })
+/** A body that is held whole, or the same bytes as a stream. */
+export type Held = { whole: Uint8Array<ArrayBuffer> } | { rest: AsyncIterable<Uint8Array> }
 
-/** Reads a body to its end, or until the budget is used up; undefined if it breaks, and nothing is held then. */
-export async function hold(body: AsyncIterable<Uint8Array>, budget: Budget): Promise<Held | undefined> {
+/** Whoever sends a body may still be a stranger, so the rest of the room is for what registries send. */
+const share = 1 / 2
+
+/** Reads a body to its end, or until there is no room; undefined if it breaks. `late`: if it has not come whole after `seconds`. */
+export async function hold(
+  body: AsyncIterable<Uint8Array>,
+  room: Room | undefined,
+  seconds: number,
+): Promise<Held | 'late' | undefined> {
   const reader = body[Symbol.asyncIterator]()
   const chunks: Uint8Array[] = []
-  let bytes = 0
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const late = new Promise<'late'>((resolve) => {
+    timer = setTimeout(resolve, seconds * 1000, 'late')
+  })
   try {
     for (;;) {
-      const { done, value } = await reader.next()
-      if (done) return { bytes, whole: new Uint8Array(Buffer.concat(chunks)) }
-      chunks.push(value)
-      if (!budget.take(value.byteLength)) return { bytes, rest: continued(chunks, reader) }
-      bytes += value.byteLength
+      const next = await Promise.race([reader.next(), late])
+      if (next === 'late') return next
+      if (next.done) return { whole: new Uint8Array(Buffer.concat(chunks)) }
+      chunks.push(next.value)
+      if (room && !room.take(next.value.byteLength, share)) return { rest: continued(chunks, reader) }
     }
   } catch {
-    budget.release(bytes)
     return undefined
+  } finally {
+    clearTimeout(timer)
   }
 }
 

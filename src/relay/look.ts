@@ -14,7 +14,7 @@ export function lookerOf(
   reading: Reading,
   decides: (registry: Registry) => boolean,
 ): Look {
-  const { request, matched, client } = exchange
+  const { request, matched, client, room } = exchange
   const ask = askAs(exchange)
   if (matched.route.entity !== 'manifest')
     return (registry, method) => ask(registry, { method, read: 'error', purpose: 'lookup' })
@@ -22,8 +22,9 @@ export function lookerOf(
     // Before it is shared: if the fields are too long, only the client that sent them gets the 431.
     const headers = registry.fieldsFor(request, client)
     const purpose = decides(registry) ? 'deciding' : 'lookup'
-    return memory.askTogether(registry, method, reading, (signal, fields) =>
-      ask(registry, { method, headers, read: 'error', purpose, signal }, fields),
+    const asker = { signal: reading.signal, room }
+    return memory.askTogether(registry, method, reading, asker, (signal, room, fields) =>
+      ask(registry, { method, headers, read: 'error', purpose, signal, room }, fields),
     )
   }
 }

@@ -3,6 +3,7 @@ import { match } from '../../routing.ts'
 import type { Answer, Registry } from '../registry/answer.ts'
 import { errorSeconds, readBytes, readOciError } from '../registry/errors.ts'
 import { json } from '../registry/json.ts'
+import { networkOf } from '../runtime/networks.ts'
 import type { Reply } from '../runtime/runtime.ts'
 import { endSession, sessionOf, sourceOf } from './copy.ts'
 import type { AskAs, Exchange } from './exchange.ts'
@@ -38,7 +39,8 @@ export function isMount({ matched, query }: Pick<Exchange, 'matched' | 'query'>)
 }
 
 /** A mount that hosted refuses, or answers with an upload session since it lacks the blob: the blob is copied. */
-async function mount({ around, matched, query, ask }: Assisted, first: Answer): Promise<Answer[]> {
+async function mount(assisted: Assisted, first: Answer): Promise<Answer[]> {
+  const { around, matched, query, ask } = assisted
   const { registries, settings, copier } = around
   const wanted = new URLSearchParams(query)
   const openSession = () => ask(registries.hosted, { target: matched.path })
@@ -50,7 +52,7 @@ async function mount({ around, matched, query, ask }: Assisted, first: Answer): 
   const session = sessionOf(answers.at(-1) as Answer)
   const source = sourceOf(settings, wanted.get('from'), wanted.get('mount') ?? '')
   if (!source || !session) return answers
-  const copied = await copier.copy({ ...source, session, registries, ask })
+  const copied = await copier.copy({ ...source, session, registries, ask, ...waiterOf(assisted) })
   sawIn(copied.answers, source.fullName, around)
   if (copied.state === 'unused') return answers
   // The copy has used the session up. If it stored nothing so far, the client needs a fresh one.
@@ -69,29 +71,26 @@ async function tellBlob({ around, matched: { name = '' }, ask, source }: Assiste
 
 /** A manifest that hosted refuses for what it lacks: what the public registry has of that in this name is copied. */
 async function complete(assisted: Assisted, first: Answer): Promise<Answer[]> {
-  const { around, matched, ask, manifest, source } = assisted
-  const { name = '' } = matched
+  const { around, matched, source } = assisted
   if (![400, 404].includes(first.status) || !first.response || !source) return [first]
-  if (!manifest) {
-    // It cannot be assisted. The next push must hear what hosted itself has.
-    around.memory.writes.record(name)
-    return [first]
-  }
-  const content = await readBytes(first.response, maxErrorBytes, errorSeconds)
+  const answers = await completed({ ...assisted, source }, first)
+  // A HEAD may have told the client that a blob is there. The next push must hear what hosted itself has.
+  if (answers.at(-1)?.verdict !== 'found') around.memory.writes.record(matched.name ?? '')
+  return answers
+}
+
+/** The last answer is hosted's own, or its refusal if the manifest cannot be completed. */
+async function completed(assisted: Supplied, first: Answer): Promise<Answer[]> {
+  const { around, ask, manifest } = assisted
+  if (!manifest) return [first]
+  const content = await readBytes(first.response as Reply, maxErrorBytes, { seconds: errorSeconds })
   if (!content) return [{ ...first, verdict: 'failed', status: 502, reason: 'no answer', response: undefined }]
   const refusal = { ...first, content }
   // Quay and zot say MANIFEST_INVALID if a blob is missing, and go-containerregistry MANIFEST_UNKNOWN if a manifest is.
   if (!/"((MANIFEST_)?BLOB_UNKNOWN|MANIFEST_(INVALID|UNKNOWN))"/.test(new TextDecoder().decode(content)))
     return [refusal]
-  const supplied = await supply({ ...assisted, source }, manifest)
-  if (!supplied) {
-    // A HEAD may have told the client that a blob is there. The next push must hear what hosted itself has.
-    around.memory.writes.record(name)
-    return [refusal]
-  }
-  const again = await ask(around.registries.hosted, { body: manifest })
-  if (again.verdict !== 'found') around.memory.writes.record(name)
-  return [refusal, ...supplied, again]
+  const supplied = await supply(assisted, manifest)
+  return supplied ? [refusal, ...supplied, await ask(around.registries.hosted, { body: manifest })] : [refusal]
 }
 
 type Supplied = Assisted & Required<Pick<Assisted, 'source'>>
@@ -124,21 +123,28 @@ async function supplyManifest(assisted: Supplied, { digest, mediaType = '' }: Pa
   const fields = { accept: mediaType }
   const head = await ask(hosted, { method: 'HEAD', target, entity: 'manifest', digest, purpose: 'read' }, fields)
   if (head.verdict !== 'absent') return []
-  const read = { maxBytes: maxManifestBytes }
-  const got = await ask(source, { method: 'GET', target, entity: 'manifest', digest, read, purpose: 'lookup' }, fields)
-  sawIn([got], matched.name as string, around)
-  const body = got.content
-  const supplied = body && (await supply(assisted, body))
-  if (!supplied) return undefined
-  const put = await ask(
-    hosted,
-    { target, entity: 'manifest', digest, body, read: 'error' },
-    { 'content-type': mediaType },
-  )
-  return put.status === 201 ? [...supplied, got, put] : undefined
+  // One manifest is held at a time: of an index there may be hundreds.
+  const room = assisted.room?.part()
+  try {
+    const read = { maxBytes: maxManifestBytes }
+    const wanted = { method: 'GET', target, entity: 'manifest', digest, read, purpose: 'lookup', room } as const
+    const { content: body, ...got } = await ask(source, wanted, fields)
+    sawIn([got], matched.name as string, around)
+    const supplied = body && (await supply(assisted, body))
+    if (!supplied) return undefined
+    const put = await ask(
+      hosted,
+      { target, entity: 'manifest', digest, body, read: 'error' },
+      { 'content-type': mediaType },
+    )
+    return put.status === 201 ? [...supplied, got, put] : undefined
+  } finally {
+    room?.end()
+  }
 }
 
-async function supplyBlob({ ask, around, matched }: Supplied, { digest = '' }: Part): Promise<Answer[] | undefined> {
+async function supplyBlob(assisted: Supplied, { digest = '' }: Part): Promise<Answer[] | undefined> {
+  const { ask, around, matched } = assisted
   const { registries, settings, copier } = around
   const { hosted } = registries
   const { name = '' } = matched
@@ -156,10 +162,15 @@ async function supplyBlob({ ask, around, matched }: Supplied, { digest = '' }: P
   })
   const session = sessionOf(opened)
   if (!session) return undefined
-  const copied = await copier.copy({ ...source, session, registries, ask }, true)
+  const copied = await copier.copy({ ...source, session, registries, ask, ...waiterOf(assisted) }, true)
   sawIn(copied.answers, source.fullName, around)
   if (copied.state === 'unused') endSession(hosted, session, ask)
   return copied.state === 'stored' ? copied.answers : undefined
+}
+
+/** Who waits for a copy: copies are shared out by networks. */
+function waiterOf({ request, client }: Exchange) {
+  return { source: networkOf(client.address ?? ''), client: request.signal }
 }
 
 /** Memory hears of a name that the public registry gave something of. */

@@ -1,14 +1,17 @@
 /** The referrers of an image at both registries, as one list (OCI distribution-spec 1.1, "Listing Referrers"). */
-import { type Answer, linked, type Registry } from '../registry/answer.ts'
+import { loginAt, readingOf } from '../memory/reading.ts'
+import { type Answer, goneAnswer, linked, type Registry } from '../registry/answer.ts'
 import { unconditional } from '../registry/headers.ts'
 import { json } from '../registry/json.ts'
 import { nextQuery } from '../registry/links.ts'
 import { discard } from '../registry/registry.ts'
 import { isUnsure } from '../registry/verdict.ts'
 import { respond } from '../runtime/body.ts'
-import { type AskAs, askAs, type Exchange, type Outcome } from './exchange.ts'
+import type { Room } from '../runtime/budget.ts'
+import { type AskAs, askAs, type Exchange, type Outcome, type Registries } from './exchange.ts'
 import { failure } from './failure.ts'
-import type { Surroundings } from './surroundings.ts'
+import type { Plan } from './plan.ts'
+import type { Listed, Surroundings } from './surroundings.ts'
 
 /** A descriptor, as far as it is looked at, and all of it as JSON. */
 interface Descriptor {
@@ -30,49 +33,80 @@ const maxPages = 20
 /** Bytes of all pages: some 40,000 referrers. */
 const maxListBytes = 8 * 1024 * 1024
 
+/** All who ask for the same list at the same time, and whom hosted cannot tell apart, get one. */
+export async function referrers(around: Surroundings, exchange: Exchange, plan: Plan): Promise<Outcome> {
+  const { registries, memory, lists } = around
+  const { request, query, client, room } = exchange
+  const { hosted, proxy } = registries
+  const asked = { ...exchange, request: unconditional(request, indexType) }
+  // Before it is shared: if the fields are too long, only the client that sent them gets the 431.
+  for (const one of [hosted, proxy]) one.fieldsFor(asked.request, client)
+  const reading = readingOf(request, plan, query, hosted.forwardsLogin)
+  const key = `${memory.writes.generationOf(reading.name)} ${request.method} ${exchange.matched.path}${query} ${loginAt(hosted, reading)}`
+  const asker = { signal: request.signal, room }
+  const landed = await lists.join(key, asker, (signal, room) => listBoth(registries, { ...asked, room }, signal))
+  const { answers, body } = landed?.value ?? { answers: [goneAnswer(hosted)] }
+  if (!body) return { response: failure(request.method, 'referrers', answers), answers }
+  const headers = new Headers({ 'Content-Type': indexType, 'Content-Length': `${body.byteLength}` })
+  if (artifactTypeIn(query) !== null) headers.set('OCI-Filters-Applied', 'artifactType')
+  return { response: respond(body, { headers }), answers, bytesOut: body.byteLength }
+}
+
+const artifactTypeIn = (query: string) => new URLSearchParams(query).get('artifactType') || null
+
 /**
  * Asks both. If hosted lacks the API, its answer passes: clients then keep referrers under a tag. If the public registry cannot be
  * read, the answer is an error, never a shorter list.
  */
-export async function referrers({ registries }: Surroundings, exchange: Exchange): Promise<Outcome> {
-  const { request, query } = exchange
-  const { method } = request
-  const hostedDecides = linked(request.signal)
-  const ask = askAs({ ...exchange, request: unconditional(request, indexType) })
+async function listBoth(registries: Registries, exchange: Exchange, client: AbortSignal): Promise<Listed> {
+  const { query, matched, room } = exchange
+  const hostedDecides = linked(client)
   const { signal } = hostedDecides
-  const ofProxy = publicList(registries.proxy, exchange, ask, signal)
-  // If hosted's list fails, nobody waits for this one.
-  ofProxy.catch(() => {})
-  const hosted = await readList(pagesOf(registries.hosted, exchange.matched.path, ask, signal), query)
-  if (hosted.answer.verdict !== 'found') {
-    hostedDecides.abort()
-    return { response: failure(method, 'referrers', [hosted.answer]), answers: [hosted.answer] }
+  // What was read is needed no more once the lists are joined.
+  const pages = room?.part()
+  const ask = askAs(exchange)
+  try {
+    const ofProxy = publicList(registries.proxy, { ...exchange, room: pages }, ask, signal)
+    // If hosted's list fails, nobody waits for this one.
+    ofProxy.catch(() => {})
+    const hosted = await readList(pagesOf(registries.hosted, matched.path, ask, signal, pages), query)
+    if (hosted.answer.verdict !== 'found') {
+      hostedDecides.abort()
+      return { answers: [hosted.answer] }
+    }
+    const proxy = await ofProxy
+    const answers = [proxy.answer, hosted.answer]
+    if (isUnsure(proxy.answer) || proxy.answer.verdict === 'gone') return { answers }
+    // Hosted's come last: of several signatures cosign looks at the last one.
+    const body = await inTurn(() => new TextEncoder().encode(joined([proxy, hosted], artifactTypeIn(query))))
+    room?.add(body.byteLength)
+    return { answers, body }
+  } finally {
+    pages?.end()
   }
-  const proxy = await ofProxy
-  const answers = [proxy.answer, hosted.answer]
-  if (isUnsure(proxy.answer) || proxy.answer.verdict === 'gone')
-    return { response: failure(method, 'referrers', answers), answers }
-  const artifactType = new URLSearchParams(query).get('artifactType') || null
-  // Hosted's come last: of several signatures cosign looks at the last one.
-  const body = new TextEncoder().encode(joined([proxy, hosted], artifactType))
-  const headers = new Headers({ 'Content-Type': indexType, 'Content-Length': `${body.byteLength}` })
-  if (artifactType !== null) headers.set('OCI-Filters-Applied', 'artifactType')
-  return { response: respond(body, { headers }), answers, bytesOut: body.byteLength }
 }
+
+/** To read or to write a long list takes a while, so between two of them there is time for others. */
+function inTurn<T>(work: () => T): Promise<T> {
+  const done = lastTurn.then(() => new Promise((resolve) => setImmediate(resolve))).then(work)
+  lastTurn = done.catch(() => {})
+  return done
+}
+let lastTurn: Promise<unknown> = Promise.resolve()
 
 /** The list of the public registry; if it lacks the API, the one under the referrers tag. */
 async function publicList(
   proxy: Registry,
-  { matched, query }: Exchange,
+  { matched, query, room }: Exchange,
   ask: AskAs,
   signal: AbortSignal,
 ): Promise<Listing> {
   const { path, name, digest = '' } = matched
-  const askPage = pagesOf(proxy, path, ask, signal)
+  const askPage = pagesOf(proxy, path, ask, signal, room)
   const listing = await readList(askPage, query)
   // Registries without the API say 404, as they should, or 400, 403 or 405.
   if (!isMissing(listing)) return listing
-  const tagged = await readList(pagesOf(proxy, `/v2/${name}/manifests/${referrersTag(digest)}`, ask, signal), '')
+  const tagged = await readList(pagesOf(proxy, `/v2/${name}/manifests/${referrersTag(digest)}`, ask, signal, room), '')
   if (tagged.answer.verdict !== 'denied') return tagged
   // If it denies the lists of an image that it gives, there may be referrers that nobody may see now: no shorter list then.
   const target = `/v2/${name}/manifests/${digest}`
@@ -87,10 +121,15 @@ const isMissing = ({ answer }: Listing) => answer.verdict === 'absent' || answer
 
 type AskPage = (query: string) => Promise<Answer>
 
-function pagesOf(registry: Registry, path: string, ask: AskAs, signal: AbortSignal): AskPage {
+function pagesOf(registry: Registry, path: string, ask: AskAs, signal: AbortSignal, room: Room | undefined): AskPage {
   const read = { maxBytes: maxPageBytes }
   const entity = path.includes('/manifests/') ? 'manifest' : 'referrers'
-  return (query) => ask(registry, { target: path + query, entity, signal, read, purpose: 'read' })
+  return async (query) => {
+    const answer = await ask(registry, { target: path + query, entity, signal, read, purpose: 'read', room })
+    // What is made of it takes as much again.
+    room?.add(answer.content?.byteLength ?? 0)
+    return answer
+  }
 }
 
 /** Reads all pages; `ask` gets the query of each. A list that cannot be read to its end is `failed`. */
@@ -99,12 +138,12 @@ export async function readList(ask: AskPage, query: string): Promise<Listing> {
   let next = query
   let bytes = 0
   for (let page = 1; ; page++) {
-    const answer = await ask(next)
+    const { content, ...answer } = await ask(next)
     // Only the first page may say that there is no list. A later page that is gone is not its end.
     const isGone = page > 1 && ['absent', 'denied'].includes(answer.verdict) && answer.status !== 401
     if (answer.verdict !== 'found' && !isGone) return { answer, descriptors: [] }
-    bytes += answer.content?.byteLength ?? 0
-    const listed = descriptorsIn(json(answer.content))
+    bytes += content?.byteLength ?? 0
+    const listed = await inTurn(() => descriptorsIn(json(content)))
     const following = nextQuery(answer.headers.get('Link') ?? '')
     const reason = faultOf(listed, following, page, bytes)
     if (reason) return { answer: { ...answer, verdict: 'failed', status: 502, reason }, descriptors: [] }

@@ -5,7 +5,7 @@ import { ociError, refusalOf } from '../registry/errors.ts'
 import { pingFields } from '../registry/headers.ts'
 import { respond } from '../runtime/body.ts'
 import type { Exchange, Outcome } from './exchange.ts'
-import { failure } from './failure.ts'
+import { failure, shortFields } from './failure.ts'
 import { forward } from './forward.ts'
 import { lookup } from './lookup.ts'
 import { messages } from './messages.ts'
@@ -28,7 +28,7 @@ export async function carryOut(around: Surroundings, exchange: Exchange): Promis
 function follow(around: Surroundings, exchange: Exchange, plan: Plan): Promise<Outcome> {
   const { matched, query, order, unasked } = plan
   const asked = { ...exchange, matched, query }
-  if (matched.route.entity === 'referrers' && order.length > 1) return referrers(around, asked)
+  if (matched.route.entity === 'referrers' && order.length > 1) return referrers(around, asked, plan)
   // A row that names only hosted passes its answer. A lookup that asks only hosted explains a 404.
   const isRowOfHosted = order.length === 1 && order[0] === 'hosted' && !unasked
   return isRowOfHosted ? forward(around, asked, plan) : lookup(around, asked, plan)
@@ -53,7 +53,8 @@ async function base(around: Surroundings, { request, client }: Exchange): Promis
   }
   const message = messages.unavailable(answers.filter((one) => !isUp(one)))
   const error = { code: 'UNAVAILABLE', message, detail: summarize(answers) }
-  return { response: ociError(request.method, 503, error), answers }
+  const fields = answers.some(({ shortage }) => shortage) ? shortFields : {}
+  return { response: ociError(request.method, 503, error, fields), answers }
 }
 
 /** What a registry says to `/v2/`, asked at most once a second for each login and kind of client. */

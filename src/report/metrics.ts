@@ -2,6 +2,7 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import { type Answer, isUnwell } from '../registry/answer.ts'
 import type { CopyOutcome } from '../relay/copy.ts'
+import type { Resource } from '../runtime/shortage.ts'
 
 export interface RequestFacts {
   entity: string
@@ -83,6 +84,12 @@ function metricsIn(registry: Registry) {
     copied: new Counter(
       configOf(registry, 'copied_bytes_total', 'Bytes of layers that clients had not to upload.', []),
     ),
+    shortages: counter(
+      registry,
+      'shortages_total',
+      'Requests that were refused, or connections closed, because this machine ran out of something.',
+      'resource',
+    ),
     logins: counter(registry, 'logins_total', 'Logins here, by what came of them.', 'outcome'),
     buildInfo: gauge(registry, 'build_info', 'Always 1.', 'version', 'runtime'),
   }
@@ -146,6 +153,10 @@ export class Metrics {
 
   loggedIn(outcome: string): void {
     this.#metrics.logins(1, outcome)
+  }
+
+  ranOut(resource: Resource): void {
+    this.#metrics.shortages(1, resource)
   }
 
   remembered(kind: string, outcome: string): void {

@@ -72,6 +72,8 @@ export class Arrival {
   }
 
   #finish(outcome: (taker: Taker) => void): void {
+    // It holds what was sent with the request: an answer that is kept for the log would keep a manifest.
+    this.#controller = undefined
     if (this.#taker) outcome(this.#taker)
     else this.#outcome = outcome
   }
@@ -126,10 +128,27 @@ export function wholeOf(arrival: Arrival): Promise<ArrayBuffer> {
 /** What Responses were made of: to read it back out of them costs a copy and a turn of the event loop. */
 const sources = new WeakMap<Response, Body>()
 
+/** A longer body is sent in pieces. */
+export const largeBytes = 65_536
+
+/** A Response would copy the bytes, and so would each client have a copy of what all share. */
+function streamOf(bytes: Uint8Array): ReadableStream<Uint8Array> {
+  return new ReadableStream(
+    {
+      pull: (controller) => {
+        controller.enqueue(bytes)
+        controller.close()
+      },
+    },
+    { highWaterMark: 0 },
+  )
+}
+
 /** A Response whose body `send` can write as it is. For anybody else it is a plain Response. */
 export function respond(body: Body | string, init: ResponseInit): Response {
   const source = typeof body === 'string' ? new TextEncoder().encode(body) : body
-  const response = new Response(source, init)
+  const isLarge = source instanceof Uint8Array && source.byteLength > largeBytes
+  const response = new Response(isLarge ? streamOf(source) : source, init)
   sources.set(response, source)
   return response
 }

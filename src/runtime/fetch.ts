@@ -3,11 +3,13 @@ import { lookup } from 'node:dns/promises'
 import { isIP, type Socket } from 'node:net'
 import process from 'node:process'
 import { Readable } from 'node:stream'
-import type { buildConnector, Dispatcher } from 'undici'
+import type { Dispatcher } from 'undici'
 import { allowedOf } from './addresses.ts'
 import { Arrival, clientGone, toWeb, type Valve, wholeOf } from './body.ts'
+import { type Connect, parserOf, withinRoom } from './outgoing.ts'
 import { pauseBeneath } from './pause.ts'
 import { type Asked, type Fetch, ForbiddenAddress, type Reply } from './runtime.ts'
+import { shortageOr } from './shortage.ts'
 
 /** The valve of the connection whose bytes undici is parsing now. */
 let current: Valve
@@ -50,19 +52,13 @@ function fitValve(socket: Socket): void {
   })
 }
 
-/** What undici makes of the bytes of one connection. */
-interface Parser {
-  onHeadersComplete: (status: number, ...more: unknown[]) => number
-}
-
 /**
  * A registry may send `100 Continue` to whoever asks (RFC 9110, section 15.2). Undici takes that for an error, and ignores any other
  * interim answer. So its parser reads 102 instead. It is the parser that knows which bytes are a status. Gives whether there is
  * a parser already.
  */
 function ignoreContinue(socket: Socket): boolean {
-  const key = Object.getOwnPropertySymbols(socket).find(({ description }) => description === 'parser')
-  const parser = key && (socket as unknown as Record<symbol, Parser | null>)[key]
+  const parser = parserOf(socket)
   if (!parser) return false
   const { onHeadersComplete } = parser
   parser.onHeadersComplete = (status, ...more) => onHeadersComplete.call(parser, status === 100 ? 102 : status, ...more)
@@ -118,7 +114,7 @@ export async function createFetch(
     (target, callback) => {
       checked(target.hostname, senders, resolve).then(
         (hostname) => connect({ ...target, hostname }, callback),
-        (error) => callback(error, null),
+        (error) => callback(shortageOr(error), null),
       )
     }
   return async (url, asked, fresh) => {
@@ -136,23 +132,12 @@ export async function createFetch(
   }
 }
 
-type Connect = buildConnector.connector
-
 /** The same connector, whose sockets can be held back. */
-function withValve(connector: Connect): Connect {
-  return (options, callback) =>
-    connector(options, (...result) => {
-      const [, socket] = result
-      if (socket && !valves.has(socket)) {
-        valves.add(socket)
-        pauseBeneath(socket)
-        fitValve(socket)
-      }
-      callback(...result)
-    })
-}
-/** The sockets that have a valve. */
-const valves = new WeakSet<Socket>()
+const withValve = (connector: Connect) =>
+  withinRoom(connector, (socket) => {
+    pauseBeneath(socket)
+    fitValve(socket)
+  })
 
 /**
  * The forward proxies of the usual variables, as undici takes them; undefined if none is named. Many write them without `http://`. Throws
@@ -210,6 +195,8 @@ function dispatch(dispatcher: Dispatcher, url: string, { method, headers, body, 
     }
     if (signal.aborted) return abort()
     signal.addEventListener('abort', abort, { once: true })
+    // The client's signal outlives this: it would keep what was sent, a manifest say.
+    const forget = () => signal.removeEventListener('abort', abort)
     dispatcher.dispatch(options, {
       onRequestStart: (controller) => {
         arrival.begin(controller)
@@ -219,8 +206,12 @@ function dispatch(dispatcher: Dispatcher, url: string, { method, headers, body, 
         if (status >= 200) resolve(replyOf(status, record, arrival))
       },
       onResponseData: (_, chunk) => arrival.data(chunk, current),
-      onResponseEnd: () => arrival.end(),
+      onResponseEnd: () => {
+        forget()
+        arrival.end()
+      },
       onResponseError: (_, error) => {
+        forget()
         arrival.error(error)
         const hasLeft = upload?.destroyed && !upload.readableEnded
         reject(hasLeft ? clientGone() : error)

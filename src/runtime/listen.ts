@@ -6,6 +6,7 @@ import { type AddressInfo, connect, type Socket } from 'node:net'
 import { createAdaptorServer } from '@hono/node-server'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import { faultOfHead } from './head.ts'
+import { addressOf, type Line, Lines } from './lines.ts'
 import { pauseBeneath } from './pause.ts'
 import { type Connection, type Handler, hasBody, runtime } from './runtime.ts'
 import { reset, send } from './send.ts'
@@ -17,18 +18,10 @@ export interface ListenOptions {
   host: string
   /** Seconds without a byte, either way, that end a stream. */
   idleTimeout: number
+  /** Called with how many connections are open, for each that is closed to leave descriptors for registries. */
+  onFull?: (open: number) => void
 }
 
-/** What is known of a connection. */
-interface Line {
-  /** Requests that have come and are not answered whole. */
-  waiting: number
-  /** Whether the last request that came was answered whole. The next one begins then. */
-  last: Promise<boolean>
-  /** No request is begun any more: an answer says `Connection: close` (RFC 9112, section 9.6). */
-  isClosing: boolean
-}
-const lines = new WeakMap<Socket, Line>()
 /** A client that pipelines more loses its connection. No registry client is known to pipeline at all. */
 const maxWaiting = 100
 const keepAliveMs = 75_000
@@ -36,7 +29,8 @@ const maxHeaderBytes = 65_536
 
 /** Listens; with `tls` it serves https. Rejects if it cannot. */
 export async function listen(handler: Handler, options: ListenOptions, tls?: Pair) {
-  const server = createServer(handler, options.idleTimeout, tls)
+  const lines = new Lines(options.onFull ?? (() => {}))
+  const server = createServer(handler, options.idleTimeout, lines, tls)
   // Node would drop the fields after the 2,000th in silence.
   server.maxHeadersCount = 0
   await new Promise<void>((resolve, reject) => {
@@ -44,11 +38,7 @@ export async function listen(handler: Handler, options: ListenOptions, tls?: Pai
     server.listen(options.port, options.host, resolve)
   })
   const { port, address } = server.address() as AddressInfo
-  const connections = new Set<Socket>()
-  server.on('connection', (socket: Socket) => {
-    connections.add(socket)
-    socket.once('close', () => connections.delete(socket))
-  })
+  server.on('connection', (socket: Socket) => lines.open(socket))
   server.on('secureConnection', pauseBeneath)
   const listenAgain = () => server.close().listen({ port, host: options.host })
   const hearing = isDeno ? keepHearing(server, address, port, listenAgain) : undefined
@@ -73,16 +63,16 @@ export async function listen(handler: Handler, options: ListenOptions, tls?: Pai
     /** Ends all connections. No answer may be under way; a request that comes now is not carried out. */
     end: () => {
       server.removeAllListeners('request').on('request', ({ socket }: IncomingMessage) => socket.destroy())
-      for (const socket of connections) socket.end()
+      for (const socket of lines.sockets) socket.end()
     },
     /** Resets all connections, so that a client hears of the end even if it has not read what was sent before. */
     cut: () => {
-      for (const socket of connections) reset(socket)
+      for (const socket of lines.sockets) reset(socket)
     },
   }
 }
 
-function createServer(handler: Handler, idleSeconds: number, tls: Pair | undefined): https.Server {
+function createServer(handler: Handler, idleSeconds: number, lines: Lines, tls: Pair | undefined): https.Server {
   const idleMs = Math.ceil(idleSeconds * 1000)
   return createAdaptorServer({
     createServer: (tls ? https : http).createServer,
@@ -92,7 +82,8 @@ function createServer(handler: Handler, idleSeconds: number, tls: Pair | undefin
       const incoming = bindings.incoming as IncomingMessage
       const outgoing = bindings.outgoing as ServerResponse
       const { socket } = incoming
-      const line = lineOf(socket)
+      const line = lines.of(socket)
+      const onMove = () => lines.moved(line)
       if (line.waiting === maxWaiting) {
         socket.destroy()
         return RESPONSE_ALREADY_SENT
@@ -103,6 +94,13 @@ function createServer(handler: Handler, idleSeconds: number, tls: Pair | undefin
       line.last = sent
       // One answer at a time: what a client pipelines and does not read costs no more than its first answer.
       if (waiting > 0 && (!(await last) || line.isClosing)) return RESPONSE_ALREADY_SENT
+      line.outgoing = outgoing
+      onMove()
+      sent.then(onMove)
+      const onStream = () => {
+        hasPassed = true
+        onMove()
+      }
       const fault = faultOfHead(incoming)
       if (fault) {
         line.isClosing = true
@@ -113,7 +111,7 @@ function createServer(handler: Handler, idleSeconds: number, tls: Pair | undefin
       const connection = {
         address: addressOf(socket),
         sent,
-        ...uploadOf(request, incoming, idleMs),
+        ...uploadOf(request, incoming, idleMs, onMove),
       }
       const response = await handler(request, connection)
       if (response.headers.get('Connection') === 'close') line.isClosing = true
@@ -138,14 +136,6 @@ function keepTarget(request: Request, url: string): void {
   if (!request.url.endsWith(target)) Object.defineProperty(request, 'url', { value: `http://localhost${target}` })
 }
 
-const addressOf = (socket: Socket) => socket.remoteAddress?.replace(/^::ffff:/, '')
-
-function lineOf(socket: Socket): Line {
-  const line = lines.get(socket) ?? { waiting: 0, last: Promise.resolve(true), isClosing: false }
-  lines.set(socket, line)
-  return line
-}
-
 /** Settles when an answer has left: true if it was sent whole. */
 function sentOf(outgoing: ServerResponse, socket: Socket, line: Line): Promise<boolean> {
   return new Promise((resolve) => {
@@ -166,10 +156,17 @@ function uploadOf(
   request: Request,
   incoming: IncomingMessage,
   idleMs: number,
+  onMove: () => void,
 ): Pick<Connection, 'upload' | 'bodyRead'> {
   if (!hasBody(request)) return {}
   const { socket } = incoming
   socket.setTimeout(idleMs)
+  const read = incoming.read.bind(incoming)
+  incoming.read = (size) => {
+    const chunk = read(size)
+    if (chunk !== null) onMove()
+    return chunk
+  }
   const bodyRead = new Promise<void>((resolve) => incoming.once('end', resolve))
   // From then on the registry thinks, and has deadlines of its own.
   bodyRead.then(() => socket.setTimeout(0))
@@ -179,9 +176,6 @@ function uploadOf(
 const { Bun: bun } = globalThis as { Bun?: { gc: (now: boolean) => void } }
 /** Whether any of a layer has passed since the last collection. */
 let hasPassed = false
-const onStream = () => {
-  hasPassed = true
-}
 const collectMs = 2000
 /** Bun keeps the buffers of what has passed, up to 100 MiB with 100 slow clients. Collecting them takes it 15 ms. */
 function collect(): void {

@@ -1,5 +1,5 @@
 /** Networks, IPv4 (RFC 4632) and IPv6 (RFC 4291), and whether an address is in one of them. */
-import { BlockList, isIP } from 'node:net'
+import { BlockList, isIP, isIPv6 } from 'node:net'
 
 interface Network {
   address: string
@@ -33,4 +33,12 @@ export class Networks {
     const version = isIP(address)
     return (version === 4 || version === 6) && this.#lists[version].check(address, `ipv${version}`)
   }
+}
+
+/** The network of an address. An IPv6 host has a whole /64 (RFC 4291, section 2.5.4), so a new address for each guess. */
+export function networkOf(address: string): string {
+  if (!isIPv6(address)) return address
+  const [head = [], tail = []] = address.split('::').map((part) => part.split(':'))
+  const zeros = address.includes('::') ? Array(8 - head.length - tail.length).fill('0') : []
+  return [...head, ...zeros, ...tail].slice(0, 4).join(':')
 }

@@ -2,7 +2,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { finished } from 'node:stream/promises'
-import { type Arrival, arrivalOf, bodyOf } from './body.ts'
+import { type Arrival, arrivalOf, bodyOf, largeBytes } from './body.ts'
 import { runtime } from './runtime.ts'
 
 const isDeno = runtime.startsWith('deno ')
@@ -22,6 +22,7 @@ export async function send(
   const { status, headers } = response
   const body = bodyOf(response)
   const isStream = body instanceof ReadableStream
+  const isLarge = body instanceof Uint8Array && body.byteLength > largeBytes
   if (!isStream) await requestsRead()
   if (outgoing.destroyed) {
     // The client left just now, and no `close` will come any more: free the registry's connection here.
@@ -37,12 +38,14 @@ export async function send(
       const taken = { outgoing, idleMs, onStream }
       const arrival = arrivalOf(body)
       await (arrival ? pour(arrival, taken) : pipe(body, taken))
+    } else if (isLarge) {
+      await writeInPieces(body, { outgoing, idleMs, onStream })
     } else if (body && isLast) {
       giveUp()
       await new Promise((written) => outgoing.write(body, written))
     }
     if (isLast) await linger(incoming)
-    outgoing.end(isStream || isLast ? undefined : body)
+    outgoing.end(isStream || isLarge || isLast ? undefined : body)
     // Only little is left to send here, so the socket's own timeout does no harm, even on Bun (see `watch`).
     if (outgoing.writableLength > 0) giveUp()
   } catch {
@@ -147,6 +150,28 @@ async function pipe(body: ReadableStream<Uint8Array>, outlet: Outlet): Promise<v
       onMove = resolve
     })
     if (!outgoing.write(value) && !outgoing.destroyed) await moved
+  }
+}
+
+/** Sends a body piece by piece: TLS, and Bun, would copy all of it at once for a client that is slow to take it. */
+async function writeInPieces(body: Uint8Array, outlet: Outlet): Promise<void> {
+  const { outgoing, onStream } = outlet
+  let onMove = () => {}
+  const timer = watch(
+    outlet,
+    () => onMove(),
+    () => onMove(),
+  )
+  for (let at = 0; at < body.byteLength && !outgoing.destroyed; at += largeBytes) {
+    timer.refresh()
+    onStream()
+    const piece = body.subarray(at, at + largeBytes)
+    const moved = new Promise<void>((resolve) => {
+      onMove = resolve
+    })
+    // With TLS on Deno (2.9.5) an answer that ends during a write never finishes.
+    if (isDeno) outgoing.write(piece, () => onMove())
+    if ((isDeno || !outgoing.write(piece)) && !outgoing.destroyed) await moved
   }
 }
 

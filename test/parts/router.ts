@@ -39,13 +39,17 @@ export interface Router {
   child: Child
 }
 
-/** Starts the router on a free port and waits until it listens. Throws if it ends first. */
+/**
+ * Starts the router on a free port and waits until it listens. Throws if it ends first. OPEN_FILES, which is no setting of it, limits
+ * its files.
+ */
 export async function startRouter(
   way: Way,
   env: Record<string, string>,
   onLine?: (line: Record<string, unknown>) => void,
 ): Promise<Router> {
-  const child = start([...ways[way]], {
+  const { OPEN_FILES: files } = env
+  const child = start([...(files ? ['prlimit', `--nofile=${files}`] : []), ...ways[way]], {
     cwd: root,
     env: { HOST: '127.0.0.1', PORT: '0', AGGREGATE_HOSTNAME: 'registry.example', ...env },
     onLine: (line) => {
