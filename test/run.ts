@@ -101,7 +101,7 @@ const packaged = { NODE_RUNS: 'package' }
 const fromSource = new Set(['e2e', 'kills'])
 /** The longest first, because several run at a time. */
 const files =
-  'e2e tls mount answers layers greedy crowd check tags forward credentials private dialects public several stranger referrers memory page names explain broken process hostile login scale kills'.split(
+  'e2e tls mount answers layers check tags forward credentials private dialects public several stranger referrers memory page names explain broken process hostile login scale kills'.split(
     ' ',
   )
 const onWay = (file: string, way: string) => tests(file, way, way === 'node' && !fromSource.has(file) ? packaged : {})
@@ -118,8 +118,8 @@ const suites: Suite[] = [
   ['unit, bun', suite([bin('bun'), 'test', '--timeout=60000', ...units])],
   ['unit, deno', suite([bin('deno'), 'test', '-A', '--no-check', ...units])],
 ]
-/** These run last, and fewer at a time: they tell how long a login waits, which a busy machine would decide. */
-const timed: Suite[] = Object.keys(ways).map((way) => onWay('access', way))
+/** These run last, and fewer at a time: they tell how long others wait, which a busy machine would decide. */
+const timed: Suite[] = ['crowd', 'greedy', 'access'].flatMap((file) => Object.keys(ways).map((way) => onWay(file, way)))
 const atOnce = { suites: 4, timed: 2 }
 
 // First, so that a missing program is reported at once.

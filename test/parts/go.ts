@@ -52,10 +52,7 @@ export async function distribution3(folder: string, say: (line: string) => void)
 /** Builds `path/of/a/program@version` into `folder`. Gives the reason if it fails, undefined if it succeeds. */
 export async function goInstall(program: string, folder: string): Promise<string | undefined> {
   if (!(await onPath('go'))) return 'there is no `go` on the PATH'
-  return run(['nice', '-n', '19', 'go', 'install', program], {
-    cwd: folder,
-    env: { GOBIN: folder, GOFLAGS: '-p=1 -buildvcs=false' },
-  }).then(
+  return run(['go', 'install', program], { cwd: folder, env: { GOBIN: folder, GOFLAGS: '-p=1 -buildvcs=false' } }).then(
     () => undefined,
     ({ message }: Error) => message.split('\n').at(-1),
   )

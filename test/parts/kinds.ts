@@ -95,7 +95,6 @@ export const kinds: Record<string, Kind> = {
 }
 
 const versionOf = async (command: string[]) => /\d+\.\d+\.\d+/.exec(await run(command))?.[0] ?? ''
-const niceCompile = ['nice', '-n', '19']
 
 function folderOf({ folder, name }: RegistryOptions): string {
   const root = join(folder, name)
@@ -112,7 +111,7 @@ async function getNora(folder: string, say: (line: string) => void): Promise<Pro
     if (!(await onPath('cargo'))) return 'there is no `cargo` on the PATH'
     const what = [nora.package, '--version', nora.version]
     say(`building with cargo install, which takes its time: ${what.join(' ')}`)
-    const built = start([...niceCompile, 'cargo', 'install', '-j', '1', ...what, '--root', folder])
+    const built = start(['cargo', 'install', '-j', '1', ...what, '--root', folder])
     if ((await built.ended) !== 0) return built.lines.at(-1) ?? 'cargo install failed'
     program = join(folder, 'bin/nora')
   }
@@ -150,7 +149,7 @@ async function getGitea(folder: string, say: (line: string) => void): Promise<Pr
       cp -r "$dir" ${source} && chmod -R u+w ${source} && cd ${source}
       CGO_ENABLED=1 go build -tags 'sqlite sqlite_unlock_notify' -o ${program} .`
     const env = { GOFLAGS: '-p=1 -buildvcs=false' }
-    const built = start([...niceCompile, 'sh', '-ec', build], { env })
+    const built = start(['sh', '-ec', build], { env })
     if ((await built.ended) !== 0) return built.lines.at(-1) ?? 'go build failed'
   }
   return { launch: onPort((options, port) => startGitea(program, assets, options, port)), version: gitea.version }
