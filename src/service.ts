@@ -64,7 +64,7 @@ export interface Service {
   explain: (image: string) => Promise<Explanation | { refused: number; message: string }>
   /** Warns of what only a registry can tell. Never rejects. */
   examine: () => Promise<void>
-  /** Tells the metrics when the certificate in use ends. */
+  /** Tells the metrics and the page when the certificate in use ends. */
   certified: (expires: Date) => void
   /** Tells log and metrics that a client's connection was closed because of too many. `open`: how many were. */
   full: (open: number) => void
@@ -162,7 +162,7 @@ async function page(c: Context<Env>, parts: Parts): Promise<Response> {
   const { around } = parts
   const { raw } = c.req
   const { image = '', ns = null } = c.req.query()
-  const from = { request: raw, client: clientOf(c), room: roomUntil(c.env.sent, around.budget) }
+  const from = askerOf(c, around)
   const [explanation, ...pings] = await Promise.all([
     image ? explain(around, image.trim(), ns, from) : undefined,
     ...registriesOf(parts).map((one) => ping(around, one, raw, from.client)),
@@ -189,8 +189,7 @@ async function explanation(c: Context<Env>, parts: Parts): Promise<Response> {
   const refusal = await admit(c, parts)
   if (refusal) return refusal
   const { image = '', ns = null } = c.req.query()
-  const from = { request: c.req.raw, client: clientOf(c), room: roomUntil(c.env.sent, parts.around.budget) }
-  const explained = await explain(parts.around, image, ns, from)
+  const explained = await explain(parts.around, image, ns, askerOf(c, parts.around))
   return 'refused' in explained ? refusalOf('GET', explained) : json(explained, 200)
 }
 
@@ -226,17 +225,17 @@ async function api(c: Context<Env>, { access, around, config, warnOfHost }: Part
   c.set('user', user)
   if (refusal) return refusal
   const openBody = openerOf(c.req.raw, c.env)
-  const outcome = await carryOut(around, {
-    request,
-    matched,
-    query,
-    client: clientOf(c),
-    room: roomUntil(c.env.sent, around.budget),
-    openBody,
-  })
+  const outcome = await carryOut(around, { ...askerOf(c, around), matched, query, openBody })
   c.set('outcome', outcome)
   return outcome.response
 }
+
+/** The request, who sent it, and the room for what it needs whole. */
+const askerOf = (c: Context<Env>, { budget }: Surroundings) => ({
+  request: c.req.raw,
+  client: clientOf(c),
+  room: roomUntil(c.env.sent, budget),
+})
 
 const clientOf = (c: Context<Env>) => ({ address: c.env.address, peer: c.env.peer, id: c.get('id') })
 

@@ -84,14 +84,17 @@ test('a helper gives the login: it gets the host and nothing else, and is asked 
   await proxy.close()
 })
 
-test('a refused login is asked for anew, at most once in 5 s, and the request is sent again; manifests that are put too', async () => {
-  const gives = helper('renewed')
+/** A router whose login at hosted comes from a command; hosted wants `wanted`, as `serves` says it. */
+async function behindCommand(name: string, serves: typeof takes, more: Record<string, string> = {}) {
+  const gives = helper(name)
   gives.gives('AWS', 'old-one')
   const wanted = { authorization: basicOf('AWS', 'old-one') }
-  const router = await between(answer(404), takes(wanted), {
-    HTPASSWD_FILE: users,
-    HOSTED_CREDENTIALS_COMMAND: gives.path,
-  })
+  const command = { HTPASSWD_FILE: users, HOSTED_CREDENTIALS_COMMAND: gives.path }
+  return { gives, wanted, router: await between(answer(404), serves(wanted), { ...command, ...more }) }
+}
+
+test('a refused login is asked for anew, at most once in 5 s, and the request is sent again; manifests that are put too', async () => {
+  const { gives, wanted, router } = await behindCommand('renewed', takes)
   const as = { Authorization: basicOf('ann', 'right') }
   const put = () =>
     send(router.url, 'PUT', '/v2/a/manifests/1', { headers: { ...as, 'Content-Length': 2 }, body: '{}' })
@@ -148,14 +151,7 @@ function takesLikeEcr(wanted: { authorization: string }): Script {
 }
 
 test('a 403 to an expired password is as a 401: it is asked for anew, at most once in 5 s; a denied name stays a 403', async () => {
-  const gives = helper('expires')
-  gives.gives('AWS', 'old-one')
-  const wanted = { authorization: basicOf('AWS', 'old-one') }
-  const router = await between(answer(404), takesLikeEcr(wanted), {
-    HTPASSWD_FILE: users,
-    HOSTED_CREDENTIALS_COMMAND: gives.path,
-    HOSTED_NAMES: '**',
-  })
+  const { gives, wanted, router } = await behindCommand('expires', takesLikeEcr, { HOSTED_NAMES: '**' })
   const ask = (method: string, name: string) => {
     const headers = { Authorization: basicOf('ann', 'right'), 'Content-Length': method === 'PUT' ? 2 : 0 }
     return send(router.url, method, `/v2/${name}/manifests/1`, { headers, body: method === 'PUT' ? '{}' : '' })

@@ -80,7 +80,7 @@ for (const scheme of schemes) {
   })
 }
 
-test('a list is shared only by those whom hosted cannot tell apart', async () => {
+test('a list is shared only by clients with the same login', async () => {
   const waiting: (() => void)[] = []
   const list = listOf(2000)
   const { url, hosted, close } = await between(answer(404), (request, ...rest) => {

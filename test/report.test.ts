@@ -42,18 +42,6 @@ test('a digest is short, and whole in its title; other text is as it is, without
 
 const whys: [string | undefined, string | undefined, string | undefined, string | undefined][] = [
   [undefined, undefined, undefined, undefined],
-  [
-    'no answer',
-    'ERR_SSL_WRONG_VERSION_NUMBER',
-    'no TLS is spoken at its address (ERR_SSL_WRONG_VERSION_NUMBER)',
-    undefined,
-  ],
-  [
-    'no answer',
-    'the realm gives no answer: ENOTFOUND',
-    'the realm that it sends to for tokens gives none (ENOTFOUND)',
-    undefined,
-  ],
   ['no answer', 'ECONNREFUSED', 'nothing listens at its address (ECONNREFUSED)', undefined],
   ['no answer', 'connect ECONNREFUSED 10.0.0.7:5000', 'nothing listens at its address (ECONNREFUSED)', undefined],
   ['no answer', 'ENOTFOUND', 'its host name does not resolve (ENOTFOUND)', undefined],

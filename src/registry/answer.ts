@@ -58,7 +58,7 @@ export interface Question {
   signal: AbortSignal
   read: Reading
   purpose: Purpose
-  /** What is read whole is held here. Without room the answer streams, or is none. */
+  /** Counts what is read whole. If there is no room, the body streams; a body that must be read whole is refused then. */
   room?: Room
 }
 

@@ -11,7 +11,7 @@ export interface Copy extends Source {
   session: string
   registries: Registries
   ask: AskAs
-  /** The network of whoever waits for it, and the signal that it has left. */
+  /** The client's network, and the signal that is aborted when the client leaves. */
   source: string
   client: AbortSignal
 }

@@ -33,7 +33,7 @@ const maxPages = 20
 /** Bytes of all pages: some 40,000 referrers. */
 const maxListBytes = 8 * 1024 * 1024
 
-/** All who ask for the same list at the same time, and whom hosted cannot tell apart, get one. */
+/** Clients that ask for the same list at the same time share one answer, if they have the same login at hosted. */
 export async function referrers(around: Surroundings, exchange: Exchange, plan: Plan): Promise<Outcome> {
   const { registries, memory, lists } = around
   const { request, query, client, room } = exchange

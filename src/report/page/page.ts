@@ -29,7 +29,7 @@ interface View {
   pings: readonly Answer[]
   image: string
   explanation?: Explained
-  /** Whether whoever looks has sent a login. */
+  /** Whether the browser has sent a login. */
   hasLogin: boolean
 }
 
@@ -138,7 +138,7 @@ ${figures(
 
 <h2>Settings in effect</h2>
 ${isTrusted ? settingsTable(this.#atStart) : notShown}</main>
-<footer><p><small>combined-registry ${this.#software}. The figures and failures are those of this replica, since its start.
+<footer><p><small>combined-registry ${this.#software}. The figures and failures are of this replica only, since it started.
 More: <a href="/metrics">metrics</a>, <a href="/healthcheck">healthcheck</a>.</small></p></footer>
 </body></html>`
   }
