@@ -45,7 +45,7 @@ const now = () => performance.now()
 function fetchFor(config: Config) {
   // Later than the deadline of any read, since that one says more.
   const connectMs = Math.max(config.hostedTimeout, config.proxyTimeout) * 1000 + 1000
-  return createFetch(rootsWith(config.ca), connectMs).catch((error: Error) => fail([error.message]))
+  return createFetch(rootsWith(config.caFile), connectMs).catch((error: Error) => fail([error.message]))
 }
 
 const start = (config: Config, fetch: Fetch, log: Log, atStart?: Dependencies['atStart']) =>

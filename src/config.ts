@@ -48,7 +48,12 @@ const table = {
     'certificate and chain, in PEM: with it the router serves https',
   ),
   tlsKeyFile: row('TLS_KEY_FILE', '', readableBy(readKey), 'the key of the certificate in TLS_CERT_FILE, in PEM'),
-  ca: row('CA_FILE', '', certificates, 'authorities trusted for upstreams beside the usual ones, in PEM'),
+  caFile: row(
+    'CA_FILE',
+    '',
+    readableBy(readCertificates),
+    'authorities trusted for upstreams beside the usual ones, in PEM',
+  ),
   hostedTimeout: row('HOSTED_TIMEOUT', '30', seconds, "seconds to the first byte of hosted's answer to a GET or HEAD"),
   proxyTimeout: row(
     'PROXY_TIMEOUT',
@@ -223,10 +228,6 @@ export function configHelp(): string {
 
 function row<T>(...columns: Row<T>): Row<T> {
   return columns
-}
-
-function certificates(path: string): string[] {
-  return path === '' ? [] : readCertificates(path)
 }
 
 function readableBy(read: (path: string) => unknown): Parse<string> {

@@ -37,7 +37,7 @@ test('three variables are enough; all others have the defaults of docs/configura
     host: '0.0.0.0',
     tlsCertFile: '',
     tlsKeyFile: '',
-    ca: [],
+    caFile: '',
     hostedTimeout: 30,
     proxyTimeout: 15,
     blobTimeout: 300,

@@ -1,8 +1,7 @@
 /** How to listen, on Node, Bun and Deno: `node:http` on all three, since what passes then needs nothing in between. */
-import type { EventEmitter } from 'node:events'
 import http, { type IncomingMessage, type ServerResponse } from 'node:http'
 import https from 'node:https'
-import { type AddressInfo, connect, type Socket } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
 import { createAdaptorServer } from '@hono/node-server'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import { faultOfHead } from './head.ts'
@@ -26,6 +25,8 @@ export interface ListenOptions {
 const maxWaiting = 100
 const keepAliveMs = 75_000
 const maxHeaderBytes = 65_536
+/** How many connections may wait to be accepted. Who finds no place tries again after a second. The kernel may allow fewer. */
+const backlog = 4096
 
 /** Listens; with `tls` it serves https. Rejects if it cannot. */
 export async function listen(handler: Handler, options: ListenOptions, tls?: Pair) {
@@ -35,13 +36,12 @@ export async function listen(handler: Handler, options: ListenOptions, tls?: Pai
   server.maxHeadersCount = 0
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
-    server.listen(options.port, options.host, resolve)
+    server.listen({ port: options.port, host: options.host, backlog }, () => resolve())
   })
-  const { port, address } = server.address() as AddressInfo
+  const { port } = server.address() as AddressInfo
   server.on('connection', (socket: Socket) => lines.open(socket))
   server.on('secureConnection', pauseBeneath)
-  const listenAgain = () => server.close().listen({ port, host: options.host })
-  const hearing = isDeno ? keepHearing(server, address, port, listenAgain) : undefined
+  const hearing = isDeno ? keepHearing(server) : undefined
   let isStopped = false
   if (bun) setInterval(collect, collectMs).unref()
   return {
@@ -184,30 +184,13 @@ function collect(): void {
 }
 
 const isDeno = runtime.startsWith('deno ')
-const callMs = 2000
+const hearMs = 100
 
 /**
- * Once too many files were open, Deno hears of no connection any more, and reports no error. So it calls itself every two
- * seconds. If the kernel takes two calls in a row that the server does not hear of, it listens again.
+ * Once too many files were open, Deno (2.9.5) hears of no connection any more, and reports no error. To say again that it listens
+ * wakes it, and those that wait to be accepted stay.
  */
-function keepHearing(server: EventEmitter, address: string, port: number, listenAgain: () => void) {
-  let [isConnected, isHeard, unheard] = [false, true, 0]
-  server
-    .on('error', () => {})
-    .on('connection', () => {
-      isHeard = true
-    })
-  return setInterval(() => {
-    unheard = isConnected && !isHeard ? unheard + 1 : 0
-    if (unheard >= 2) listenAgain()
-    ;[isConnected, isHeard] = [false, false]
-    const host = { '0.0.0.0': '127.0.0.1', '::': '::1' }[address] ?? address
-    const call = connect(port, host, () => {
-      isConnected = true
-      call.destroy()
-    }).on('error', ({ code }: NodeJS.ErrnoException) => {
-      // Listening again has failed before.
-      isConnected = code === 'ECONNREFUSED'
-    })
-  }, callMs).unref()
+function keepHearing(server: object) {
+  const { _handle: handle } = server as { _handle: { listen: (backlog: number) => void } }
+  return setInterval(() => handle.listen(backlog), hearMs).unref()
 }

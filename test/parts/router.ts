@@ -51,7 +51,8 @@ export async function startRouter(
   const { OPEN_FILES: files } = env
   const child = start([...(files ? ['prlimit', `--nofile=${files}`] : []), ...ways[way]], {
     cwd: root,
-    env: { HOST: '127.0.0.1', PORT: '0', AGGREGATE_HOSTNAME: 'registry.example', ...env },
+    // The machine's own authorities are none of the test's.
+    env: { HOST: '127.0.0.1', PORT: '0', AGGREGATE_HOSTNAME: 'registry.example', NODE_EXTRA_CA_CERTS: '', ...env },
     onLine: (line) => {
       noSecret('the log', line)
       onLine?.(parse(line))
