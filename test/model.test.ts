@@ -15,6 +15,8 @@ const digestOf = (text: string) => `sha256:${createHash('sha256').update(text).d
 /** Seconds. */
 const lookupTtl = 60
 const nameTtl = 3600
+/** How many times longer a name may be believed to be lacking if the public registry says so again and again. */
+const maxTimes = 8
 /** Knowledge is forgotten after ten times its time. */
 const lasting = 10
 
@@ -100,19 +102,27 @@ class Made {
 class Seen {
   /** Of each tag: what the public registry said last. */
   readonly tags = new Map<string, { at: number; content?: string }>()
-  /** Of each name: when the public registry last denied having it, and the status. */
-  readonly lists = new Map<string, { at: number; status: number }>()
+  /** Of each name: when the public registry last denied having it, the status, and for how many seconds that is believed. */
+  readonly lists = new Map<string, { at: number; status: number; ttl: number }>()
   /** When hosted's answer was last given, for each tag and each name. */
   readonly hosteds = new Map<string, number>()
 
   told(path: string, response: Response, content: string | undefined, at: number): void {
     const [, name = '', kind = '', reference = ''] = /^\/v2\/(.+)\/(manifests|tags)\/([^?]+)/.exec(path) ?? []
-    if (kind === 'tags' && [401, 404].includes(response.status)) this.lists.set(name, { at, status: response.status })
+    if (kind === 'tags' && [401, 404].includes(response.status)) this.denied(name, response.status, at)
     if (![200, 304, 404].includes(response.status)) return
     // Whatever it gives of a name ends what is known of the name.
     if (response.status !== 404) this.lists.delete(name)
     if (kind === 'manifests' && !reference.startsWith('sha256:'))
       this.tags.set(`${name}:${reference}`, { at, content: response.status === 404 ? undefined : content })
+  }
+
+  /** Who is told the same again believes it for twice as long. */
+  private denied(name: string, status: number, at: number): void {
+    const before = this.lists.get(name) ?? { at, status, ttl: nameTtl }
+    const ttl = before.status === status ? before.ttl : nameTtl
+    const isStill = status === 404 && before.status === status && at - before.at > ttl
+    this.lists.set(name, { at, status, ttl: isStill ? Math.min(2 * ttl, maxTimes * nameTtl) : ttl })
   }
 }
 
@@ -192,7 +202,7 @@ function mayBeHosteds({ clock: { now }, made, seen }: Play, name: string, tag: s
   const [told, list] = [seen.tags.get(key), seen.lists.get(name)]
   const byTag = told && !told.content && now - told.at <= lasting * lookupTtl && isFirst(ofTag, lookupTtl, key)
   const byList =
-    (list?.status === 404 && now - list.at <= lasting * nameTtl && isFirst(ofName, nameTtl, name)) ||
+    (list?.status === 404 && now - list.at <= lasting * nameTtl && isFirst(ofName, list.ttl, name)) ||
     (list?.status === 401 && now - list.at <= lookupTtl)
   return byTag || byList
 }

@@ -216,6 +216,24 @@ test('names: a 404 to the list is believed; after NAME_TTL one is told to ask an
   assert.ok(list({}) && !names.lacks('a'))
 })
 
+test('names: each time the public registry still lacks a name it is believed for twice as long, for eight NAME_TTL at most', () => {
+  const { clock, names, list } = knownNames()
+  list(unknown)
+  for (const times of [1, 2, 4, 8, 8, 8]) {
+    clock.now += times * 10_000
+    assert.ok(!list(unknown), `asked before ${times} NAME_TTL were over`)
+    clock.now += 1
+    assert.ok(list(unknown) && names.lacks('a'), `not asked after ${times} NAME_TTL`)
+  }
+  clock.now += 80_001
+  assert.ok(list({}) && !names.lacks('a'))
+  names.saw('a')
+  clock.now += 10_001
+  assert.ok(list(unknown) && names.lacks('a'), 'another answer begins anew')
+  clock.now += 10_001
+  assert.ok(list(unknown))
+})
+
 test('names: what nobody asks for is forgotten after ten NAME_TTL', () => {
   const { clock, names, list } = knownNames()
   list(unknown)

@@ -8,16 +8,23 @@ interface Entry<V> {
   value: V
   learnedAt: number
   askedAt: number
+  /** How long it holds without being asked anew. */
+  ttlMs: number
 }
 
 export class Known<V> {
   readonly #ttlMs: number
+  readonly #maxTtlMs: number
   readonly #now: () => number
   readonly #entries
 
-  /** `ttlMs`: how long it holds without being asked anew; 0 for nothing. */
-  constructor(maxEntries: number, ttlMs: number, now: () => number) {
+  /**
+   * `ttlMs`: how long it holds without being asked anew; 0 for nothing. What was asked anew and is still so holds twice as long as before,
+   * but no longer than `maxTimes` of `ttlMs`.
+   */
+  constructor(maxEntries: number, ttlMs: number, now: () => number, maxTimes = 1) {
     this.#ttlMs = ttlMs
+    this.#maxTtlMs = ttlMs * maxTimes
     this.#now = now
     this.#entries = bounded<Entry<V>>(maxEntries, ttlMs * lasting, now)
   }
@@ -35,7 +42,13 @@ export class Known<V> {
   set(key: string, value: V): void {
     if (this.#ttlMs === 0) return
     const now = this.#now()
-    this.#entries.set(key, { value, learnedAt: now, askedAt: now })
+    const before = this.#entries.peek(key)
+    let ttlMs = this.#ttlMs
+    if (before?.value === value) {
+      const isStill = now - before.learnedAt > before.ttlMs
+      ttlMs = isStill ? Math.min(before.ttlMs * 2, this.#maxTtlMs) : before.ttlMs
+    }
+    this.#entries.set(key, { value, learnedAt: now, askedAt: now, ttlMs })
   }
 
   delete(key: string): void {
@@ -51,7 +64,7 @@ export class Known<V> {
   isDue(key: string): boolean {
     const entry = this.#entries.get(key)
     const now = this.#now()
-    if (!entry || now - entry.askedAt <= this.#ttlMs) return false
+    if (!entry || now - entry.askedAt <= entry.ttlMs) return false
     entry.askedAt = now
     return true
   }

@@ -5,6 +5,8 @@ import { bounded } from '../runtime/bounded.ts'
 import { Known } from './known.ts'
 
 const maxNames = 20_000
+/** The longer the public registry has lacked a name, the less it will have it soon. It must be less than the ten after which it is forgotten. */
+const maxTimes = 8
 
 /** What is known of a name, for people. `closed`: the public registry keeps its list of tags from this router. */
 export interface NameFact {
@@ -28,11 +30,11 @@ export class Names {
   /** Names whose list was asked for lately. */
   readonly #asked
 
-  /** `nameTtlMs`: how long it holds without being asked anew; `closedTtlMs`: the same of a list that is closed; 0 for never. */
+  /** `nameTtlMs`: how long it holds at first without being asked anew; `closedTtlMs`: the same of a list that is closed; 0 for never. */
   constructor(nameTtlMs: number, closedTtlMs: number, now: () => number) {
     this.#isOn = nameTtlMs > 0 && closedTtlMs > 0
     this.#now = now
-    this.#known = new Known<'lacking' | 'public'>(maxNames, nameTtlMs, now)
+    this.#known = new Known<'lacking' | 'public'>(maxNames, nameTtlMs, now, maxTimes)
     this.#closed = bounded<{ since: number }>(maxNames, closedTtlMs, now)
     this.#asked = bounded<true>(maxNames, closedTtlMs, now)
   }
