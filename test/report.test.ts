@@ -110,24 +110,24 @@ test('the state of a registry: figures, a level, and what follows', () => {
 
 const seen = (id: string, changes: Partial<Seen> = {}): Seen => {
   const path = '/v2/team/app/manifests/1'
-  return { id, method: 'GET', path, query: '', status: 502, asked: [], isSent: true, hasLogin: false, ...changes }
+  return { id, method: 'GET', path, query: '', status: 502, isSent: true, hasLogin: false, ...changes }
 }
 
 test('requests that failed alike are one, with a count and the last id; the newest come first, and old ones go', () => {
   const failures = new Failures()
-  failures.record(seen('a'))
-  failures.record(seen('b', { status: 404 }))
-  failures.record(seen('c'))
+  failures.record(seen('a'), [])
+  failures.record(seen('b', { status: 404 }), [])
+  failures.record(seen('c'), [])
   const list = () => failures.list().map(({ id, outcome, count }) => [id, outcome, count])
   assert.deepEqual(list(), [
     ['c', '502', 2],
     ['b', '404', 1],
   ])
-  for (const fine of [{ status: 200 }, { status: 499 }, { path: '/explain' }]) failures.record(seen('d', fine))
+  for (const fine of [{ status: 200 }, { status: 499 }, { path: '/explain' }]) failures.record(seen('d', fine), [])
   assert.equal(failures.list().length, 2)
-  failures.record(seen('e', { status: 200, isSent: false }))
+  failures.record(seen('e', { status: 200, isSent: false }), [])
   assert.deepEqual(list()[0], ['e', 'cut short', 1])
-  for (let i = 0; i < maxFailures; i++) failures.record(seen(`${i}`, { path: `/v2/${i}` }))
+  for (let i = 0; i < maxFailures; i++) failures.record(seen(`${i}`, { path: `/v2/${i}` }), [])
   assert.deepEqual([failures.list().length, failures.list()[0]?.id], [maxFailures, `${maxFailures - 1}`])
 })
 

@@ -5,8 +5,8 @@ import type { Connection } from '../runtime/runtime.ts'
 
 /** A connection whose address is the client's; `peer` is the address of its other end. */
 export function withClient(connection: Connection, { headers }: Request, trustedProxies: Pick<Networks, 'has'>) {
-  const { address: peer } = connection
-  return { ...connection, peer, address: clientAddress(peer, headers.get('X-Forwarded-For'), trustedProxies) }
+  const { address: peer, upload, bodyRead, sent } = connection
+  return { address: clientAddress(peer, headers.get('X-Forwarded-For'), trustedProxies), peer, upload, bodyRead, sent }
 }
 
 /** Proxies behind each other. Whoever sends a longer field made it up. */

@@ -40,7 +40,7 @@ export function readingOf(
   query: string,
   sharesLogin: boolean,
 ): Reading {
-  const { headers, signal } = request
+  const { headers } = request
   const field = passedOn(headers)
   const accept = field('accept') ?? ''
   return {
@@ -52,7 +52,10 @@ export function readingOf(
     isPartial: conditions.some((name) => headers.has(name)),
     mustAsk: /\bno-cache\b/i.test(headers.get('cache-control') ?? ''),
     login: sharesLogin ? hashOf(field('authorization'), field('cookie')) : '',
-    signal,
+    // Made only if a registry is asked: it costs more than to find an answer in memory.
+    get signal() {
+      return request.signal
+    },
   }
 }
 

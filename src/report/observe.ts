@@ -112,7 +112,7 @@ function report({ log, metrics, page }: Observers, c: Context<Env>, milliseconds
   const asked = outcome && summarize(outcome.answers)
   const id = c.get('id')
   const hasLogin = headers.has('Authorization')
-  page.record({ id, method, path, query, matched, status, answers: outcome?.answers, isSent, hasLogin })
+  page.record({ id, method, path, query, matched, status, isSent, hasLogin }, outcome?.answers ?? [])
   const isOften = entity === 'livez' || entity === 'metrics'
   log(isOften ? 'debug' : 'info', 'request', {
     id,

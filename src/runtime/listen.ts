@@ -108,12 +108,8 @@ function createServer(handler: Handler, idleSeconds: number, lines: Lines, tls: 
         return RESPONSE_ALREADY_SENT
       }
       keepTarget(request, incoming.url as string)
-      const connection = {
-        address: addressOf(socket),
-        sent,
-        ...uploadOf(request, incoming, idleMs, onMove),
-      }
-      const response = await handler(request, connection)
+      const { upload, bodyRead } = uploadOf(request, incoming, idleMs, onMove)
+      const response = await handler(request, { address: addressOf(socket), sent, upload, bodyRead })
       if (response.headers.get('Connection') === 'close') line.isClosing = true
       send(response, incoming, outgoing, idleMs, onStream)
       return RESPONSE_ALREADY_SENT

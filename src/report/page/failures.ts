@@ -12,8 +12,6 @@ export interface Seen {
   query: string
   matched?: Match
   status: number
-  /** What each registry said. */
-  asked: readonly Said[]
   /** Whether the whole answer was sent. */
   isSent: boolean
   hasLogin: boolean
@@ -43,12 +41,13 @@ export class Failures {
   /** The last first. */
   readonly #failures = new Map<string, Failure>()
 
-  record(seen: Seen): void {
+  /** `asked`: what each registry said. */
+  record(seen: Seen, asked: readonly Said[]): void {
     const { method, path, matched, status, isSent, hasLogin } = seen
     const isFailed = status !== 499 && (status >= 400 || !isSent) && path.startsWith('/v2/')
     if (!isFailed || usual.test(`${status} ${method} ${matched?.route.path} ${hasLogin ? '' : 'anonymous'}`)) return
-    const failure = failureOf(seen)
-    const { outcome, image, link, asked } = failure
+    const failure = failureOf(seen, asked)
+    const { outcome, image, link } = failure
     const said = asked.map((one) => [one.upstream, verdictIn(one, false)])
     const key = JSON.stringify([outcome, failure.method, image ?? failure.path, link, said])
     failure.count += this.#failures.get(key)?.count ?? 0
@@ -64,7 +63,8 @@ export class Failures {
   }
 }
 
-function failureOf({ id, method, path, query, matched, status, asked, isSent }: Seen): Failure {
+function failureOf(seen: Seen, asked: readonly Said[]): Failure {
+  const { id, method, path, query, matched, status, isSent } = seen
   const { name, reference, digest } = matched ?? {}
   const image = reference && clean(`${name}${digest ? '@' : ':'}${reference}`)
   const ns = new URLSearchParams(query).get('ns')

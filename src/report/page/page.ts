@@ -82,13 +82,13 @@ export class Page {
     this.#certificateEnds = expires
   }
 
-  record({ answers = [], ...seen }: Omit<Seen, 'asked'> & { answers?: readonly Answer[] }): void {
+  record(seen: Seen, answers: readonly Answer[]): void {
     const asked = this.#caused(answers)
     for (const one of asked) {
       const isNew = seen.matched?.route.entity !== 'base' && one.verdict !== 'gone' && one.reason !== skipReason
       if (isNew) this.#last.set(one.upstream, { ...one, at: this.#now() })
     }
-    this.#failures.record({ ...seen, asked })
+    this.#failures.record(seen, asked)
   }
 
   /** What registries said. One that is skipped has the cause of its last failure. */
