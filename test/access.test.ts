@@ -514,8 +514,8 @@ test('the threads that check passwords come after all others', needsLinux, async
   const niceOf = (task: string) => Number(readFileSync(`${tasks}/${task}/stat`, 'utf8').split(') ')[1]?.split(' ')[16])
   const own = niceOf(`${router.router.pid}`)
   const lower = readdirSync(tasks).filter((task) => niceOf(task) > own)
-  // The second thread is started only if the first one is at work.
-  assert.ok([1, 2].includes(lower.length) && lower.every((task) => niceOf(task) === Math.min(own + 5, 19)))
+  // What such a thread starts has its priority too: Bun's have helpers.
+  assert.ok(lower.length > 0 && lower.every((task) => niceOf(task) === Math.min(own + 5, 19)))
   await router.close()
 })
 
