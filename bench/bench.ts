@@ -186,7 +186,7 @@ await part('images', 'A whole private image by skopeo', async () => {
   )
   farHub.delay.milliseconds = 0
   const miss = short(misses.median('direct', (sample) => sample))
-  const text = `With the hub 100 ms away, one 404 of the cache alone takes ${miss} s: whoever asks it first waits for that.`
+  const text = `With the hub 100 ms away a 404 of the cache takes ${miss} s, and who asks for an image first waits for that.`
   return `${table(['image', 'hub away ms', 'through', 'first s', 'to direct', 'again s', 'to direct'], lines)}\n\n${text}`
 })
 

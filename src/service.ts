@@ -224,9 +224,8 @@ async function api(c: Context<Env>, { access, around, config, warnOfHost }: Part
   const { user, refusal } = await access(request, right, c.env.address)
   c.set('user', user)
   if (refusal) return refusal
-  const openBody = openerOf(request, c.env)
   const { client, room } = askerOf(c, around)
-  const outcome = await carryOut(around, { request, client, room, matched, query, openBody })
+  const outcome = await carryOut(around, { request, client, room, matched, query, openBody: openerOf(request, c.env) })
   c.set('outcome', outcome)
   return outcome.response
 }

@@ -514,8 +514,10 @@ test('the threads that check passwords come after all others', needsLinux, async
   const niceOf = (task: string) => Number(readFileSync(`${tasks}/${task}/stat`, 'utf8').split(') ')[1]?.split(' ')[16])
   const own = niceOf(`${router.router.pid}`)
   const lower = readdirSync(tasks).filter((task) => niceOf(task) > own)
-  // What such a thread starts has its priority too: Bun's have helpers.
-  assert.ok(lower.length > 0 && lower.every((task) => niceOf(task) === Math.min(own + 5, 19)))
+  // On Bun each has a thread that collects its garbage, with its priority ("… Collector Thread", cut off).
+  const checking = lower.filter((task) => !/ Thread$/.test(readFileSync(`${tasks}/${task}/comm`, 'utf8').trim()))
+  // The second thread is started only if the first one is at work.
+  assert.ok([1, 2].includes(checking.length) && lower.every((task) => niceOf(task) === Math.min(own + 5, 19)))
   await router.close()
 })
 

@@ -7,7 +7,7 @@ import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import { faultOfHead } from './head.ts'
 import { addressOf, type Line, Lines } from './lines.ts'
 import { pauseBeneath } from './pause.ts'
-import { type Connection, type Handler, hasBody, runtime } from './runtime.ts'
+import { type Connection, type Handler, hasBody, isDeno } from './runtime.ts'
 import { reset, send } from './send.ts'
 import type { Pair } from './tls.ts'
 
@@ -179,7 +179,6 @@ function collect(): void {
   hasPassed = false
 }
 
-const isDeno = runtime.startsWith('deno ')
 const hearMs = 100
 
 /**

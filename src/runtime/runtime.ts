@@ -65,3 +65,4 @@ export function hasBody(request: Pick<Request, 'method' | 'headers'>): boolean {
 const { Bun, Deno } = globalThis as { Bun?: { version: string }; Deno?: { version: { deno: string } } }
 /** Name and version, as in the metric `build_info`. */
 export const runtime = Deno ? `deno ${Deno.version.deno}` : Bun ? `bun ${Bun.version}` : `node ${process.versions.node}`
+export const isDeno = Deno !== undefined

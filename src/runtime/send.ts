@@ -3,9 +3,8 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { finished } from 'node:stream/promises'
 import { type Arrival, arrivalOf, bodyOf, largeBytes } from './body.ts'
-import { runtime } from './runtime.ts'
+import { isDeno } from './runtime.ts'
 
-const isDeno = runtime.startsWith('deno ')
 const lingerMs = 2000
 
 /**

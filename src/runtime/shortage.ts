@@ -1,7 +1,7 @@
 /** What this machine may run out of, whatever the registries do: then no registry has failed. */
 import { closeSync, openSync, readSync } from 'node:fs'
 import { devNull } from 'node:os'
-import { runtime } from './runtime.ts'
+import { isDeno } from './runtime.ts'
 
 /**
  * - `files`: file descriptors, of this process or of the machine.
@@ -36,8 +36,6 @@ interface Failed {
   message?: string
   errors?: Failed[]
 }
-
-const isDeno = runtime.startsWith('deno ')
 
 /** The same error of a connection that could not be opened; a `Shortage` if that is not the registry's failure. */
 export function shortageOr(error: Error): Error {

@@ -4,7 +4,7 @@ import process from 'node:process'
 import tls from 'node:tls'
 import type { Log } from '../log.ts'
 import { follow, textOf } from './files.ts'
-import { runtime } from './runtime.ts'
+import { isDeno } from './runtime.ts'
 
 /** A certificate with its chain and its key, in PEM, and when it ends. */
 export interface Pair {
@@ -55,12 +55,12 @@ export function followPair(certFile: string, keyFile: string, renew: (pair: Pair
 
 /**
  * What to trust, in PEM: the usual authorities and those in this file, since to name some replaces the usual ones. Undefined: what the
- * runtime trusts by itself is all of them.
+ * runtime trusts by itself is all of them. On Deno it sets NODE_EXTRA_CA_CERTS for that, before the first connection.
  */
 export function rootsWith(caFile: string): string[] | undefined {
   if (caFile === '') return undefined
-  // Deno (2.9.5) reads those that it is given anew for each connection, 25 ms of a core for all; those of this variable once.
-  if (runtime.startsWith('deno ') && !process.env.NODE_EXTRA_CA_CERTS) {
+  // What is given for each connection Deno (2.9.5) reads each time: 25 ms of a core. What this variable names it reads once.
+  if (isDeno && !process.env.NODE_EXTRA_CA_CERTS) {
     process.env.NODE_EXTRA_CA_CERTS = caFile
     return undefined
   }
