@@ -180,12 +180,12 @@ export class Memory implements LookupMemory {
   }
 
   /** Asks for a registry's `/v2/`, at most once a second for all clients that the registry may not tell apart. */
-  async ping(from: Registry, reading: PingReading, ask: AskWith): Promise<Answer> {
+  async ping(from: Registry, reading: PingReading, asker: Asker, ask: AskWith): Promise<Answer> {
     const key = `${from.name} ${loginAt(from, reading)} ${from.forwardsLogin ? reading.userAgent : ''}`
     const known = this.hints.isOn ? this.#pings.get(key) : undefined
     this.#count('ping', known)
     if (known) return known
-    return askTogether(this.#flights, `ping ${key}`, from, reading, async (signal) => {
+    return askTogether(this.#flights, `ping ${key}`, from, asker, async (signal) => {
       const given = await ask(signal)
       discard(given)
       // If the registry is up, nothing else of its answer is for all.

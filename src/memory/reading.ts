@@ -5,7 +5,7 @@ import type { Registry } from '../registry/answer.ts'
 import { conditions, maxOfReads, passedOn } from '../registry/headers.ts'
 
 /** A question for `/v2/`, as far as its answer depends on the client. */
-export interface PingReading extends Pick<Reading, 'login' | 'signal'> {
+export interface PingReading extends Pick<Reading, 'login'> {
   userAgent: string
 }
 
@@ -23,8 +23,6 @@ export interface Reading {
   mustAsk: boolean
   /** A hash of the client's login; empty if it has none, or if no registry gets it. */
   login: string
-  /** Aborted when the client leaves. */
-  signal: AbortSignal
 }
 
 /** What is read, and the name that memory keeps it under. */
@@ -52,10 +50,6 @@ export function readingOf(
     isPartial: conditions.some((name) => headers.has(name)),
     mustAsk: /\bno-cache\b/i.test(headers.get('cache-control') ?? ''),
     login: sharesLogin ? hashOf(field('authorization'), field('cookie')) : '',
-    // Made only if a registry is asked: it costs more than to find an answer in memory.
-    get signal() {
-      return request.signal
-    },
   }
 }
 
@@ -65,10 +59,10 @@ function hashOf(...secrets: (string | null)[]): string {
 }
 
 /** `sharesLogin`: as for `readingOf`. */
-export function pingReadingOf({ headers, signal }: Request, sharesLogin: boolean): PingReading {
+export function pingReadingOf({ headers }: Request, sharesLogin: boolean): PingReading {
   const field = passedOn(headers)
   const login = sharesLogin ? hashOf(field('authorization'), field('cookie')) : ''
-  return { login, signal, userAgent: field('user-agent') ?? '' }
+  return { login, userAgent: field('user-agent') ?? '' }
 }
 
 /** Whether other clients may get what a registry answers to this one: not if it was told who the client is. */

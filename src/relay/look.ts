@@ -22,7 +22,7 @@ export function lookerOf(
     // Before it is shared: if the fields are too long, only the client that sent them gets the 431.
     const headers = registry.fieldsFor(request, client)
     const purpose = decides(registry) ? 'deciding' : 'lookup'
-    const asker = { signal: reading.signal, room }
+    const asker = { signal: request.signal, room }
     return memory.askTogether(registry, method, reading, asker, (signal, room, fields) =>
       ask(registry, { method, headers, read: 'error', purpose, signal, room }, fields),
     )

@@ -66,5 +66,5 @@ export function ping(
 ): Promise<Answer> {
   const headers = pingFields(to.fieldsFor(request, client), to.forwardsLogin)
   const reading = pingReadingOf(request, registries.hosted.forwardsLogin)
-  return memory.ping(to, reading, (signal) => to.ask({ ...pingQuestion, headers, signal }))
+  return memory.ping(to, reading, request, (signal) => to.ask({ ...pingQuestion, headers, signal }))
 }

@@ -209,7 +209,7 @@ function dispatch(dispatcher: Dispatcher, url: string, { method, headers, body, 
         if (signal.aborted) abort()
       },
       onResponseStart: (_, status, record) => {
-        if (status >= 200) resolve(replyOf(status, record, arrival))
+        if (status >= 200) resolve(new ArrivingReply(status, record, arrival))
       },
       onResponseData: (_, chunk) => arrival.data(chunk, current),
       onResponseEnd: () => {
@@ -226,19 +226,27 @@ function dispatch(dispatcher: Dispatcher, url: string, { method, headers, body, 
   })
 }
 
-function replyOf(status: number, record: Record<string, string | string[] | undefined>, arrival: Arrival): Reply {
-  const headers = new Headers()
-  for (const [name, value = []] of Object.entries(record)) {
-    for (const one of [value].flat()) headers.append(name, one)
+/** A class, since V8 makes a hidden class for each object literal with a getter, and collects it late. */
+class ArrivingReply implements Reply {
+  readonly status: number
+  readonly headers = new Headers()
+  readonly #arrival: Arrival
+  #stream: ReadableStream<Uint8Array> | undefined
+
+  constructor(status: number, record: Record<string, string | string[] | undefined>, arrival: Arrival) {
+    this.status = status
+    this.#arrival = arrival
+    for (const [name, value = []] of Object.entries(record)) {
+      for (const one of [value].flat()) this.headers.append(name, one)
+    }
   }
-  let stream: ReadableStream<Uint8Array> | undefined
-  return {
-    status,
-    headers,
-    get body() {
-      stream ??= toWeb(arrival)
-      return stream
-    },
-    arrayBuffer: () => wholeOf(arrival),
+
+  get body() {
+    this.#stream ??= toWeb(this.#arrival)
+    return this.#stream
+  }
+
+  arrayBuffer() {
+    return wholeOf(this.#arrival)
   }
 }
