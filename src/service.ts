@@ -24,7 +24,7 @@ import { relayToken, warnOfRealm } from './relay/token.ts'
 import { healthOf } from './report/health.ts'
 import { hostWarning } from './report/host.ts'
 import { Metrics } from './report/metrics.ts'
-import { type Env, observe, pathOf, Traffic } from './report/observe.ts'
+import { type Env, observe, pathOf, queryOf, Traffic } from './report/observe.ts'
 import type { AtStart } from './report/page/notices.ts'
 import { Page, pageHeaders } from './report/page/page.ts'
 import { Shortages } from './report/shortages.ts'
@@ -122,13 +122,9 @@ function assemble(config: Config, dependencies: Dependencies): Parts {
 function createApp(parts: Parts): Hono<Env> {
   const { config, log } = parts
   // Hono's own getPath would decode the escapes.
-  const app = new Hono<Env>({ getPath: ({ url }) => pathOf(url).path })
+  const app = new Hono<Env>({ getPath: ({ url }) => pathOf(url) })
   app.use(observe(parts))
-  app.use(async (c, next) => {
-    if (!isCrossSiteWrite(c.req.raw, config)) return next()
-    const error = { code: 'DENIED', message: 'a web page of another site may not write here' }
-    return ociError(c.req.raw.method, 403, error)
-  })
+  app.use((c, next) => (isCrossSiteWrite(c.req.raw, config) ? foreign(c) : next()))
   app.get('/livez', (c) => livez(c, parts))
   app.get('/', (c, next) => (c.req.raw.headers.get('Accept')?.includes('text/html') ? page(c, parts) : next()))
   app.get('/healthcheck', (c) => healthcheck(c, parts))
@@ -145,6 +141,10 @@ function createApp(parts: Parts): Hono<Env> {
     return ociError(method, 500, { code: 'UNKNOWN', message: 'internal error' })
   })
   return app
+}
+
+async function foreign(c: Context<Env>): Promise<Response> {
+  return ociError(c.req.raw.method, 403, { code: 'DENIED', message: 'a web page of another site may not write here' })
 }
 
 const json = (value: unknown, status: number, fields: Record<string, string> = {}) =>
@@ -212,7 +212,8 @@ async function tokenOfHosted(c: Context<Env>, parts: Parts): Promise<Response> {
 async function api(c: Context<Env>, { access, around, config, warnOfHost }: Parts): Promise<Response> {
   const request = c.req.raw
   const { method } = request
-  const { path, query } = pathOf(request.url)
+  const { path } = c.req
+  const query = queryOf(request.url)
   if (isOwnCheck(request, config.aggregate.host)) return ociError(method, loopStatus, loopError)
   warnOfHost(request)
   if (path === '/v2') return new Response(null, { status: 301, headers: { Location: `/v2/${query}` } })

@@ -92,15 +92,8 @@ test('the state of a registry: figures, a level, and what follows', () => {
     down.lines.join(' '),
     /nothing listens at its address .* Public images cannot be pulled, .* every 1 to 30 s/,
   )
-  const last = {
-    upstream: 'ghcr.io',
-    verdict: 'limited',
-    status: 429,
-    milliseconds: 1,
-    reason: undefined,
-    at: 0,
-  } as const
-  const limited = stateOf(ping(ghcr, { status: 401 }), { ...known, last })
+  const said = { upstream: 'ghcr.io', verdict: 'limited', status: 429, milliseconds: 1, reason: undefined } as const
+  const limited = stateOf(ping(ghcr, { status: 401 }), { ...known, last: { said, at: 0 } })
   assert.deepEqual(
     [limited.words, limited.level, limited.about],
     ['up, limited', 'warn', 'a public registry, for pulls only'],

@@ -228,5 +228,5 @@ export class Memory implements LookupMemory {
 const isByTable = ([first, second]: readonly Registry[]) => first?.role === 'public' && second?.role === 'hosted'
 
 function firstOf(order: readonly Registry[], first: Registry | undefined): readonly Registry[] {
-  return first && order.includes(first) ? [first, ...order.filter((one) => one !== first)] : order
+  return first && first !== order[0] && order.includes(first) ? [first, ...order.filter((one) => one !== first)] : order
 }

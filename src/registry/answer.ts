@@ -146,12 +146,14 @@ export function asksForNoLogin({ status, headers }: Pick<Answer, 'status' | 'hea
 
 /** What the log, and the `detail` of a combined error, tell of each answer. */
 export function summarize(answers: readonly Answer[]) {
-  return answers.map(({ from, verdict, status, milliseconds, reason }) => {
-    return { upstream: from.name, verdict, status, milliseconds: Math.round(milliseconds), reason }
-  })
+  return answers.map(summaryOf)
 }
 
-export type Summary = ReturnType<typeof summarize>[number]
+export function summaryOf({ from, verdict, status, milliseconds, reason }: Answer) {
+  return { upstream: from.name, verdict, status, milliseconds: Math.round(milliseconds), reason }
+}
+
+export type Summary = ReturnType<typeof summaryOf>
 
 /** A controller of its own that also aborts when `signal` does. */
 export function linked(signal: AbortSignal): AbortController {

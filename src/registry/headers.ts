@@ -2,7 +2,7 @@
 import { HTTPException } from 'hono/http-exception'
 import { match } from '../../routing.ts'
 import { type Fetch, type Fields, isRead } from '../runtime/runtime.ts'
-import type { Client } from './answer.ts'
+import type { Answer, Client } from './answer.ts'
 import { bearerFirst, withRealms } from './challenge.ts'
 import { linksOfList } from './links.ts'
 
@@ -86,19 +86,17 @@ export function pingFields(fields: Fields, tellsClients: boolean): Fields {
   return Object.fromEntries(Object.entries(fields).filter(([name]) => passes(name)))
 }
 
-/** How the fields of a registry's answer are mapped for a client. */
+/** How the fields of a registry's answers are mapped for clients. */
 export interface Mapping {
   forwardsLogin: boolean
   /** A path of the registry, with the name as it is called here. */
   pathHere: (path: string) => string
-  /** The address here of an upload session; undefined for one that the route table has. */
-  sessionHere: (location: string) => string | undefined
+  /** The address here of an upload session, below `uploads`; undefined for one that the route table has. */
+  sessionHere: (location: string, uploads: string) => string | undefined
   /** The address of a realm that is asked through this router; undefined for any other. */
   realmHere: (realm: string) => string | undefined
   /** The scopes of such a challenge, with the names as they are called here. */
   scopesHere: (scopes: string) => string
-  /** The path of the list that was asked for, if it was one. */
-  listPath?: string
 }
 
 /**
@@ -110,14 +108,16 @@ export interface Mapping {
 export function responseFields(
   status: number,
   from: Headers,
-  { forwardsLogin, pathHere, sessionHere, realmHere, scopesHere, listPath }: Mapping,
+  { forwardsLogin, pathHere, sessionHere, realmHere, scopesHere }: Mapping,
+  { listPath, uploads }: Pick<Answer, 'listPath' | 'uploads'> = {},
 ): [string, string][] {
   const hasOwnLocation = [201, 202, 204, 416].includes(status)
   const fields: [string, string][] = []
   endToEnd(from, (value, name) => {
     if (!forwardsLogin && (name === 'www-authenticate' || name === 'set-cookie')) return
     if (name === 'www-authenticate') fields.push([name, bearerFirst(withRealms(value, realmHere, scopesHere))])
-    else if (name === 'location' && hasOwnLocation) fields.push([name, sessionHere(value) ?? pathHere(ownPath(value))])
+    else if (name === 'location' && hasOwnLocation)
+      fields.push([name, (uploads && sessionHere(value, uploads)) || pathHere(ownPath(value))])
     else if (name === 'link' && listPath !== undefined) {
       const links = linksOfList(value, listPath, (link) => pathHere(ownPath(link)))
       if (links) fields.push([name, links])

@@ -5,7 +5,7 @@ import { createBreaker, type Report } from './breaker.ts'
 import { catalogHere } from './catalog.ts'
 import { Confirmed } from './confirmed.ts'
 import { readOciError } from './errors.ts'
-import { conditions, requestFields, responseFields } from './headers.ts'
+import { conditions, type Mapping, requestFields, responseFields } from './headers.ts'
 import { type Inquired, Inquiry } from './inquiry.ts'
 import { pathHere, scopesHere, tagsHere, targetThere, withoutPrefix } from './names.ts'
 import { ownRealm, tokenPath } from './realm.ts'
@@ -58,6 +58,7 @@ export class RemoteRegistry implements Registry {
   readonly #breaker: ReturnType<typeof createBreaker>
   readonly #inquired: Inquired
   readonly #confirmed: Confirmed
+  readonly #mapping: Mapping
 
   constructor(options: RegistryOptions, around: RegistrySurroundings) {
     this.name = options.name
@@ -79,6 +80,14 @@ export class RemoteRegistry implements Registry {
       isRegistry: () => this.#confirmed.isRegistry(),
       maxListBytes: options.path ? maxListBytes : undefined,
       tagsHere: (target, content) => tagsHere(content, options.path, withoutPrefix(target, options.prefix)),
+    }
+    const { path, prefix, forwardsLogin } = options
+    this.#mapping = {
+      forwardsLogin,
+      pathHere: (target) => pathHere(target, path, prefix),
+      sessionHere: (location, uploads) => sessionHere(location, uploads, options),
+      realmHere: (realm) => this.#realmHere(realm),
+      scopesHere: (scopes) => scopesHere(scopes, path),
     }
   }
 
@@ -130,15 +139,7 @@ export class RemoteRegistry implements Registry {
   }
 
   fieldsFrom(answer: Answer): [string, string][] {
-    const { path, prefix } = this.#options
-    return responseFields(answer.response?.status ?? answer.status, answer.headers, {
-      forwardsLogin: this.forwardsLogin,
-      pathHere: (target) => pathHere(target, path, prefix),
-      sessionHere: (location) => answer.uploads && sessionHere(location, answer.uploads, this.#options),
-      realmHere: (realm) => this.#realmHere(realm),
-      scopesHere: (scopes) => scopesHere(scopes, path),
-      listPath: answer.listPath,
-    })
+    return responseFields(answer.response?.status ?? answer.status, answer.headers, this.#mapping, answer)
   }
 
   /** `Registry.askRealm`. */

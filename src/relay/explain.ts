@@ -2,7 +2,7 @@
 import { type Match, match, type Refusal } from '../../routing.ts'
 import type { NameFact } from '../memory/names.ts'
 import { readingOf } from '../memory/reading.ts'
-import { type Registry, type Summary, summarize } from '../registry/answer.ts'
+import { type Registry, type Summary, summaryOf } from '../registry/answer.ts'
 import { type OciError, readOciError } from '../registry/errors.ts'
 import { unconditional } from '../registry/headers.ts'
 import { discard } from '../registry/registry.ts'
@@ -69,7 +69,7 @@ export async function explain(
   const ask = askAs(exchange)
   const asked = await Promise.all(others.map((registry) => ask(registry, { read: 'error', purpose: 'deciding' })))
   for (const one of asked) discard(one)
-  const said = [...answers, ...asked].map((one) => ({ ...(summarize([one])[0] as Summary), digest: digestOf(one) }))
+  const said = [...answers, ...asked].map((one) => ({ ...summaryOf(one), digest: digestOf(one) }))
   const answer: Explanation['answer'] = {
     status: response.status,
     by: by?.name,

@@ -1,6 +1,6 @@
 /** A row that asks several registries: the first answer that is `found` wins. */
 import type { LookupMemory } from '../memory/memory.ts'
-import { readingOf } from '../memory/reading.ts'
+import { type Reading, readingOf } from '../memory/reading.ts'
 import type { Recalled } from '../memory/stored.ts'
 import type { Answer, Registry } from '../registry/answer.ts'
 import { discard } from '../registry/registry.ts'
@@ -14,60 +14,77 @@ import type { Plan } from './plan.ts'
 import type { Surroundings } from './surroundings.ts'
 import { isLaterPage, ownPage } from './tags.ts'
 
-/**
- * Without a `found`, the failure names what each registry said. `memory` is what is used of what was learned, and learns from
- * the answers.
- */
+/** A plan to be followed for a client; `memory` is what is used of what was learned, and learns from the answers. */
+interface Task {
+  around: Surroundings
+  exchange: Exchange
+  plan: Plan
+  memory: LookupMemory
+}
+
+/** Without a `found`, the failure names what each registry said. */
 export async function lookup(
   around: Surroundings,
   exchange: Exchange,
   plan: Plan,
   memory: LookupMemory = around.memory,
 ): Promise<Outcome> {
-  const { official } = plan
-  const { request, matched } = exchange
-  const asOfficial = () =>
-    search(around, { ...exchange, matched: (official as Plan).matched }, official as Plan, memory)
+  const task = { around, exchange, plan, memory }
+  const official = plan.official && officialTask(task, plan.official)
   // A digest has the same content under either name.
-  if (official && matched.digest && memory.isPublic(official.fullName)) {
-    const found = await asOfficial()
+  if (official && exchange.matched.digest && memory.isPublic(official.plan.fullName)) {
+    const found = await search(official)
     if ('response' in found) return found
   }
-  const found = await search(around, exchange, plan, memory)
+  const found = await search(task)
   if ('response' in found) return found
-  const answers = [...found]
-  if (official && found.every(isMissing)) {
-    const foundOfficial = await asOfficial()
-    if ('response' in foundOfficial) return { ...foundOfficial, answers: [...found, ...foundOfficial.answers] }
-    answers.unshift(...foundOfficial)
+  return official ? searchOfficial(task, official, found) : foundNowhere(task, found)
+}
+
+function officialTask({ around, exchange, memory }: Task, plan: Plan): Task {
+  return { around, exchange: { ...exchange, matched: plan.matched }, plan, memory }
+}
+
+/** Nobody gave what was asked for: `said`. If all lack the name, an official image of Docker Hub may be meant. */
+async function searchOfficial(task: Task, official: Task, said: readonly Answer[]): Promise<Outcome> {
+  const answers = [...said]
+  if (said.every(isMissing)) {
+    const found = await search(official)
+    if ('response' in found) return { ...found, answers: [...said, ...found.answers] }
+    answers.unshift(...found)
   }
-  const unsure = found.find((one) => isUnsure(one) && one.from.role === 'public')
-  if (official && unsure && found.every((one) => one === unsure || isMissing(one))) {
-    const reading = readingOf(request, official, exchange.query, around.registries.hosted.forwardsLogin)
-    const stale = memory.instead(reading, unsure)
-    if (stale) return fromMemory(stale, answers, request.method)
+  const unsure = said.find((one) => isUnsure(one) && one.from.role === 'public')
+  if (unsure && said.every((one) => one === unsure || isMissing(one))) {
+    const stale = task.memory.instead(readingIn(official), unsure)
+    if (stale) return fromMemory(stale, answers, task.exchange.request.method)
   }
+  return foundNowhere(task, answers)
+}
+
+function foundNowhere({ exchange: { request, matched }, plan }: Task, answers: readonly Answer[]): Outcome {
   return { response: failure(request.method, matched.route.entity, answers, plan.unasked), answers }
 }
 
-/** Asks the registries of a plan until one has it, or else gives what each of them said. */
-async function search(
-  around: Surroundings,
-  exchange: Exchange,
-  plan: Plan,
-  memory: LookupMemory,
-): Promise<Outcome | Answer[]> {
-  const { registries } = around
-  const { hosted } = registries
-  const { request, matched, query } = exchange
-  const { method } = request
-  const order = registriesIn(registries, plan.order)
-  const reading = readingOf(request, plan, query, hosted.forwardsLogin)
+const readingIn = ({ around, exchange: { request, query }, plan }: Task) =>
+  readingOf(request, plan, query, around.registries.hosted.forwardsLogin)
+
+/** What memory has, or else what the registries of the plan give. */
+function search(task: Task): Outcome | Promise<Outcome | Answer[]> {
+  const { around, exchange, plan, memory } = task
+  const order = registriesIn(around.registries, plan.order)
+  const reading = readingIn(task)
   const recalled = memory.recall(reading, order)
-  if (recalled) {
-    if (recalled.isDue) askAnew(around, exchange, plan, () => ({ tag: recalled.from }))
-    return fromMemory(recalled, [], method)
-  }
+  if (!recalled) return askInTurn(task, order, reading)
+  if (recalled.isDue) askAnew(around, exchange, plan, () => ({ tag: recalled.from }))
+  return fromMemory(recalled, [], exchange.request.method)
+}
+
+/** Asks the registries of a plan until one has it, or else gives what each of them said. */
+async function askInTurn(task: Task, order: readonly Registry[], reading: Reading): Promise<Outcome | Answer[]> {
+  const { around, exchange, plan, memory } = task
+  const { hosted } = around.registries
+  const { matched, request } = exchange
+  const { method } = request
   const decides = (registry: Registry) => registry === order[0] && decidesTags(registry, matched.digest)
   const look = lookerOf(memory, exchange, reading, decides)
   const answers: Answer[] = []
@@ -84,6 +101,19 @@ async function search(
     if (winner) return win(winner, answers, method)
     if (answer.verdict === 'gone' || (decides(registry) && isOpen(answer)) || isRefused) break
   }
+  const found = await askOnceMore(task, reading, look, answers)
+  // In the table's order, whoever was asked first.
+  return found ?? answers.sort((a, b) => order.indexOf(a.from) - order.indexOf(b.from))
+}
+
+/** What an answer that is late, or a HEAD that says too little, turns out to be. */
+async function askOnceMore(
+  { exchange, memory }: Task,
+  reading: Reading,
+  look: Look,
+  answers: Answer[],
+): Promise<Outcome | undefined> {
+  const { method } = exchange.request
   const late = await waitForLater(answers, exchange)
   if (late) {
     memory.learn(reading, late)
@@ -91,16 +121,13 @@ async function search(
   }
   for (const one of answers) discard(one)
   const vague = answers.findIndex(({ isVague }) => isVague)
-  if (vague >= 0) {
-    const retold = await lookAgain(look, answers[vague] as Answer)
-    memory.learn(reading, retold)
-    answers[vague] = retold
-    if (retold.verdict === 'found') return deliver(retold, answers, method)
-    const stale = memory.instead(reading, retold)
-    if (stale) return fromMemory(stale, answers, method)
-  }
-  // In the table's order, whoever was asked first.
-  return answers.sort((a, b) => order.indexOf(a.from) - order.indexOf(b.from))
+  if (vague < 0) return undefined
+  const retold = await lookAgain(look, answers[vague] as Answer)
+  memory.learn(reading, retold)
+  answers[vague] = retold
+  if (retold.verdict === 'found') return deliver(retold, answers, method)
+  const stale = memory.instead(reading, retold)
+  return stale && fromMemory(stale, answers, method)
 }
 
 /** Nobody has it so far, so a registry that failed lately, or is late, is worth waiting for. Gives the first that has it. */

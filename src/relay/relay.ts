@@ -27,7 +27,8 @@ export async function carryOut(around: Surroundings, exchange: Exchange): Promis
 
 function follow(around: Surroundings, exchange: Exchange, plan: Plan): Promise<Outcome> {
   const { matched, query, order, unasked } = plan
-  const asked = { ...exchange, matched, query }
+  const { request, client, room, openBody } = exchange
+  const asked = { request, matched, query, client, room, openBody }
   if (matched.route.entity === 'referrers' && order.length > 1) return referrers(around, asked, plan)
   // A row that names only hosted passes its answer. A lookup that asks only hosted explains a 404.
   const isRowOfHosted = order.length === 1 && order[0] === 'hosted' && !unasked

@@ -108,7 +108,8 @@ function report({ log, metrics, page }: Observers, c: Context<Env>, milliseconds
   const bytesIn = complete ? outcome?.bytesIn : undefined
   const bytesOut = complete ? outcome?.bytesOut : undefined
   metrics.finished({ entity, method, status, seconds: milliseconds / 1000, by, bytesIn, bytesOut })
-  const { path, query } = pathOf(url)
+  const { path } = c.req
+  const query = queryOf(url)
   const asked = outcome && summarize(outcome.answers)
   const id = c.get('id')
   const hasLogin = headers.has('Authorization')
@@ -141,8 +142,8 @@ function namespaceIn(query: string): string | undefined {
   return query.includes('ns=') ? (new URLSearchParams(query).get('ns')?.slice(0, 255) ?? undefined) : undefined
 }
 
-/** Path and query as they came: a URL object would change what the route table must see. */
-export function pathOf(url: string): { path: string; query: string } {
-  const [, path = '/', query = ''] = /^[a-z]+:\/\/[^/?#]*([^?#]*)(\?[^#]*)?/i.exec(url) ?? []
-  return { path, query }
-}
+/** The path as it came: a URL object would change what the route table must see. */
+export const pathOf = (url: string) => /^[a-z]+:\/\/[^/?#]*([^?#]*)/i.exec(url)?.[1] ?? '/'
+
+/** The query as it came, with its `?`; or empty. */
+export const queryOf = (url: string) => (url.includes('?') ? (/^[^?#]*(\?[^#]*)/.exec(url)?.[1] ?? '') : '')

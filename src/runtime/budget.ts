@@ -36,25 +36,28 @@ export class Budget {
 /** What one request holds of the budget, until its answer has left. What several requests share has a room of its own. */
 export class Room {
   readonly #budget: Budget
-  readonly #shared: Room[] = []
+  #until: Promise<unknown> | undefined
+  #shared: Room[] | undefined
   #bytes = 0
   #users = 1
 
-  constructor(budget: Budget) {
+  /** It ends by itself when `until` has settled. */
+  constructor(budget: Budget, until?: Promise<unknown>) {
     this.#budget = budget
+    this.#until = until
   }
 
   /** Whether these bytes, which have come, may be held. */
   take(bytes: number, share?: number): boolean {
     if (this.#users === 0 || !this.#budget.take(bytes, share)) return false
-    this.#bytes += bytes
+    this.#hold(bytes)
     return true
   }
 
   add(bytes: number): void {
     if (this.#users === 0) return
     this.#budget.add(bytes)
-    this.#bytes += bytes
+    this.#hold(bytes)
   }
 
   /** For a part that ends before all the rest. */
@@ -66,24 +69,28 @@ export class Room {
   share(other: Room): void {
     if (this.#users === 0 || other.#users === 0) return
     other.#users++
+    this.#shared ??= []
     this.#shared.push(other)
+    this.#hold(0)
   }
 
   /** One of its users needs it no more. */
   end(): void {
     if (this.#users === 0 || --this.#users > 0) return
     this.#budget.release(this.#bytes)
-    for (const one of this.#shared) one.end()
+    for (const one of this.#shared ?? []) one.end()
+  }
+
+  /** Most requests hold nothing: only one that does waits for its end. */
+  #hold(bytes: number): void {
+    this.#bytes += bytes
+    this.#until?.then(() => this.end())
+    this.#until = undefined
   }
 }
 
 /** Room until an answer has left; undefined if the runtime does not tell when. */
-export function roomUntil(sent: Promise<unknown> | undefined, budget: Budget): Room | undefined {
-  if (!sent) return undefined
-  const room = new Room(budget)
-  sent.then(() => room.end())
-  return room
-}
+export const roomUntil = (sent: Promise<unknown> | undefined, budget: Budget) => sent && new Room(budget, sent)
 
 /** Too much is held whole at the moment. */
 export const noRoom = () => new Shortage('memory', 'too much is held whole')

@@ -49,7 +49,9 @@ export class Lines {
 
   /** The connection that a request has come on. */
   of(socket: Socket): Line {
-    const line = this.#lines.get(socket) ?? this.#byPeer.get(peerOf(socket)) ?? newLine(socket)
+    const known = this.#lines.get(socket)
+    if (known) return known
+    const line = this.#byPeer.get(peerOf(socket)) ?? newLine(socket)
     this.#lines.set(socket, line)
     return line
   }

@@ -50,7 +50,7 @@ export class Page {
   readonly #atStart: AtStart
   readonly #startedAt: number
   readonly #failures = new Failures()
-  readonly #last = new Map<string, Said & { at: number }>()
+  readonly #last = new Map<string, { said: Said; at: number }>()
   /** The last cause of each registry for giving no usable answer. */
   readonly #causes = new Map<string, string | undefined>()
   readonly #skipped = new Set<string>()
@@ -86,7 +86,7 @@ export class Page {
     const asked = this.#caused(answers)
     for (const one of asked) {
       const isNew = seen.matched?.route.entity !== 'base' && one.verdict !== 'gone' && one.reason !== skipReason
-      if (isNew) this.#last.set(one.upstream, { ...one, at: this.#now() })
+      if (isNew) this.#last.set(one.upstream, { said: one, at: this.#now() })
     }
     this.#failures.record(seen, asked)
   }

@@ -18,7 +18,7 @@ export interface State {
 
 export interface Known {
   /** What it said to the last request for content. */
-  last?: Said & { at: number }
+  last?: { said: Said; at: number }
   isSkipped: boolean
   now: number
   /** Whether the reader may see what could hold an address. */
@@ -29,7 +29,7 @@ export interface Known {
 export function stateOf(ping: Answer, { last, isSkipped, now, mayKnow }: Known): State {
   const { from, status, reason, milliseconds } = ping
   const isWell = isUp(ping)
-  const isLimited = last?.verdict === 'limited'
+  const isLimited = last?.said.verdict === 'limited'
   const words = [isWell ? 'up' : 'down', isLimited && 'limited', isSkipped && 'skipped'].filter(Boolean).join(', ')
   const why = whyIn(ping, mayKnow)
   const lines = [
@@ -37,7 +37,7 @@ export function stateOf(ping: Answer, { last, isSkipped, now, mayKnow }: Known):
     !isWell && lossOf(from),
     isLimited && 'It limits the rate of requests: what only it has is 429 until that is over.',
     isSkipped && 'It failed three times in a row, and is skipped. One read every 1 to 30 s tries it again.',
-    last && `Last asked for content ${duration(now - last.at)} ago: ${verdictIn(last, mayKnow)}.`,
+    last && `Last asked for content ${duration(now - last.at)} ago: ${verdictIn(last.said, mayKnow)}.`,
   ]
   return {
     heading: headingOf(from),

@@ -1,13 +1,13 @@
 /** How the page writes amounts, times, digests, registries and causes. */
 import { html } from 'hono/html'
 import { clean } from '../../log.ts'
-import { type Answer, type Registry, type Summary, skipReason, summarize } from '../../registry/answer.ts'
+import { type Answer, type Registry, type Summary, skipReason, summaryOf } from '../../registry/answer.ts'
 
 /** What a registry said, and why it gave no usable answer. */
 export type Said = Summary & Pick<Answer, 'cause'>
 
 export const saidBy = (answers: readonly Answer[]): Said[] =>
-  answers.map((one) => ({ ...(summarize([one])[0] as Summary), cause: one.cause }))
+  answers.map((one) => Object.assign(summaryOf(one), { cause: one.cause }))
 
 /** What people call a registry: `hosted`, or the host of a public one. */
 export function headingOf({ name, title }: Pick<Registry, 'name' | 'title'>): string {
