@@ -96,18 +96,14 @@ const compiled = routes.map((route) => {
 export function match(method: string, path: string): Match | Refusal {
   if (path.length > maxPath) return unknown
   const plain = path.replace(/%3a/gi, ':')
-  const allowed = new Set<string>()
   for (const { route, word, exact } of compiled) {
-    const found = plain.includes(word) && exact.exec(plain)
+    const found = route.methods.includes(method) && plain.includes(word) && exact.exec(plain)
     if (!found) continue
-    if (!route.methods.includes(method)) {
-      for (const name of route.methods) allowed.add(name)
-      continue
-    }
     const { name, reference, digest } = found.groups ?? {}
     if (name && name.length > maxName) return invalid('NAME_INVALID')
     return { route, path, name, reference, digest }
   }
+  const allowed = new Set(compiled.flatMap(({ route, exact }) => (exact.test(plain) ? route.methods : [])))
   if (allowed.size > 0) {
     const message = `${method} is not an operation of this path`
     return { refused: 405, code: 'UNSUPPORTED', message, allow: [...allowed].join(', ') }

@@ -151,12 +151,12 @@ const json = (value: unknown, status: number, fields: Record<string, string> = {
   respond(JSON.stringify(value), { status, headers: { 'Content-Type': 'application/json', ...fields } })
 
 function livez(c: Context<Env>, { traffic }: Parts): Response {
-  c.set('entity', 'livez')
+  c.get('facts').entity = 'livez'
   return json({ status: traffic.isDraining ? 'draining' : 'live' }, traffic.isDraining ? 503 : 200)
 }
 
 async function page(c: Context<Env>, parts: Parts): Promise<Response> {
-  c.set('entity', 'page')
+  c.get('facts').entity = 'page'
   const refusal = await admit(c, parts)
   if (refusal) return refusal
   const { around } = parts
@@ -174,18 +174,18 @@ async function page(c: Context<Env>, parts: Parts): Promise<Response> {
 const registriesOf = ({ around }: Parts) => [...around.registries.byName.values()]
 
 async function healthcheck(c: Context<Env>, parts: Parts): Promise<Response> {
-  c.set('entity', 'healthcheck')
+  c.get('facts').entity = 'healthcheck'
   const { statuses, isWell } = await healthOf(registriesOf(parts), c.req.raw.signal)
   return json(statuses, isWell ? 200 : 503)
 }
 
 async function metrics(c: Context<Env>, { metrics }: Parts): Promise<Response> {
-  c.set('entity', 'metrics')
+  c.get('facts').entity = 'metrics'
   return respond(await metrics.text(), { headers: { 'Content-Type': metrics.contentType } })
 }
 
 async function explanation(c: Context<Env>, parts: Parts): Promise<Response> {
-  c.set('entity', 'explain')
+  c.get('facts').entity = 'explain'
   const refusal = await admit(c, parts)
   if (refusal) return refusal
   const { image = '', ns = null } = c.req.query()
@@ -195,15 +195,15 @@ async function explanation(c: Context<Env>, parts: Parts): Promise<Response> {
 
 /** The realm of this router's own challenge (distribution, "Token Authentication Specification"). */
 async function token(c: Context<Env>, parts: Parts): Promise<Response> {
-  c.set('entity', 'token')
+  c.get('facts').entity = 'token'
   const { user, refusal } = await parts.access(c.req.raw, 'read', c.env.address)
-  c.set('user', user)
+  c.get('facts').user = user
   return refusal ?? json({ token: tokenOf(c.req.raw) }, 200, { 'Cache-Control': 'no-store' })
 }
 
 /** The realm of hosted, for clients that have their login there. */
 async function tokenOfHosted(c: Context<Env>, parts: Parts): Promise<Response> {
-  c.set('entity', 'token')
+  c.get('facts').entity = 'token'
   const relayed = await relayToken(parts.around.registries.hosted, c.req.raw, clientOf(c))
   return relayed ?? api(c, parts)
 }
@@ -219,15 +219,16 @@ async function api(c: Context<Env>, { access, around, config, warnOfHost }: Part
   if (path === '/v2') return new Response(null, { status: 301, headers: { Location: `/v2/${query}` } })
   const matched = match(method, path)
   if ('refused' in matched) return refusalOf(method, matched)
-  c.set('matched', matched)
-  c.set('entity', matched.route.entity)
+  const facts = c.get('facts')
+  facts.matched = matched
+  facts.entity = matched.route.entity
   const right = rightOf(method, matched, config.anonymousPull === 'public' && isPublic(config, method, matched, query))
   const { user, refusal } = await access(request, right, c.env.address)
-  c.set('user', user)
+  facts.user = user
   if (refusal) return refusal
   const { client, room } = askerOf(c, around)
   const outcome = await carryOut(around, { request, client, room, matched, query, openBody: openerOf(request, c.env) })
-  c.set('outcome', outcome)
+  facts.outcome = outcome
   return outcome.response
 }
 
@@ -238,13 +239,13 @@ const askerOf = (c: Context<Env>, { budget }: Surroundings) => ({
   room: roomUntil(c.env.sent, budget),
 })
 
-const clientOf = (c: Context<Env>) => ({ address: c.env.address, peer: c.env.peer, id: c.get('id') })
+const clientOf = (c: Context<Env>) => ({ address: c.env.address, peer: c.env.peer, id: c.get('facts').id })
 
 /** Refuses a client that may not know what this router knows. If logins are hosted's to check, hosted is asked. */
 async function admit(c: Context<Env>, { access, around, config }: Parts): Promise<Response | undefined> {
   const { raw } = c.req
   const { user, refusal } = await access(raw, 'write', c.env.address)
-  c.set('user', user)
+  c.get('facts').user = user
   if (refusal || !config.passLogin) return refusal
   const hosted = await ping(around, around.registries.hosted, raw, clientOf(c))
   return [401, 403].includes(hosted.status) ? failure('GET', 'base', [hosted]) : undefined

@@ -38,7 +38,11 @@ export interface Trust {
 }
 
 /** The names of fields that are for this connection only, in lower case (RFC 9110, section 7.6.1). */
-const namedIn = (headers: Headers) => new Set((headers.get('Connection') ?? '').toLowerCase().split(/[\s,]+/))
+function namedIn(headers: Headers): ReadonlySet<string> {
+  const named = headers.get('Connection')
+  return named === null ? nothing : new Set(named.toLowerCase().split(/[\s,]+/))
+}
+const nothing: ReadonlySet<string> = new Set()
 
 /** Gives a field by its name in lower case, if registries get it too. */
 export function passedOn(headers: Headers): (name: string) => string | null {

@@ -7,8 +7,8 @@ export function hostWarning(aggregate: URL, log: Log): (request: Pick<Request, '
   const own = ownNames({ aggregate })
   let isDone = false
   return ({ headers }) => {
-    const host = headers.get('Host')?.toLowerCase()
-    if (isDone || !host || own.includes(host)) return
+    const host = isDone ? undefined : headers.get('Host')?.toLowerCase()
+    if (!host || own.includes(host)) return
     isDone = true
     const remedy = 'set AGGREGATE_HOSTNAME to it, or let what stands in front pass Host'
     log('warn', 'a client calls this router by another name than AGGREGATE_HOSTNAME', { host: clean(host), remedy })

@@ -9,7 +9,7 @@ import type { Metrics } from './metrics.ts'
 import type { Page } from './page/page.ts'
 
 /** What handlers leave behind for the report. */
-export interface Variables {
+export interface Facts {
   /** The request's id. */
   id: string
   /** What the request is about: an entity of the route table, or a path of the router's own. */
@@ -21,7 +21,7 @@ export interface Variables {
 }
 
 /** `address` is the client's here, which a trusted proxy may have told; `peer`: the address of the connection's other end. */
-export type Env = { Bindings: Connection & { peer?: string }; Variables: Variables }
+export type Env = { Bindings: Connection & { peer?: string }; Variables: { facts: Facts } }
 
 /** Counts the requests in flight, for the end of the process. */
 export class Traffic {
@@ -74,17 +74,18 @@ export function observe(observers: Observers): MiddlewareHandler<Env> {
     const startedAt = now()
     traffic.begin()
     metrics.started()
-    c.set('id', idOf(c.req.raw))
+    const facts: Facts = { id: idOf(c.req.raw) }
+    c.set('facts', facts)
     await next()
     const { headers } = c.res
-    headers.set('X-Request-Id', c.get('id'))
+    headers.set('X-Request-Id', facts.id)
     // Older clients take an address for a registry only if this field says so.
     headers.set('Docker-Distribution-Api-Version', 'registry/2.0')
     // The rest of a refused upload must not be taken for the next request. While draining, the client shall go elsewhere.
     if (traffic.isDraining || (c.res.status >= 400 && hasBody(c.req.raw))) headers.set('Connection', 'close')
     const finish = (isSent: boolean) => {
       traffic.end()
-      report(observers, c, now() - startedAt, isSent)
+      report(observers, c, facts, now() - startedAt, isSent)
     }
     if (c.env.sent) c.env.sent.then(finish)
     else finish(true)
@@ -97,12 +98,15 @@ function idOf({ headers }: Request): string {
   return /^[\w.:=+/-]{1,128}$/.test(given) ? given : crypto.randomUUID()
 }
 
-function report({ log, metrics, page }: Observers, c: Context<Env>, milliseconds: number, isSent: boolean): void {
+function report(
+  { log, metrics, page }: Observers,
+  c: Context<Env>,
+  { id, entity = 'other', matched, outcome, user }: Facts,
+  milliseconds: number,
+  isSent: boolean,
+): void {
   const { method, headers, url } = c.req.raw
   const { status } = c.res
-  const outcome = c.get('outcome')
-  const matched = c.get('matched')
-  const entity = c.get('entity') ?? 'other'
   const by = outcome?.by?.name
   const complete = isSent && status !== 499
   const bytesIn = complete ? outcome?.bytesIn : undefined
@@ -111,7 +115,6 @@ function report({ log, metrics, page }: Observers, c: Context<Env>, milliseconds
   const { path } = c.req
   const query = queryOf(url)
   const asked = outcome && summarize(outcome.answers)
-  const id = c.get('id')
   const hasLogin = headers.has('Authorization')
   page.record({ id, method, path, query, matched, status, isSent, hasLogin }, outcome?.answers ?? [])
   const isOften = entity === 'livez' || entity === 'metrics'
@@ -133,7 +136,7 @@ function report({ log, metrics, page }: Observers, c: Context<Env>, milliseconds
     bytesOut,
     complete,
     client: c.env.address,
-    user: c.get('user'),
+    user,
   })
 }
 
