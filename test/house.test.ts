@@ -22,7 +22,8 @@ const mayImport: Record<string, string> = {
   check: 'settings access relay registry runtime routing.ts log.ts',
   'config.ts': 'settings access registry runtime',
   'registries.ts': 'config.ts check report relay registry runtime log.ts',
-  'service.ts': 'registries.ts config.ts report relay access memory registry runtime routing.ts log.ts',
+  'app.ts': 'report relay access registry runtime routing.ts',
+  'service.ts': 'app.ts registries.ts config.ts report relay access memory registry runtime routing.ts log.ts',
   'server.ts': 'arguments.ts service.ts registries.ts config.ts check relay registry runtime log.ts',
 }
 

@@ -60,7 +60,7 @@ export class Traffic {
   }
 }
 
-interface Observers {
+export interface Observers {
   now: () => number
   log: Log
   metrics: Metrics

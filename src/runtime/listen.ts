@@ -5,7 +5,7 @@ import type { AddressInfo, Socket } from 'node:net'
 import { createAdaptorServer } from '@hono/node-server'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import { faultOfHead } from './head.ts'
-import { addressOf, type Line, Lines } from './lines.ts'
+import { addressOf, Lines } from './lines.ts'
 import { pauseBeneath } from './pause.ts'
 import { type Connection, type Handler, hasBody, isDeno } from './runtime.ts'
 import { reset, send } from './send.ts'
@@ -89,14 +89,16 @@ function createServer(handler: Handler, idleSeconds: number, lines: Lines, tls: 
         return RESPONSE_ALREADY_SENT
       }
       const { waiting, last } = line
-      const sent = sentOf(outgoing, socket, line)
+      const sent = sentOf(outgoing, socket, () => {
+        line.waiting--
+        onMove()
+      })
       line.waiting++
       line.last = sent
       // One answer at a time: what a client pipelines and does not read costs no more than its first answer.
       if (waiting > 0 && (!(await last) || line.isClosing)) return RESPONSE_ALREADY_SENT
       line.outgoing = outgoing
       onMove()
-      sent.then(onMove)
       const onStream = () => {
         hasPassed = true
         onMove()
@@ -128,15 +130,15 @@ function createServer(handler: Handler, idleSeconds: number, lines: Lines, tls: 
 
 /** The adapter resolves `..` and escapes. The router must match what came, byte for byte (RFC 9112, section 3.2). */
 function keepTarget(request: Request, url: string): void {
-  const target = url.replace(/^https?:\/\/[^/?#]*/i, '')
+  const target = url.startsWith('/') ? url : url.replace(/^https?:\/\/[^/?#]*/i, '')
   if (!request.url.endsWith(target)) Object.defineProperty(request, 'url', { value: `http://localhost${target}` })
 }
 
-/** Settles when an answer has left: true if it was sent whole. */
-function sentOf(outgoing: ServerResponse, socket: Socket, line: Line): Promise<boolean> {
+/** Settles when an answer has left, and calls `onEnd` just before: true if it was sent whole. */
+function sentOf(outgoing: ServerResponse, socket: Socket, onEnd: () => void): Promise<boolean> {
   return new Promise((resolve) => {
     outgoing.once('close', () => {
-      line.waiting--
+      onEnd()
       resolve(outgoing.writableFinished)
     })
     // An answer that waits its turn behind others does not hear that its connection has ended.
