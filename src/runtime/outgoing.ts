@@ -23,7 +23,7 @@ let opening = 0
 
 /** Between two tries to connect, and the tries: what was just closed may take its descriptor a moment longer. */
 const tryMs = 50
-const maxTries = 10
+const maxTries = 20
 
 /** The same connector. `onOpen` is called once for each connection. Errors tell what this machine ran out of. */
 export function withinRoom(connector: Connect, onOpen: (socket: Socket) => void): Connect {
