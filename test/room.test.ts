@@ -57,6 +57,17 @@ test('of one source, those go first that wait for their client; one that opens j
   assert.deepEqual(closed, ['a 2', 'a 1'])
 })
 
+test('of equal sources, one whose answer has begun goes before one that was just asked for, however long ago that was', () => {
+  const { state, closed, open } = crowd()
+  open('a 1', false)
+  state.now = 10
+  open('b 1', false, true)
+  open('c 1', false)
+  open('d 1', false)
+  open('e 1', false)
+  assert.deepEqual(closed, ['b 1'])
+})
+
 test('if none waits for its client long enough, an answer that has begun goes before one that was just asked for', () => {
   const { closed, open } = crowd()
   open('a 1', false)

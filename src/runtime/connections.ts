@@ -64,31 +64,41 @@ export class Connections {
   }
 
   #closeOne(): void {
-    const [first = new Set<Held>(), ...others] = this.#sources.values()
-    const held = this.#firstToGo(others.reduce((most, one) => (isGreedier(one, most) ? one : most), first))
+    let most = 0
+    for (const { size } of this.#sources.values()) most = Math.max(most, size)
+    let first: Candidate | undefined
+    for (const ofSource of this.#sources.values()) {
+      const candidate = ofSource.size === most ? this.#firstToGo(ofSource) : undefined
+      if (candidate && (!first || goesBefore(candidate, first))) first = candidate
+    }
+    if (!first) return
     this.#onClose(this.#size)
-    this.delete(held)
-    held.close()
+    this.delete(first.held)
+    first.held.close()
   }
 
-  #firstToGo(of: Set<Held>): Held {
+  #firstToGo(of: Set<Held>): Candidate {
     const [longest] = of
     const since = this.#now() - patientMs
     let begun: Held | undefined
     for (const one of of) {
-      if (one.movedAt <= since && one.waitsForClient()) return one
+      if (one.movedAt <= since && one.waitsForClient()) return { held: one, rank: 0 }
       // A long answer rather than one that is just being asked for.
       if (!begun && one.hasBegun()) begun = one
       // All that follow have moved since.
       if (begun && one.movedAt > since) break
     }
-    return begun ?? (longest as Held)
+    return begun ? { held: begun, rank: 1 } : { held: longest as Held, rank: 2 }
   }
 }
 
-/** Of equal ones it is the one with the connection that did not move for longest. */
-function isGreedier(one: Set<Held>, other: Set<Held>): boolean {
-  if (one.size !== other.size) return one.size > other.size
-  const [[ofOne], [ofOther]] = [one, other]
-  return ofOne !== undefined && ofOther !== undefined && ofOne.movedAt < ofOther.movedAt
+/** The connection of a source that is the first to go. Of several sources, the one with the lowest rank goes. */
+interface Candidate {
+  held: Held
+  rank: 0 | 1 | 2
+}
+
+/** Of equal ones it is the one that did not move for longest. */
+function goesBefore(one: Candidate, other: Candidate): boolean {
+  return one.rank === other.rank ? one.held.movedAt < other.held.movedAt : one.rank < other.rank
 }
