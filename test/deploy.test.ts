@@ -342,6 +342,17 @@ const stepsOf = (file: string) =>
     ...steps,
   ])
 
+test('all texts name only scripts that there are', () => {
+  const named = [
+    ...texts
+      .map(read)
+      .join('\n')
+      .matchAll(/\bnpm run (?:--silent )?([\w:]+)/g),
+  ].map(([, script = '']) => script)
+  assert.ok(named.length > 10)
+  for (const script of named) assert.ok(script in manifest.scripts, script)
+})
+
 for (const file of workflows) {
   test(`${file} names only what exists: scripts, files, and actions by their major version`, () => {
     const steps: { uses?: string; run?: string }[] = stepsOf(file)

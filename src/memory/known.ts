@@ -1,7 +1,7 @@
 /** What was learned, and when: it is used for longer than its time, if it is asked anew meanwhile. */
 import { bounded } from '../runtime/bounded.ts'
 
-/** What is older than this many times its time is forgotten: nobody has used it for long. */
+/** What is older than this many times as long as it holds is forgotten: nobody has used it for long. */
 const lasting = 10
 
 interface Entry<V> {
@@ -48,7 +48,7 @@ export class Known<V> {
       const isStill = now - before.learnedAt > before.ttlMs
       ttlMs = isStill ? Math.min(before.ttlMs * 2, this.#maxTtlMs) : before.ttlMs
     }
-    this.#entries.set(key, { value, learnedAt: now, askedAt: now, ttlMs })
+    this.#entries.set(key, { value, learnedAt: now, askedAt: now, ttlMs }, { ttl: ttlMs * lasting })
   }
 
   delete(key: string): void {

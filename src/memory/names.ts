@@ -5,7 +5,7 @@ import { bounded } from '../runtime/bounded.ts'
 import { Known } from './known.ts'
 
 const maxNames = 20_000
-/** A name that has been lacking for long seldom appears soon. Less than the ten NAME_TTL after which a name is forgotten. */
+/** A name that has been lacking for long seldom appears soon. */
 const maxTimes = 8
 
 /** What is known of a name, for people. `closed`: the public registry keeps its list of tags from this router. */
