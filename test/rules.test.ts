@@ -10,9 +10,11 @@ import { Names } from '../src/memory/names.ts'
 import { accepts, loginAt, mayShare, type Reading, readingOf } from '../src/memory/reading.ts'
 import { type Recalled, Stored, type StoredSettings } from '../src/memory/stored.ts'
 import { Writes } from '../src/memory/writes.ts'
-import { type Answer, goneAnswer, type Registry, skipReason } from '../src/registry/answer.ts'
+import { type Answer, goneAnswer, type Question, type Registry, skipReason } from '../src/registry/answer.ts'
 import { Globs } from '../src/registry/globs.ts'
 import { nextQuery } from '../src/registry/links.ts'
+import { discard } from '../src/registry/registry.ts'
+import { Job } from '../src/relay/copy.ts'
 import { hold } from '../src/relay/hold.ts'
 import { blockedBy, ownNames } from '../src/relay/names.ts'
 import { type PlanRules, planOf } from '../src/relay/plan.ts'
@@ -679,4 +681,22 @@ test('a body that does not come in time is late', async () => {
     await new Promise(() => {})
   }
   assert.equal(await hold(body(), undefined, 0.01), 'late')
+})
+
+test('a copy reads what it was told even if its client leaves before, and all else is discarded', async () => {
+  const response = new Response('a layer', { headers: { 'Content-Length': '7' } })
+  const blob = answer(proxy, { status: 200, headers: response.headers, response })
+  let stored = ''
+  const ask = async (to: Registry, { body }: Partial<Question> = {}) => {
+    if (to === proxy) return blob
+    for (const one of job.leaveClient().answers) discard(one)
+    for await (const chunk of body as AsyncIterable<Uint8Array>) stored += Buffer.from(chunk)
+    return answer(hosted, { status: 201 })
+  }
+  const byName = new Map([proxy, hosted].map((one) => [one.name, one]))
+  const source = { registry: proxy.name, digest: sha256('a layer'), path: '/', fullName: 'a', source: '' }
+  const around = { session: '/1', registries: { hosted, proxy, byName }, ask, client: new AbortController().signal }
+  const job = new Job({ ...source, ...around }, { copyLimit: 10, writeTimeout: 1, idleTimeout: 1 }, () => {})
+  assert.equal((await job.perform()).state, 'stored')
+  assert.equal(stored, 'a layer')
 })

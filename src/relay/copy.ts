@@ -103,10 +103,10 @@ export class Job {
     return this.#clientWaits
   }
 
-  /** The client waits no more; the copy goes on. */
+  /** The client waits no more; the copy goes on. Only the copy reads the bodies of what it was told. */
   leaveClient(): Copied {
     this.#clientWaits = false
-    return { state: 'begun', answers: [...this.#answers] }
+    return { state: 'begun', answers: this.#answers.map((one) => ({ ...one, response: undefined })) }
   }
 
   /** Ends the copy. */
