@@ -1,7 +1,7 @@
 /** What was learned, and when: it is used for longer than its time, if it is asked anew meanwhile. */
 import { bounded } from '../runtime/bounded.ts'
 
-/** What is older than this many times as long as it holds is forgotten: nobody has used it for long. */
+/** An entry is forgotten after this many times as long as it holds: nobody has used it for long. */
 const lasting = 10
 
 interface Entry<V> {

@@ -102,7 +102,7 @@ async function askInTurn(task: Task, order: readonly Registry[], reading: Readin
     if (answer.verdict === 'gone' || (decides(registry) && isOpen(answer)) || isRefused) break
   }
   const found = await askOnceMore(task, reading, look, answers)
-  // In the table's order, whoever was asked first.
+  // Clients read them in the order of the route table.
   return found ?? answers.sort((a, b) => order.indexOf(a.from) - order.indexOf(b.from))
 }
 

@@ -1,6 +1,6 @@
 /** Bodies on their way: as they arrive from a registry, and as they go into a Response. */
 import type { Dispatcher } from 'undici'
-import { type Body, type Connection, hasBody, type Upload } from './runtime.ts'
+import { type Body, type Connection, hasBody, type Reply, type Upload } from './runtime.ts'
 
 /** Holds back the bytes of one connection, and lets them through again. */
 export interface Valve {
@@ -89,7 +89,7 @@ const arrivals = new WeakMap<ReadableStream, Arrival>()
 export const arrivalOf = (body: ReadableStream) => arrivals.get(body)
 
 /** The body as a web stream. */
-export function toWeb(arrival: Arrival): ReadableStream<Uint8Array> {
+function toWeb(arrival: Arrival): ReadableStream<Uint8Array> {
   let isTaken = false
   const stream = new ReadableStream<Uint8Array>(
     {
@@ -114,7 +114,7 @@ export function toWeb(arrival: Arrival): ReadableStream<Uint8Array> {
 }
 
 /** The whole body; rejects if it breaks. */
-export function wholeOf(arrival: Arrival): Promise<ArrayBuffer> {
+function wholeOf(arrival: Arrival): Promise<ArrayBuffer> {
   const chunks: Uint8Array[] = []
   return new Promise((resolve, reject) => {
     arrival.to({
@@ -123,6 +123,31 @@ export function wholeOf(arrival: Arrival): Promise<ArrayBuffer> {
       error: reject,
     })
   })
+}
+
+/** An answer whose body arrives. A class, since V8 makes a hidden class for each object literal with a getter, and collects it late. */
+export class ArrivingReply implements Reply {
+  readonly status: number
+  readonly headers = new Headers()
+  readonly #arrival: Arrival
+  #stream: ReadableStream<Uint8Array> | undefined
+
+  constructor(status: number, record: Record<string, string | string[] | undefined>, arrival: Arrival) {
+    this.status = status
+    this.#arrival = arrival
+    for (const [name, value = []] of Object.entries(record)) {
+      for (const one of [value].flat()) this.headers.append(name, one)
+    }
+  }
+
+  get body() {
+    this.#stream ??= toWeb(this.#arrival)
+    return this.#stream
+  }
+
+  arrayBuffer() {
+    return wholeOf(this.#arrival)
+  }
 }
 
 /** What Responses were made of: to read it back out of them costs a copy and a turn of the event loop. */

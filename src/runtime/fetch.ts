@@ -6,7 +6,7 @@ import { Readable } from 'node:stream'
 import { createSecureContext } from 'node:tls'
 import type { Dispatcher } from 'undici'
 import { allowedOf } from './addresses.ts'
-import { Arrival, clientGone, toWeb, type Valve, wholeOf } from './body.ts'
+import { Arrival, ArrivingReply, clientGone, type Valve } from './body.ts'
 import { type Connect, parserOf, withinRoom } from './outgoing.ts'
 import { pauseBeneath } from './pause.ts'
 import { type Asked, type Fetch, ForbiddenAddress, type Reply } from './runtime.ts'
@@ -224,29 +224,4 @@ function dispatch(dispatcher: Dispatcher, url: string, { method, headers, body, 
       },
     })
   })
-}
-
-/** A class, since V8 makes a hidden class for each object literal with a getter, and collects it late. */
-class ArrivingReply implements Reply {
-  readonly status: number
-  readonly headers = new Headers()
-  readonly #arrival: Arrival
-  #stream: ReadableStream<Uint8Array> | undefined
-
-  constructor(status: number, record: Record<string, string | string[] | undefined>, arrival: Arrival) {
-    this.status = status
-    this.#arrival = arrival
-    for (const [name, value = []] of Object.entries(record)) {
-      for (const one of [value].flat()) this.headers.append(name, one)
-    }
-  }
-
-  get body() {
-    this.#stream ??= toWeb(this.#arrival)
-    return this.#stream
-  }
-
-  arrayBuffer() {
-    return wholeOf(this.#arrival)
-  }
 }

@@ -134,7 +134,7 @@ function keepTarget(request: Request, url: string): void {
   if (!request.url.endsWith(target)) Object.defineProperty(request, 'url', { value: `http://localhost${target}` })
 }
 
-/** Settles when an answer has left, and calls `onEnd` just before: true if it was sent whole. */
+/** Settles when an answer has left: true if it was sent whole. `onEnd` is called just before. */
 function sentOf(outgoing: ServerResponse, socket: Socket, onEnd: () => void): Promise<boolean> {
   return new Promise((resolve) => {
     outgoing.once('close', () => {

@@ -27,7 +27,7 @@ console.log('slowest: ' + Math.round(slowest) + ' ms')
 `
 
 /**
- * From an address of this machine. Settles when the first answer has come. Gives a function that ends the asking and gives the milliseconds of the slowest answer; it
+ * Begins to ask, from an address of this machine, and settles when the first answer has come. Gives a function that ends the asking and gives the milliseconds of the slowest answer; it
  * throws if one of them was no 200.
  */
 export async function probe(address: string, from = '127.0.0.1'): Promise<() => Promise<number>> {
