@@ -17,7 +17,7 @@ const lookupTtl = 60
 const nameTtl = 3600
 /** How many times longer a name may be believed to be lacking if the public registry says so again and again. */
 const maxTimes = 8
-/** Knowledge is forgotten after ten times its time. */
+/** Knowledge is forgotten after ten times as long as it was last believed. */
 const lasting = 10
 
 type Who = 'public' | 'hosted'
@@ -120,8 +120,9 @@ class Seen {
   /** Who is told the same again believes it for twice as long. */
   private denied(name: string, status: number, at: number): void {
     const before = this.lists.get(name) ?? { at, status, ttl: nameTtl }
-    const ttl = before.status === status ? before.ttl : nameTtl
-    const isStill = status === 404 && before.status === status && at - before.at > ttl
+    const isKnown = before.status === status && at - before.at <= lasting * before.ttl
+    const ttl = isKnown ? before.ttl : nameTtl
+    const isStill = isKnown && status === 404 && at - before.at > ttl
     this.lists.set(name, { at, status, ttl: isStill ? Math.min(2 * ttl, maxTimes * nameTtl) : ttl })
   }
 }
@@ -202,7 +203,7 @@ function mayBeHosteds({ clock: { now }, made, seen }: Play, name: string, tag: s
   const [told, list] = [seen.tags.get(key), seen.lists.get(name)]
   const byTag = told && !told.content && now - told.at <= lasting * lookupTtl && isFirst(ofTag, lookupTtl, key)
   const byList =
-    (list?.status === 404 && now - list.at <= lasting * nameTtl && isFirst(ofName, list.ttl, name)) ||
+    (list?.status === 404 && now - list.at <= lasting * list.ttl && isFirst(ofName, list.ttl, name)) ||
     (list?.status === 401 && now - list.at <= lookupTtl)
   return byTag || byList
 }
