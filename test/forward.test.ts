@@ -2,8 +2,9 @@
 import assert from 'node:assert/strict'
 import net from 'node:net'
 import { after, test } from 'node:test'
+import tls from 'node:tls'
 import { closeAll } from './parts/between.ts'
-import { certify } from './parts/certificates.ts'
+import { type Certificate, certify } from './parts/certificates.ts'
 import { temporaryFolder } from './parts/children.ts'
 import { answerOf, digestOf, open, send } from './parts/client.ts'
 import { startRouter, way } from './parts/router.ts'
@@ -15,13 +16,13 @@ const manifest = '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.mani
 const found = answer(200, { 'Content-Length': manifest.length }, manifest)
 const absent = answer(404)
 
-/** A forward proxy that leads each host to a port of this machine. */
-async function forwardProxy(ports: Record<string, number>) {
+/** A forward proxy that leads each host to a port of this machine; with a certificate it speaks https. */
+async function forwardProxy(ports: Record<string, number>, certificate?: Certificate) {
   const asked: string[] = []
   const sockets = new Set<net.Socket>()
   /** Bytes from the registries so far. */
   const passed = { bytes: 0 }
-  const server = net.createServer((client) => {
+  const serve = (client: net.Socket) => {
     sockets.add(client)
     client.on('error', () => {})
     client.once('data', (head) => {
@@ -41,7 +42,8 @@ async function forwardProxy(ports: Record<string, number>) {
       upstream.on('error', () => client.destroy())
       client.on('close', () => upstream.destroy())
     })
-  })
+  }
+  const server = certificate ? tls.createServer(certificate, serve) : net.createServer(serve)
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const host = `127.0.0.1:${(server.address() as net.AddressInfo).port}`
   const close = () => {
@@ -85,6 +87,32 @@ test('public registries are asked through the forward proxy, over http and https
   await router.stop()
   for (const one of [ghcr, hub, hosted]) await one.close()
 })
+
+/** Who has a certificate of an authority that is not trusted here. */
+const strangers = ['the registry', 'the forward proxy'] as const
+for (const stranger of strangers) {
+  test(`a wrong certificate of ${stranger} is failed even with NODE_TLS_REJECT_UNAUTHORIZED=0`, async () => {
+    const folder = temporaryFolder()
+    const [trusted, other] = [await certify(folder, 'authority'), await certify(folder, 'other')]
+    const issuerOf = (who: (typeof strangers)[number]) => (who === stranger ? other : trusted)
+    const ghcr = await scripted(found, await certify(folder, 'ghcr', 'DNS:ghcr.example', issuerOf('the registry')))
+    const own = await certify(folder, 'forward', 'IP:127.0.0.1', issuerOf('the forward proxy'))
+    const proxy = await forwardProxy({ 'ghcr.example': portOf(ghcr) }, own)
+    const router = await startRouter(way, {
+      HOSTED_HOSTNAME: '127.0.0.1:1',
+      PROXY_HOSTNAME: 'https://ghcr.example',
+      CA_FILE: trusted.certFile,
+      HTTPS_PROXY: `https://${proxy.host}`,
+      NO_PROXY: '',
+      NODE_TLS_REJECT_UNAUTHORIZED: '0',
+    })
+    assert.equal((await send(router.url, 'GET', '/v2/library/app/manifests/1')).status, 502)
+    assert.deepEqual([ghcr.requests.length, proxy.asked.length > 0], [0, stranger === 'the registry'])
+    await router.stop()
+    await proxy.close()
+    await ghcr.close()
+  })
+}
 
 test('NO_PROXY: a public registry that it lists is asked directly', async () => {
   const hub = await scripted(found)

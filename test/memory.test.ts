@@ -354,6 +354,10 @@ test('a manifest is kept only if it is complete, its digest is right, and it is 
   const kept = await shared(absent, answer(200, { 'Content-Type': type }, content))
   for (const _ of [1, 2]) assert.equal((await get(kept.router, kept.byDigest)).body.toString(), content)
   assert.equal(asked(kept.router)[1], 1, 'chunks')
+  for (const method of ['GET', 'HEAD']) {
+    const { headers } = await get(kept.router, kept.byDigest, accept, method)
+    assert.equal(headers['content-length'], `${content.length}`, `chunks, ${method}`)
+  }
 })
 
 test('a manifest that breaks off is no answer: the other registry is asked, nothing is kept', async () => {
@@ -457,16 +461,22 @@ test('a Set-Cookie of hosted goes to one client only', async () => {
   assert.equal(new Set(given.flat()).size, 2)
 })
 
-test('200 clients at once: each registry is asked once, and all clients get the manifest', async () => {
-  const slow = held(manifest())
-  const { router, byTag } = await shared(absent, slow.run)
-  const replies = Array.from({ length: 200 }, () => get(router, byTag))
-  await until('all to wait', async () => /in_flight 201$/m.test((await get(router, '/metrics')).body.toString()))
-  await until('hosted to be asked', () => slow.waiting.length > 0)
-  slow.release()
-  for (const { status, body } of await Promise.all(replies)) assert.deepEqual([status, body.toString()], [200, content])
-  assert.deepEqual(asked(router), [1, 1])
-})
+for (const method of ['GET', 'HEAD']) {
+  test(`200 clients at once ${method} one tag: each registry is asked once, and all get the manifest`, async () => {
+    const slow = held(manifest())
+    const { router, byTag } = await shared(absent, slow.run)
+    const replies = Array.from({ length: 200 }, () => get(router, byTag, accept, method))
+    await until('all to wait', async () => /in_flight 201$/m.test((await get(router, '/metrics')).body.toString()))
+    await until('hosted to be asked', () => slow.waiting.length > 0)
+    slow.release()
+    for (const { status, headers, body } of await Promise.all(replies)) {
+      assert.deepEqual([status, headers['content-length']], [200, `${content.length}`])
+      assert.equal(body.toString(), method === 'GET' ? content : '')
+    }
+    for (const { requests } of [router.proxy, router.hosted])
+      assert.equal(requests.filter(({ target }) => target === byTag).length, 1)
+  })
+}
 
 test('requests with different logins share the request to the proxy, never the one to hosted', async () => {
   const [proxy, hosted] = [held(absent), held(manifest())]

@@ -52,6 +52,8 @@ export class Manifests {
     const type = headers.get('Content-Type')
     if (!content || !type || beginsSession({ from, headers }) || !hasDigest(content, digest)) return
     const fields = from.fieldsFrom({ from, content, headers, ...rest }).filter(([name]) => name !== 'date')
+    // One that came in chunks has no length. A HEAD that is answered from memory has no body that would tell it.
+    if (!headers.has('Content-Length')) fields.push(['content-length', `${content.byteLength}`])
     this.#set(reading, digest, { from, content, headers: fields, type, saidAt: this.#now() })
   }
 

@@ -125,23 +125,25 @@ function wholeOf(arrival: Arrival): Promise<ArrayBuffer> {
   })
 }
 
-/** An answer whose body arrives. A class, since V8 makes a hidden class for each object literal with a getter, and collects it late. */
+/** An answer whose body arrives; `null` if it has none, as to a HEAD. A class, since V8 makes a hidden class for each object literal with a getter, and collects it late. */
 export class ArrivingReply implements Reply {
   readonly status: number
   readonly headers = new Headers()
   readonly #arrival: Arrival
-  #stream: ReadableStream<Uint8Array> | undefined
+  #stream: ReadableStream<Uint8Array> | null | undefined
 
-  constructor(status: number, record: Record<string, string | string[] | undefined>, arrival: Arrival) {
+  constructor(method: string, status: number, record: Record<string, string | string[] | undefined>, arrival: Arrival) {
     this.status = status
     this.#arrival = arrival
+    // RFC 9110, section 6.4.1.
+    if (method === 'HEAD' || status === 204 || status === 304) this.#stream = null
     for (const [name, value = []] of Object.entries(record)) {
       for (const one of [value].flat()) this.headers.append(name, one)
     }
   }
 
   get body() {
-    this.#stream ??= toWeb(this.#arrival)
+    if (this.#stream === undefined) this.#stream = toWeb(this.#arrival)
     return this.#stream
   }
 

@@ -86,10 +86,11 @@ export async function createFetch(
   const tlsFor = (identity?: Asked['identity']) => ({
     // The signal of a request does not reach a connection whose handshake never ends.
     timeout: connectMs,
+    // NODE_TLS_REJECT_UNAUTHORIZED must not turn the check off.
+    rejectUnauthorized: true,
     secureContext: ca || identity ? createSecureContext({ ca, ...identity }) : undefined,
   })
-  const connectorFor = (identity?: Asked['identity']) =>
-    withValve(buildConnector({ ...tlsFor(identity), rejectUnauthorized: true }))
+  const connectorFor = (identity?: Asked['identity']) => withValve(buildConnector(tlsFor(identity)))
   const connect = connectorFor()
   const options = { headersTimeout: 0, bodyTimeout: 0, maxHeaderSize: 128 * 1024 }
   const forwarders = forwardersIn(process.env)
@@ -209,7 +210,7 @@ function dispatch(dispatcher: Dispatcher, url: string, { method, headers, body, 
         if (signal.aborted) abort()
       },
       onResponseStart: (_, status, record) => {
-        if (status >= 200) resolve(new ArrivingReply(status, record, arrival))
+        if (status >= 200) resolve(new ArrivingReply(method, status, record, arrival))
       },
       onResponseData: (_, chunk) => arrival.data(chunk, current),
       onResponseEnd: () => {
