@@ -9,6 +9,7 @@ import { Hints } from '../src/memory/hints.ts'
 import { Names } from '../src/memory/names.ts'
 import { accepts, loginAt, mayShare, type Reading, readingOf } from '../src/memory/reading.ts'
 import { type Recalled, Stored, type StoredSettings } from '../src/memory/stored.ts'
+import { Tags } from '../src/memory/tags.ts'
 import { Writes } from '../src/memory/writes.ts'
 import { type Answer, goneAnswer, type Question, type Registry, skipReason } from '../src/registry/answer.ts'
 import { Globs } from '../src/registry/globs.ts'
@@ -365,6 +366,24 @@ test("stored: hosted's are for clients without a login, and for those who accept
   assert.ok(stored.recall(reading(digest), order))
   assert.equal(stored.recall(reading(digest, { Authorization: 'Basic x' }), order), undefined)
   assert.equal(stored.recall(reading(digest, { Accept: '*/*' }), order), undefined)
+})
+
+test('tags: what is known of them is bounded in bytes, however long and many the Accepts of a client are', () => {
+  const tags = new Tags(1000, () => 1, new Writes(() => 1))
+  const readings = Array.from({ length: 30_000 }, (_, nth) => {
+    return reading(`${Math.floor(nth / 16)}`, { Accept: `${nth % 16}`.padEnd(1900, 'x') })
+  })
+  for (const one of readings) tags.learn(whole(proxy), one)
+  const known = readings.filter((one) => tags.get(proxy, one)).length
+  assert.ok(known > 10_000 && known * 1900 <= 32 * 1024 ** 2, `${known}`)
+})
+
+test('hints: a question that is long counts as several, so that memory stays bounded in bytes', () => {
+  const hints = new Hints(1000, () => 1)
+  const readings = Array.from({ length: 30_000 }, (_, nth) => reading(`${nth}`, { Accept: 'x'.repeat(1900) }))
+  for (const one of readings) hints.learn(one, answer(proxy, { verdict: 'absent', status: 404 }))
+  const known = readings.filter((one) => hints.lacking(one)).length
+  assert.ok(known > 4000 && known <= 20_000 / 4, `${known}`)
 })
 
 test('stored: a write in the name makes all that was kept of it unfindable', () => {

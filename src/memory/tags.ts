@@ -18,9 +18,19 @@ export interface Tag {
   lifetime: [string, string][]
 }
 
-const maxTags = 20_000
+/** All tags together. A client chooses how long a query and an Accept are, so entries are not counted, but bytes. */
+const maxBytes = 32 * 1024 * 1024
+/** Bytes that an entry takes besides its texts, about. */
+const overheadBytes = 256
 /** Of one tag: clients differ in their Accept. */
 const maxAccepts = 16
+
+function bytesOf(ofTag: Map<string, Tag>, key: string): number {
+  let bytes = key.length
+  for (const [accept, { digest, lifetime }] of ofTag)
+    bytes += overheadBytes + accept.length + digest.length + lifetime.flat().join('').length
+  return bytes
+}
 
 /** A tag may change, so others may keep its answer for a shorter time than the same manifest by digest. */
 export const lifetimeFields = ['cache-control', 'expires', 'vary']
@@ -41,7 +51,7 @@ export class Tags {
   constructor(ttlMs: number, now: () => number, writes: Writes) {
     this.#now = now
     this.#writes = writes
-    this.#tags = bounded<Map<string, Tag>>(maxTags, ttlMs, now)
+    this.#tags = bounded<Map<string, Tag>>(maxBytes, ttlMs, now, { sizeCalculation: bytesOf })
   }
 
   get(from: Registry, reading: Reading): Tag | undefined {
@@ -59,8 +69,8 @@ export class Tags {
     const etag = /^"(sha.*)"$/.exec(headers.get('ETag') ?? '')?.[1]
     const digest = known?.digest ?? etag ?? headers.get('Docker-Content-Digest')
     const key = this.#key(from, reading)
-    const ofTag = this.#tags.get(key) ?? new Map<string, Tag>()
-    ofTag.delete(reading.accept)
+    const before = this.#tags.get(key)
+    before?.delete(reading.accept)
     if (!digest || reading.question.length > maxQuestionLength) return undefined
     const now = this.#now()
     const tag: Tag = {
@@ -71,6 +81,8 @@ export class Tags {
       ageBefore: Number.parseInt(headers.get('Age') ?? '', 10) || 0,
       lifetime: lifetimeOf(headers),
     }
+    // A new map, since what is changed in place is not measured again.
+    const ofTag = new Map(before)
     if (ofTag.size === maxAccepts) ofTag.delete(ofTag.keys().next().value as string)
     this.#tags.set(key, ofTag.set(reading.accept, tag))
     return tag
