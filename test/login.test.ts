@@ -271,6 +271,25 @@ function wantsTokens(granted: (scope: string) => string | [status: number, heade
     return answer(401, { 'WWW-Authenticate': challenge })(request, response, recorded)
   }
 }
+/** Gives anybody who logs in a token. `refuses` gives the error that it does not open an address for. */
+function byToken(refuses: (url: string) => string | undefined): Script {
+  return (request, ...rest) => {
+    const { url = '', headers } = request
+    if (url.startsWith('/token'))
+      return answer(headers.authorization === basic ? 200 : 401, {}, '{"token":"x"}')(request, ...rest)
+    const error = headers.authorization === 'Bearer x' ? refuses(url) : ''
+    if (error === undefined) return serves(request, ...rest)
+    const challenge = `Bearer realm="http://${headers.host}/token",service="x"${error && `,error="${error}"`}`
+    answer(401, { 'WWW-Authenticate': challenge })(request, ...rest)
+  }
+}
+/** Takes the router's password for the addresses that it opens. */
+function byPassword(opens: (url: string) => boolean): Script {
+  return (request, ...rest) => {
+    const isOpen = request.headers.authorization === basic && opens(request.url as string)
+    return (isOpen ? serves : answer(401, { 'WWW-Authenticate': 'Basic realm="x"' }))(request, ...rest)
+  }
+}
 const ownLogin = (registry: 'HOSTED' | 'PROXY') => ({
   [`${registry}_USERNAME`]: 'router',
   [`${registry}_PASSWORD`]: password,
@@ -350,6 +369,33 @@ test('a name that the realm or the registry refuses is denied; other names still
     await router.close()
   }
 })
+
+/** How hosted refuses a name in `closed/`; `isOutage`: whether it may refuse the router itself. */
+const refusals: [what: string, hosted: Script, isOutage: boolean][] = [
+  ['its realm says 403', wantsTokens((scope) => (scope.includes('closed') ? [403] : 'open'), serves), false],
+  ['its realm says 401', wantsTokens((scope) => (scope.includes('closed') ? [401] : 'open'), serves), false],
+  ['its realm says 403 to everything', wantsTokens(() => [403], serves), true],
+  ['a token does not open it', byToken((url) => (url.includes('closed') ? 'insufficient_scope' : undefined)), false],
+  ['a token opens only /v2/', byToken((url) => (url.includes('closed') ? '' : undefined)), false],
+  ['no token opens anything', byToken(() => 'invalid_token'), true],
+  ['a password does not open it', byPassword((url) => !url.includes('closed')), false],
+  ['a password opens nothing', byPassword(() => false), true],
+]
+for (const [what, script, isOutage] of refusals) {
+  test(`hosted refuses a name to the router's login: ${what}`, async () => {
+    const router = await between(answer(404), script, { ...bothLogins(), LOOKUP_TTL: '0' })
+    const path = '/v2/closed/app/manifests/1'
+    const reply = await send(router.url, 'GET', path, { headers: asClient })
+    const { verdict } = reply
+      .json()
+      .errors[0].detail.find(({ upstream }: { upstream: string }) => upstream === 'hosted')
+    assert.deepEqual([reply.status, verdict], isOutage ? [502, 'failed'] : [403, 'denied'])
+    assert.equal(reply.headers['www-authenticate'], undefined)
+    if (!isOutage)
+      assert.equal((await send(router.url, 'GET', '/v2/team/app/manifests/1', { headers: asClient })).status, 200)
+    await router.close()
+  })
+}
 
 test('a proxy that wants a login gets two requests per lookup (the read and a ping); a long refusal keeps no connection busy', async () => {
   const closed = answer(401, { 'WWW-Authenticate': 'Basic realm="x"' }, 'x'.repeat(300_000))

@@ -6,6 +6,8 @@ export interface Challenge {
   realm?: string
   service?: string
   scope?: string
+  /** Why the last token was refused (RFC 6750, section 3.1). */
+  error?: string
 }
 
 /** Clients take no longer field, and Bun's regular expressions take a time that grows with the square of the length. */

@@ -72,6 +72,8 @@ export class Inquiry {
       }
       const judged = await judge(this.#of, { ...this.#question, method }, this.#of.urlOf(target), reply)
       if ('reason' in judged && this.#abort.signal.aborted) throw this.#abort.signal.reason
+      // A HEAD has no body, so nobody would read what a GET in its place has brought.
+      if (method !== this.#question.method && !('reason' in judged)) judged.response?.body?.cancel().catch(() => {})
       return this.#answered(reply.status, judged)
     } catch (error) {
       return this.#noAnswer(error)

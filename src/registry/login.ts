@@ -28,6 +28,8 @@ export interface LoginOptions {
  * `RealmFailed` if the realm is down. These answers are the registry's own:
  * - a 401 after a token was granted,
  * - a 401 or 429 of the realm about one scope: public registries say so of names that do not exist.
+ *
+ * If a login was sent that is surely right, such a 401 becomes 403: the registry is well, and refuses this name.
  */
 export function withLogin(fetch: Fetch, options: LoginOptions): Fetch {
   const session = new LoginSession(fetch, options)
@@ -95,7 +97,7 @@ class LoginSession implements Password {
       readOciError(response)
       const token = await this.#tokens.ask(purpose, bearer, url, asked.signal)
       if (sendsOnce) throw tooLate()
-      return send(`Bearer ${token}`)
+      return this.#unlessOfName(base, await send(`Bearer ${token}`), `Bearer ${token}`, asked.signal)
     }
     if (!takesBasic || (!this.basic && url === base)) return response
     let last = response
@@ -106,7 +108,8 @@ class LoginSession implements Password {
       if (sendsOnce) throw tooLate()
       last = await send(sent)
     }
-    if (last.status === 401) await this.#throwIfRefused(base, last, sent, asked.signal)
+    const isRight = last.status === 401 && (await this.#throwIfRefused(base, last, sent, asked.signal))
+    if (isRight && sent) return refusedName(last)
     return this.#unlessExpired(base, last, sent, asked.signal)
   }
 
@@ -120,6 +123,14 @@ class LoginSession implements Password {
     return answer
   }
 
+  /** Gives the same answer, unless it is a 401 to a token of a right login: that is about the name. */
+  async #unlessOfName(base: string, answer: Reply, sent: string, signal: AbortSignal): Promise<Reply> {
+    if (answer.status !== 401 || !this.basic) return answer
+    const isOfScope = challengesOf(answer).bearer?.error === 'insufficient_scope'
+    const isRight = isOfScope || (await this.#ping(base, { authorization: sent }, signal)).status === 200
+    return isRight ? refusedName(answer) : answer
+  }
+
   /** Asks the registry which login it wants for a push, and gets that. */
   async #introduce(base: string, name: string, purpose: string, signal: AbortSignal): Promise<void> {
     const response = await this.#ping(base, {}, signal)
@@ -130,10 +141,10 @@ class LoginSession implements Password {
     else if (this.basic) this.#tokens.keep(purpose, this.basic, loginMs)
   }
 
-  /** Finds out whether a 401 or 403 is about one name, or about this router: then it throws. */
-  async #throwIfRefused(base: string, answer: Reply, tried: string | undefined, signal: AbortSignal): Promise<void> {
+  /** Finds out whether a 401 or 403 is about one name, or about this router: then it throws. Gives whether the login is surely right. */
+  async #throwIfRefused(base: string, answer: Reply, tried: string | undefined, signal: AbortSignal): Promise<boolean> {
     const { status } = await this.#ping(base, tried ? { authorization: tried } : {}, signal)
-    if (status !== 401 && status !== answer.status) return
+    if (status !== 401 && status !== answer.status) return status === 200
     readOciError(answer)
     if (!tried) throw new LoginRefused('the registry wants a login', false)
     throw await this.refuse('the registry refuses its password', tried)
@@ -164,6 +175,12 @@ function partsOf(url: string, repository?: string): { base: string; name: string
 
 function authorized(asked: Asked, authorization: string | undefined): Asked {
   return authorization ? { ...asked, headers: { ...asked.headers, authorization } } : asked
+}
+
+/** A 401 that is about the name, though the login is a right one (RFC 9110, section 15.5.4). */
+function refusedName(answer: Reply): Reply {
+  const { headers, body } = answer
+  return { status: 403, headers, body, arrayBuffer: () => answer.arrayBuffer() }
 }
 
 function challengesOf({ headers }: Reply): { bearer?: Challenge; takesBasic: boolean } {

@@ -100,8 +100,10 @@ export class Tokens {
     const response = await this.#askRealm(url, origin, tried)
     const { status } = response
     const said = json(await readBytes(response, maxTokenBytes)) as Record<string, unknown> | null | undefined
-    if (tried && (status === 400 || status === 401)) await this.#tryLogin(url, origin, tried)
-    if (status === 400 || status === 401 || status === 403) throw new ScopeRefused(new Response(null, { status: 401 }))
+    if (status === 400 || status === 401 || status === 403) {
+      const isRight = tried !== undefined && (await this.#tryLogin(url, origin, tried))
+      throw new ScopeRefused(new Response(null, { status: isRight ? 403 : 401 }))
+    }
     if (status === 429) {
       const retryAfter = response.headers.get('Retry-After')
       throw new ScopeRefused(new Response(null, { status, headers: retryAfter ? { 'Retry-After': retryAfter } : {} }))
@@ -117,13 +119,14 @@ export class Tokens {
     return token
   }
 
-  /** Throws if the realm refuses the login itself: it is then refused without any scope too. */
-  async #tryLogin(url: URL, origin: string, tried: string): Promise<void> {
+  /** Throws if the realm refuses the login itself: it is then refused without any scope too. Gives whether it is surely right. */
+  async #tryLogin(url: URL, origin: string, tried: string): Promise<boolean> {
     const withoutScope = new URL(url)
     withoutScope.searchParams.delete('scope')
     const answer = await this.#askRealm(withoutScope, origin, tried)
     readOciError(answer)
     if (answer.status === 401) throw await this.#password.refuse('the realm refuses its login', tried)
+    return answer.status === 200
   }
 
   async #askRealm(url: URL, origin: string, authorization: string | undefined): Promise<Reply> {
