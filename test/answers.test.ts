@@ -98,6 +98,22 @@ test('a hung cache costs a private layer PROXY_TIMEOUT, proxy-first; a hung host
   }
 })
 
+// --- a HEAD that a registry answers only as a GET
+
+test('the body of a GET in place of a HEAD keeps no connection', async () => {
+  const long = manifest.padEnd(5 * 1024 * 1024)
+  for (const refusal of [405, 400]) {
+    const proxy: Script = (request, response, recorded) => {
+      if (request.method === 'HEAD') return answer(refusal)(request, response, recorded)
+      response.writeHead(200, { 'Content-Type': type, 'Content-Length': long.length }).write(long.slice(0, -1))
+    }
+    const router = await between(by({ [tag]: proxy }), by({}))
+    assert.equal((await send(router.url, 'HEAD', tag)).status, 200)
+    await until('its connection to be free', () => router.proxy.requests.at(-1)?.broken)
+    await router.close()
+  }
+})
+
 // --- web pages, balancers, redirects
 
 test('a proxy that answers everything with a web page is down: hosted gives its image, and /healthcheck and /explain say so', async () => {
@@ -304,9 +320,11 @@ test('TAGS=lookup: all pages are of the registry that gave the first', async () 
     const router = await between(proxy, hosted, { TAGS: 'lookup' })
     const { headers } = await send(router.url, 'GET', '/v2/a/tags/list?n=1')
     const [, next = ''] = /<(.*)>/.exec(`${headers.link}`) ?? []
-    const reply = await send(router.url, 'GET', next)
-    assert.equal(reply.status, wanted)
-    if (wanted === 200) assert.deepEqual(reply.json().tags, ['2'])
+    for (const _ of ['at first', 'again, whatever was remembered']) {
+      const reply = await send(router.url, 'GET', next)
+      assert.equal(reply.status, wanted)
+      if (wanted === 200) assert.deepEqual(reply.json().tags, ['2'])
+    }
     await router.close()
   }
   // The list is hosted's: the proxy has no first page of it.
@@ -339,6 +357,24 @@ test('referrers that the proxy denies, of an image that it gives, are an error, 
     const without = await between(by({}, denied), hosted)
     assert.deepEqual((await send(without.url, 'GET', path)).json().manifests, [])
     await without.close()
+  }
+})
+
+test('referrers of a public registry that could not be asked are an error, never a shorter list', async () => {
+  const type = 'application/vnd.oci.image.index.v1+json'
+  const path = `/v2/a/referrers/${digest}`
+  const hosted = by({ [path]: answer(200, { 'Content-Type': type }, '{"schemaVersion":2,"manifests":[]}') })
+  const subject = `/v2/a/manifests/${digest}`
+  const text = (status: number, body: string) => answer(status, { 'Content-Type': 'text/plain' }, body)
+  for (const [what, proxy, wanted] of [
+    ['http at a port of https', text(400, 'Client sent an HTTP request to an HTTPS server.'), 502],
+    ['a balancer without a registry', text(404, '404 page not found'), 502],
+    ['the lists are denied, the image is limited', by({ [subject]: oci(429, 'TOOMANYREQUESTS') }, oci(401, 'X')), 429],
+    ['the lists are denied, the image fails', by({ [subject]: answer(503) }, oci(403, 'DENIED')), 502],
+  ] as const) {
+    const router = await between(proxy, hosted)
+    assert.equal((await send(router.url, 'GET', path)).status, wanted, what)
+    await router.close()
   }
 })
 

@@ -89,9 +89,9 @@ async function askInTurn(task: Task, order: readonly Registry[], reading: Readin
   const look = lookerOf(memory, exchange, reading, decides)
   const answers: Answer[] = []
   for (const registry of memory.inTurn(reading, order)) {
-    const answer = await look(registry, method)
+    const answer = await ownPage(exchange, await look(registry, method))
     memory.learn(reading, answer)
-    answers.push(await ownPage(exchange, answer))
+    answers.push(answer)
     const stale = memory.instead(reading, answer)
     if (stale) return fromMemory(stale, answers, method)
     const winner = winnerOf(answers, exchange)

@@ -112,6 +112,7 @@ async function publicList(
   const target = `/v2/${name}/manifests/${digest}`
   const subject = await ask(proxy, { target, entity: 'manifest', digest, signal, read: 'error', purpose: 'deciding' })
   discard(subject)
+  if (isUnsure(subject) || subject.verdict === 'gone') return { answer: subject, descriptors: [] }
   if (subject.verdict !== 'found') return tagged
   const reason = 'denies the referrers of an image that it has'
   return { answer: { ...tagged.answer, verdict: 'failed', status: 502, reason }, descriptors: [] }
@@ -123,9 +124,12 @@ type AskPage = (query: string) => Promise<Answer>
 
 function pagesOf(registry: Registry, path: string, ask: AskAs, signal: AbortSignal, room: Room | undefined): AskPage {
   const read = { maxBytes: maxPageBytes }
-  const entity = path.includes('/manifests/') ? 'manifest' : 'referrers'
+  // What lacks the API may answer it with anything. What is said of a tag is judged: a balancer's 404 says nothing.
+  const [entity, purpose] = path.includes('/manifests/')
+    ? (['manifest', 'deciding'] as const)
+    : (['referrers', 'read'] as const)
   return async (query) => {
-    const answer = await ask(registry, { target: path + query, entity, signal, read, purpose: 'read', room })
+    const answer = await ask(registry, { target: path + query, entity, signal, read, purpose, room })
     // What is made of it takes as much again.
     room?.add(answer.content?.byteLength ?? 0)
     return answer

@@ -1,5 +1,6 @@
 /** Pages of a tag list (distribution-spec 1.1, "Listing Tags"): all pages must be of the registry that gave the first. */
 import type { Answer } from '../registry/answer.ts'
+import { discard } from '../registry/registry.ts'
 import { askAs, type Exchange } from './exchange.ts'
 
 /** Whether a query asks for a page after the first. */
@@ -22,6 +23,7 @@ export async function ownPage(exchange: Exchange, answer: Answer): Promise<Answe
     purpose: 'lookup',
   })
   list.later?.abandon()
+  discard(list)
   if (list.verdict === 'found') {
     return { ...answer, verdict: 'failed', status: 502, reason: 'has this list of tags, but does not give this page' }
   }
