@@ -109,10 +109,13 @@ async function explanation(c: Context<Env>, parts: AppParts): Promise<Response> 
   return 'refused' in explained ? refusalOf('GET', explained) : json(explained, 200)
 }
 
-/** The realm of this router's own challenge (distribution, "Token Authentication Specification"). */
+/**
+ * The realm of this router's own challenge (distribution, "Token Authentication Specification"). Who has no login gets a token that opens
+ * what is open to all: which that is, each request decides.
+ */
 async function token(c: Context<Env>, parts: AppParts): Promise<Response> {
   c.get('facts').entity = 'token'
-  const { user, refusal } = await parts.access(c.req.raw, 'read', c.env.address)
+  const { user, refusal } = await parts.access(c.req.raw, 'public', c.env.address)
   c.get('facts').user = user
   return refusal ?? json({ token: tokenOf(c.req.raw) }, 200, { 'Cache-Control': 'no-store' })
 }

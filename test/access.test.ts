@@ -120,6 +120,15 @@ test('ANONYMOUS_PULL=public: what only public registries are asked needs no logi
     assert.equal(await status(target), 401, target)
     assert.notEqual(await status(target, ann), 401, target)
   }
+  // docker asks for a token first, and pulls with what it got.
+  for (const headers of [{}, empty]) {
+    const granted = await send(router.url, 'GET', '/v2/token?scope=repository:org/app:pull', { headers })
+    assert.equal(granted.status, 200)
+    const bearer = { Authorization: `Bearer ${granted.json().token}` }
+    assert.equal(await status('/v2/org/app/manifests/1.0?ns=ghcr.io', bearer), 200)
+    assert.equal(await status('/v2/org/app/manifests/1.0', bearer), 401)
+  }
+  assert.equal(await status('/v2/token', wrong), 401)
   const push = await send(router.url, 'PUT', '/v2/org/app/manifests/1.0?ns=ghcr.io')
   assert.equal(push.status, 401)
   assert.match(`${push.headers['www-authenticate']}`, /^Bearer realm="http:\/\/registry.example\/v2\/token"/)
