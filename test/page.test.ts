@@ -144,6 +144,21 @@ test('the page says in words if a registry is up, down, limited or skipped, and 
   await router.close()
 })
 
+test('without a login no cause is shown that could hold an address, though hosted lets everybody read', async () => {
+  const zot = answer(200, { 'WWW-Authenticate': 'Basic realm="zot"' })
+  const leads = answer(307, { Location: 'http://169.254.169.254/x' })
+  const router = await between(ok, (request, ...rest) => (request.url === '/v2/' ? zot : leads)(request, ...rest))
+  for (const hosted of [zot, ok]) {
+    router.now.hosted = (request, ...rest) => (request.url === '/v2/' ? hosted : leads)(request, ...rest)
+    assert.equal((await send(router.url, 'GET', '/v2/team/app/tags/list')).status, 502)
+    const without = await open(router.url, '?image=team/app:1')
+    assert.match(without.text, /redirects where it may not lead/)
+    assert.ok(!without.text.includes('169.254'))
+    assert.match((await open(router.url, '', basic('ann:canary'))).text, /169\.254/)
+  }
+  await router.close()
+})
+
 test('the page says that anybody may push, if that is so', async () => {
   const refuses = answer(401, { 'WWW-Authenticate': 'Basic realm="team"' })
   const router = await between(ok, ok)

@@ -106,7 +106,7 @@ export class Page {
     const ofHosted = view.pings.find(({ from }) => from.role === 'hosted')
     const isTrusted = !passLogin || ofHosted?.status === 200
     const isOpen = passLogin && !view.hasLogin && ofHosted !== undefined && asksForNoLogin(ofHosted)
-    const mayKnow = isTrusted && !isOpen
+    const mayKnow = isTrusted && (!passLogin || view.hasLogin)
     // Hosted first.
     const pings = view.pings.toSorted((a, b) => Number(b === ofHosted) - Number(a === ofHosted))
     const states = pings.map((ping) => this.#state(ping, mayKnow))
