@@ -42,6 +42,8 @@ export class Stored {
   readonly #staleMs: number
   readonly #manifests: Manifests
   readonly #tags: Tags
+  /** What was last given for a tag. */
+  readonly #given = new WeakMap<Tag, Recalled & { status: string }>()
 
   constructor(settings: StoredSettings, now: () => number, writes: Writes) {
     const { lookupTtl, tagTtl, staleIfError, manifestMemory } = settings
@@ -84,7 +86,17 @@ export class Stored {
     if (ageMs > this.#tagMs) return undefined
     const isDue = now - last.tag.askedAt >= this.#tagMs / 2
     if (isDue) last.tag.askedAt = now
-    return { ...aged(last, ageMs, `hit; ttl=${secondsOf(this.#tagMs - ageMs)}`), isDue }
+    return { ...this.#aged(last, ageMs, `hit; ttl=${secondsOf(this.#tagMs - ageMs)}`), isDue }
+  }
+
+  /** As `aged` gives it: made once a second, since hundreds of nodes may start one image. */
+  #aged(last: LastRead, ageMs: number, status: string): Recalled {
+    const { kept, tag } = last
+    const before = this.#given.get(tag)
+    if (before?.content === kept.content && before.age === secondsOf(ageMs) && before.status === status) return before
+    const given = { ...aged(last, ageMs, status), status }
+    this.#given.set(tag, given)
+    return given
   }
 
   /**
