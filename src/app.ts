@@ -79,11 +79,14 @@ async function page(c: Context<Env>, parts: AppParts): Promise<Response> {
   const { raw } = c.req
   const { image = '', ns = null } = c.req.query()
   const from = askerOf(c, around)
-  const [explanation, ...pings] = await Promise.all([
+  const stranger = new Request(raw.url, { headers: { Accept: 'text/html' }, signal: raw.signal })
+  const [explanation, ofStranger, ...pings] = await Promise.all([
     image ? explain(around, image.trim(), ns, from) : undefined,
+    ping(around, around.registries.hosted, stranger, from.client),
     ...registriesOf(parts).map((one) => ping(around, one, raw, from.client)),
   ])
-  const text = await parts.page.text({ pings, image, explanation, hasLogin: raw.headers.has('Authorization') })
+  const hasLogin = raw.headers.has('Authorization')
+  const text = await parts.page.text({ pings, ofStranger, image, explanation, hasLogin })
   return respond(`${text}`, { headers: { 'Content-Type': 'text/html; charset=UTF-8', ...pageHeaders } })
 }
 

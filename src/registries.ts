@@ -142,7 +142,9 @@ function create(options: RegistryOptions, proof: Proof, around: Surroundings): R
   const plain: Fetch = (url, asked, fresh) => around.fetch(url, { ...asked, isPublic: role === 'public' }, fresh)
   const fetch = identity?.certFile ? withIdentity(plain, identity, address.origin, log) : plain
   return new RemoteRegistry(options, {
-    fetch: isAnswered ? withLogin(fetch, { source, readTimeout, routerHost, now }) : fetch,
+    fetch: isAnswered
+      ? withLogin(fetch, { source, readTimeout, routerHost, tellsNames: role === 'hosted', now })
+      : fetch,
     fetchElsewhere: plain,
     now,
     onAnswer: (answer, isRead) => {

@@ -327,6 +327,15 @@ test('TAGS=lookup: all pages are of the registry that gave the first', async () 
     }
     await router.close()
   }
+  // A proxy that is tried again, after it was skipped, gives no other page either.
+  const tried = await between(answer(503), hosted, { TAGS: 'lookup', LOOKUP_TTL: '0' })
+  for (const _ of [1, 2, 3]) await send(tried.url, 'GET', '/v2/b/tags/list')
+  tried.now.proxy = by({ '/v2/a/tags/list': first, '/v2/a/tags/list?n=1&last=1': absent })
+  await until('the proxy to be tried', async () => {
+    assert.equal((await send(tried.url, 'GET', '/v2/a/tags/list?n=1&last=1')).status, 502)
+    return tried.proxy.requests.some(({ target }) => target.includes('last=1'))
+  })
+  await tried.close()
   // The list is hosted's: the proxy has no first page of it.
   const router = await between(by({}), hosted, { TAGS: 'lookup' })
   assert.deepEqual((await send(router.url, 'GET', '/v2/a/tags/list?n=1&last=1')).json().tags, ['own'])

@@ -89,9 +89,9 @@ test('public registries are asked through the forward proxy, over http and https
 })
 
 /** Who has a certificate of an authority that is not trusted here. */
-const strangers = ['the registry', 'the forward proxy'] as const
+const strangers = ['nobody', 'the registry', 'the forward proxy'] as const
 for (const stranger of strangers) {
-  test(`a wrong certificate of ${stranger} is failed even with NODE_TLS_REJECT_UNAUTHORIZED=0`, async () => {
+  test(`both speak https, and even with NODE_TLS_REJECT_UNAUTHORIZED=0 a wrong certificate is failed: of ${stranger}`, async () => {
     const folder = temporaryFolder()
     const [trusted, other] = [await certify(folder, 'authority'), await certify(folder, 'other')]
     const issuerOf = (who: (typeof strangers)[number]) => (who === stranger ? other : trusted)
@@ -106,8 +106,13 @@ for (const stranger of strangers) {
       NO_PROXY: '',
       NODE_TLS_REJECT_UNAUTHORIZED: '0',
     })
-    assert.equal((await send(router.url, 'GET', '/v2/library/app/manifests/1')).status, 502)
-    assert.deepEqual([ghcr.requests.length, proxy.asked.length > 0], [0, stranger === 'the registry'])
+    const wanted = {
+      nobody: [200, true, true],
+      'the registry': [502, false, true],
+      'the forward proxy': [502, false, false],
+    }
+    const { status } = await send(router.url, 'GET', '/v2/library/app/manifests/1')
+    assert.deepEqual([status, ghcr.requests.length > 0, proxy.asked.length > 0], wanted[stranger])
     await router.stop()
     await proxy.close()
     await ghcr.close()

@@ -290,6 +290,11 @@ function byPassword(opens: (url: string) => boolean): Script {
     return (isOpen ? serves : answer(401, { 'WWW-Authenticate': 'Basic realm="x"' }))(request, ...rest)
   }
 }
+/** The same registry, whose `/v2/` is open. */
+const openPing = (script: Script): Script => {
+  return (request, ...rest) => (request.url === '/v2/' ? serves : script)(request, ...rest)
+}
+const opensNothing = { password: byPassword(() => false), token: byToken(() => '') }
 const ownLogin = (registry: 'HOSTED' | 'PROXY') => ({
   [`${registry}_USERNAME`]: 'router',
   [`${registry}_PASSWORD`]: password,
@@ -379,7 +384,9 @@ const refusals: [what: string, hosted: Script, isOutage: boolean][] = [
   ['a token opens only /v2/', byToken((url) => (url.includes('closed') ? '' : undefined)), false],
   ['no token opens anything', byToken(() => 'invalid_token'), true],
   ['a password does not open it', byPassword((url) => !url.includes('closed')), false],
-  ['a password opens nothing', byPassword(() => false), true],
+  ['a password opens nothing', opensNothing.password, true],
+  ['a password opens nothing, and its /v2/ is open', openPing(opensNothing.password), true],
+  ['no token opens anything, and its /v2/ is open', openPing(opensNothing.token), true],
 ]
 for (const [what, script, isOutage] of refusals) {
   test(`hosted refuses a name to the router's login: ${what}`, async () => {
@@ -391,11 +398,30 @@ for (const [what, script, isOutage] of refusals) {
       .errors[0].detail.find(({ upstream }: { upstream: string }) => upstream === 'hosted')
     assert.deepEqual([reply.status, verdict], isOutage ? [502, 'failed'] : [403, 'denied'])
     assert.equal(reply.headers['www-authenticate'], undefined)
-    if (!isOutage)
-      assert.equal((await send(router.url, 'GET', '/v2/team/app/manifests/1', { headers: asClient })).status, 200)
+    const ask = (method: string, path: string) => send(router.url, method, path, { headers: asClient })
+    const upload = await ask('POST', '/v2/closed/app/blobs/uploads/')
+    assert.deepEqual([upload.status, upload.json().errors[0].code], isOutage ? [502, 'UNAVAILABLE'] : [403, 'DENIED'])
+    if (!isOutage) assert.equal((await ask('GET', '/v2/team/app/manifests/1')).status, 200)
+    if (!isOutage) assert.equal((await ask('GET', '/healthcheck')).json().hosted, 200)
     await router.close()
   })
 }
+
+test("the router's login is asked for without a scope at /v2/: a realm may refuse the one that its challenge has", async () => {
+  const placeholder: Script = (request, ...rest) => {
+    const { url = '', headers } = request
+    const challenge = `Bearer realm="http://${headers.host}/token",scope="repository:user/image:pull"`
+    const script = url.startsWith('/token')
+      ? answer(url.includes('scope=') ? 403 : 200, {}, '{"token":"x"}')
+      : headers.authorization === 'Bearer x'
+        ? serves
+        : answer(401, { 'WWW-Authenticate': challenge })
+    script(request, ...rest)
+  }
+  const router = await between(placeholder, placeholder, { ...bothLogins(), ...ownLogin('PROXY') })
+  assert.deepEqual((await send(router.url, 'GET', '/healthcheck')).json(), { proxy: 200, hosted: 200 })
+  await router.close()
+})
 
 test('a proxy that wants a login gets two requests per lookup (the read and a ping); a long refusal keeps no connection busy', async () => {
   const closed = answer(401, { 'WWW-Authenticate': 'Basic realm="x"' }, 'x'.repeat(300_000))

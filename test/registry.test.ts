@@ -293,6 +293,7 @@ function loginAt(say: Say, password?: string) {
     source,
     readTimeout: 1,
     routerHost: 'registry.example',
+    tellsNames: true,
     now: () => performance.now(),
   })
   const get = (path: string) =>

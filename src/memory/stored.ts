@@ -42,8 +42,8 @@ export class Stored {
   readonly #staleMs: number
   readonly #manifests: Manifests
   readonly #tags: Tags
-  /** What was last given for a tag. */
-  readonly #given = new WeakMap<Tag, Recalled & { status: string }>()
+  /** The fields that were last given for a tag, and what they were made of. */
+  readonly #given = new WeakMap<Tag, { of: Kept['headers']; status: string; headers: Kept['headers']; age: number }>()
 
   constructor(settings: StoredSettings, now: () => number, writes: Writes) {
     const { lookupTtl, tagTtl, staleIfError, manifestMemory } = settings
@@ -91,11 +91,15 @@ export class Stored {
 
   /** As `aged` gives it: made once a second, since hundreds of nodes may start one image. */
   #aged(last: LastRead, ageMs: number, status: string): Recalled {
-    const { kept, tag } = last
-    const before = this.#given.get(tag)
-    if (before?.content === kept.content && before.age === secondsOf(ageMs) && before.status === status) return before
-    const given = { ...aged(last, ageMs, status), status }
-    this.#given.set(tag, given)
+    const { from, content, headers: of } = last.kept
+    const before = this.#given.get(last.tag)
+    if (before?.of === of && before.age === secondsOf(ageMs) && before.status === status) {
+      const { headers, age } = before
+      return { from, content, headers, age }
+    }
+    const given = aged(last, ageMs, status)
+    // Not the content: what is kept of manifests is bounded elsewhere.
+    this.#given.set(last.tag, { of, status, headers: given.headers, age: given.age })
     return given
   }
 
@@ -189,7 +193,7 @@ function waysOf({ reason, response }: Answer): string {
 
 const replaced = ['age', 'cache-status', ...lifetimeFields]
 
-function aged({ tag, kept }: LastRead, ageMs: number, status: string): Recalled {
+function aged({ tag, kept }: LastRead, ageMs: number, status: string): Recalled & { age: number } {
   const { from, content } = kept
   const age = secondsOf(ageMs)
   const before = kept.headers.find(([name]) => name === 'cache-status')?.[1]

@@ -3,7 +3,7 @@
 import type { Asked, Fetch, Fields, Reply } from '../runtime/runtime.ts'
 import { type Challenge, parseChallenges } from './challenge.ts'
 import { readOciError } from './errors.ts'
-import { LoginRefused, LoginRenewed, type Password, ScopeRefused, Tokens, waitFor } from './realm.ts'
+import { LoginRefused, LoginRenewed, nameRefused, type Password, ScopeRefused, Tokens, waitFor } from './realm.ts'
 import { type Credentials, type LoginSource, minRenewMs } from './source.ts'
 
 /** How long a refused login is not tried again, and a Basic login is sent without being asked for. */
@@ -19,6 +19,8 @@ export interface LoginOptions {
   readTimeout: number
   /** The public host of this router. */
   routerHost: string
+  /** Whether a 401 about one name is to be told from one about the login. Of a public registry both mean the same. */
+  tellsNames: boolean
   /** Milliseconds. */
   now: () => number
 }
@@ -29,14 +31,14 @@ export interface LoginOptions {
  * - a 401 after a token was granted,
  * - a 401 or 429 of the realm about one scope: public registries say so of names that do not exist.
  *
- * If a login was sent that is surely right, such a 401 becomes 403: the registry is well, and refuses this name.
+ * With `tellsNames`, such a 401 to a login that is surely right becomes 403: the registry is well, and refuses this name.
  */
 export function withLogin(fetch: Fetch, options: LoginOptions): Fetch {
   const session = new LoginSession(fetch, options)
   return (url, asked, fresh) =>
     session.fetch(url, asked, fresh).catch((error) => {
-      if (error instanceof ScopeRefused) return error.answer
-      throw error
+      if (!(error instanceof ScopeRefused)) throw error
+      return error.isOfName && url !== partsOf(url).base ? nameRefused() : error.answer
     })
 }
 
@@ -50,9 +52,11 @@ class LoginSession implements Password {
   readonly #source: LoginSource | undefined
   readonly #pingMs: number
   readonly #tokens: Tokens
+  readonly tellsNames: boolean
 
-  constructor(fetch: Fetch, { source, readTimeout, routerHost, now }: LoginOptions) {
+  constructor(fetch: Fetch, { source, readTimeout, routerHost, tellsNames, now }: LoginOptions) {
     this.#fetch = fetch
+    this.tellsNames = tellsNames
     this.#now = now
     // Node takes only a whole number.
     this.#pingMs = Math.ceil(readTimeout * 700)
@@ -95,9 +99,11 @@ class LoginSession implements Password {
     if (bearer) {
       this.#lastBearer = bearer
       readOciError(response)
-      const token = await this.#tokens.ask(purpose, bearer, url, asked.signal)
+      // `/v2/` is about no name. GitHub's challenge for it has a scope all the same, which its realm may refuse.
+      const challenge = this.basic && url === base ? { ...bearer, scope: undefined } : bearer
+      const token = await this.#tokens.ask(purpose, challenge, url, asked.signal)
       if (sendsOnce) throw tooLate()
-      return this.#unlessOfName(base, await send(`Bearer ${token}`), `Bearer ${token}`, asked.signal)
+      return this.#unlessOfName(url, await send(`Bearer ${token}`), `Bearer ${token}`, asked)
     }
     if (!takesBasic || (!this.basic && url === base)) return response
     let last = response
@@ -108,8 +114,10 @@ class LoginSession implements Password {
       if (sendsOnce) throw tooLate()
       last = await send(sent)
     }
-    const isRight = last.status === 401 && (await this.#throwIfRefused(base, last, sent, asked.signal))
-    if (isRight && sent) return refusedName(last)
+    if (last.status === 401) {
+      await this.#throwIfRefused(base, last, sent, asked.signal)
+      return sent ? this.#unlessOfName(url, last, sent, asked) : last
+    }
     return this.#unlessExpired(base, last, sent, asked.signal)
   }
 
@@ -123,12 +131,25 @@ class LoginSession implements Password {
     return answer
   }
 
-  /** Gives the same answer, unless it is a 401 to a token of a right login: that is about the name. */
-  async #unlessOfName(base: string, answer: Reply, sent: string, signal: AbortSignal): Promise<Reply> {
-    if (answer.status !== 401 || !this.basic) return answer
-    const isOfScope = challengesOf(answer).bearer?.error === 'insufficient_scope'
-    const isRight = isOfScope || (await this.#ping(base, { authorization: sent }, signal)).status === 200
-    return isRight ? refusedName(answer) : answer
+  /**
+   * Gives the same answer, unless it is a 401 about the name, to a login that is surely right: the registry says that the scope does not
+   * suffice (RFC 6750, section 3.1), or its `/v2/` takes this login and nobody without one.
+   */
+  async #unlessOfName(url: string, answer: Reply, sent: string, { signal, repository }: Asked): Promise<Reply> {
+    const { base } = partsOf(url, repository)
+    if (answer.status !== 401 || !this.tellsNames || !this.basic || url === base) return answer
+    const statusOf = (headers: Fields) =>
+      this.#ping(base, headers, signal).then(
+        ({ status }) => status,
+        () => 0,
+      )
+    const { error } = challengesOf(answer).bearer ?? {}
+    const isOfName = error
+      ? error === 'insufficient_scope'
+      : (await statusOf({ authorization: sent })) === 200 && (await statusOf({})) === 401
+    if (!isOfName) return answer
+    readOciError(answer)
+    return nameRefused()
   }
 
   /** Asks the registry which login it wants for a push, and gets that. */
@@ -141,10 +162,10 @@ class LoginSession implements Password {
     else if (this.basic) this.#tokens.keep(purpose, this.basic, loginMs)
   }
 
-  /** Finds out whether a 401 or 403 is about one name, or about this router: then it throws. Gives whether the login is surely right. */
-  async #throwIfRefused(base: string, answer: Reply, tried: string | undefined, signal: AbortSignal): Promise<boolean> {
+  /** Finds out whether a 401 or 403 is about one name, or about this router: then it throws. */
+  async #throwIfRefused(base: string, answer: Reply, tried: string | undefined, signal: AbortSignal): Promise<void> {
     const { status } = await this.#ping(base, tried ? { authorization: tried } : {}, signal)
-    if (status !== 401 && status !== answer.status) return status === 200
+    if (status !== 401 && status !== answer.status) return
     readOciError(answer)
     if (!tried) throw new LoginRefused('the registry wants a login', false)
     throw await this.refuse('the registry refuses its password', tried)
@@ -175,12 +196,6 @@ function partsOf(url: string, repository?: string): { base: string; name: string
 
 function authorized(asked: Asked, authorization: string | undefined): Asked {
   return authorization ? { ...asked, headers: { ...asked.headers, authorization } } : asked
-}
-
-/** A 401 that is about the name, though the login is a right one (RFC 9110, section 15.5.4). */
-function refusedName(answer: Reply): Reply {
-  const { headers, body } = answer
-  return { status: 403, headers, body, arrayBuffer: () => answer.arrayBuffer() }
 }
 
 function challengesOf({ headers }: Reply): { bearer?: Challenge; takesBasic: boolean } {

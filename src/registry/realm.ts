@@ -3,7 +3,7 @@ import { bounded } from '../runtime/bounded.ts'
 import { type Fetch, type Fields, ForbiddenAddress, type Reply } from '../runtime/runtime.ts'
 import { Shortage } from '../runtime/shortage.ts'
 import type { Challenge } from './challenge.ts'
-import { causeOf, readBytes, readOciError } from './errors.ts'
+import { causeOf, ociError, readBytes, readOciError } from './errors.ts'
 import { json } from './json.ts'
 
 export const wantsLogin = 'wants a login that this router does not have'
@@ -30,16 +30,27 @@ export class RealmFailed extends Error {}
 /** The realm refuses this one scope: its answer stands for the registry's own. */
 export class ScopeRefused extends Error {
   readonly answer: Response
+  /** Whether the realm takes the login, and only this scope is not for it. */
+  readonly isOfName: boolean
 
-  constructor(answer: Response) {
+  constructor(answer: Response, isOfName = false) {
     super()
     this.answer = answer
+    this.isOfName = isOfName
   }
+}
+
+/** The answer of a registry that refuses one name to a login that is a right one (RFC 9110, section 15.5.4). */
+export function nameRefused(): Response {
+  const message = 'the private registry refuses this name to the login of this router'
+  return ociError('GET', 403, { code: 'DENIED', message })
 }
 
 /** The `Authorization` that is sent to realms, and what to do if one refuses it. */
 export interface Password {
   readonly basic: string | undefined
+  /** Whether it is worth a question to tell a login that does not open a name from one that opens nothing. */
+  readonly tellsNames: boolean
   /** Gives the error to throw. `tried`: the `Authorization` that was refused. */
   refuse: (reason: string, tried: string) => Promise<Error>
 }
@@ -100,10 +111,11 @@ export class Tokens {
     const response = await this.#askRealm(url, origin, tried)
     const { status } = response
     const said = json(await readBytes(response, maxTokenBytes)) as Record<string, unknown> | null | undefined
-    if (status === 400 || status === 401 || status === 403) {
-      const isRight = tried !== undefined && (await this.#tryLogin(url, origin, tried))
-      throw new ScopeRefused(new Response(null, { status: isRight ? 403 : 401 }))
-    }
+    const { tellsNames } = this.#password
+    const isTried = tried !== undefined && (status === 400 || status === 401 || (status === 403 && tellsNames))
+    const isTaken = isTried && (await this.#tryLogin(url, origin, tried))
+    if (status === 400 || status === 401 || status === 403)
+      throw new ScopeRefused(new Response(null, { status: 401 }), isTaken && tellsNames)
     if (status === 429) {
       const retryAfter = response.headers.get('Retry-After')
       throw new ScopeRefused(new Response(null, { status, headers: retryAfter ? { 'Retry-After': retryAfter } : {} }))
@@ -119,7 +131,7 @@ export class Tokens {
     return token
   }
 
-  /** Throws if the realm refuses the login itself: it is then refused without any scope too. Gives whether it is surely right. */
+  /** Throws if the realm refuses the login itself: it is then refused without any scope too. Gives whether the realm takes it. */
   async #tryLogin(url: URL, origin: string, tried: string): Promise<boolean> {
     const withoutScope = new URL(url)
     withoutScope.searchParams.delete('scope')

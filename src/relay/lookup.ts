@@ -133,7 +133,9 @@ async function askOnceMore(
 /** Nobody has it so far, so a registry that failed lately, or is late, is worth waiting for. Gives the first that has it. */
 async function waitForLater(answers: Answer[], exchange: Exchange): Promise<Answer | undefined> {
   for (;;) {
-    const pending = answers.flatMap(({ later }, at) => (later ? [later.answer.then((answer) => ({ answer, at }))] : []))
+    const pending = answers.flatMap(({ later }, at) =>
+      later ? [later.answer.then(async (answer) => ({ answer: await ownPage(exchange, answer), at }))] : [],
+    )
     if (pending.length === 0) return undefined
     const { answer, at } = await Promise.race(pending)
     answers[at] = answer

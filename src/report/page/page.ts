@@ -31,6 +31,8 @@ interface View {
   explanation?: Explained
   /** Whether the browser has sent a login. */
   hasLogin: boolean
+  /** What hosted says to `/v2/` without a login. */
+  ofStranger: Answer
 }
 
 export interface PageSettings {
@@ -105,8 +107,9 @@ export class Page {
     // If logins are hosted's to check, and it cannot now, this client may be a stranger.
     const ofHosted = view.pings.find(({ from }) => from.role === 'hosted')
     const isTrusted = !passLogin || ofHosted?.status === 200
-    const isOpen = passLogin && !view.hasLogin && ofHosted !== undefined && asksForNoLogin(ofHosted)
-    const mayKnow = isTrusted && (!passLogin || view.hasLogin)
+    // Where hosted is open, it takes any login.
+    const isOpen = passLogin && asksForNoLogin(view.ofStranger)
+    const mayKnow = isTrusted && (!passLogin || (view.hasLogin && !isOpen))
     // Hosted first.
     const pings = view.pings.toSorted((a, b) => Number(b === ofHosted) - Number(a === ofHosted))
     const states = pings.map((ping) => this.#state(ping, mayKnow))
