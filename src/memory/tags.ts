@@ -20,8 +20,8 @@ export interface Tag {
 
 /** All tags together. A client chooses how long a query and an Accept are, so entries are not counted, but bytes. */
 const maxBytes = 32 * 1024 * 1024
-/** Bytes that an entry takes besides its texts, about. */
-const overheadBytes = 256
+/** Bytes that an entry takes besides its texts, about: the fields that are made of it too. */
+const overheadBytes = 1024
 /** Of one tag: clients differ in their Accept. */
 const maxAccepts = 16
 

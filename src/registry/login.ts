@@ -103,7 +103,9 @@ class LoginSession implements Password {
       const challenge = this.basic && url === base ? { ...bearer, scope: undefined } : bearer
       const token = await this.#tokens.ask(purpose, challenge, url, asked.signal)
       if (sendsOnce) throw tooLate()
-      return this.#unlessOfName(url, await send(`Bearer ${token}`), `Bearer ${token}`, asked)
+      const ofToken = await send(`Bearer ${token}`)
+      const ping = () => this.#statusAt(base, { authorization: `Bearer ${token}` }, asked.signal)
+      return this.#unlessOfName(url, ofToken, ping, asked)
     }
     if (!takesBasic || (!this.basic && url === base)) return response
     let last = response
@@ -115,8 +117,8 @@ class LoginSession implements Password {
       last = await send(sent)
     }
     if (last.status === 401) {
-      await this.#throwIfRefused(base, last, sent, asked.signal)
-      return sent ? this.#unlessOfName(url, last, sent, asked) : last
+      const status = await this.#throwIfRefused(base, last, sent, asked.signal)
+      return this.#unlessOfName(url, last, async () => status, asked)
     }
     return this.#unlessExpired(base, last, sent, asked.signal)
   }
@@ -133,20 +135,15 @@ class LoginSession implements Password {
 
   /**
    * Gives the same answer, unless it is a 401 about the name, to a login that is surely right: the registry says that the scope does not
-   * suffice (RFC 6750, section 3.1), or its `/v2/` takes this login and nobody without one.
+   * suffice (RFC 6750, section 3.1), or its `/v2/` takes this login and nobody without one. `ping` gives what `/v2/` says to the login.
    */
-  async #unlessOfName(url: string, answer: Reply, sent: string, { signal, repository }: Asked): Promise<Reply> {
-    const { base } = partsOf(url, repository)
+  async #unlessOfName(url: string, answer: Reply, ping: () => Promise<number>, { signal }: Asked): Promise<Reply> {
+    const { base } = partsOf(url)
     if (answer.status !== 401 || !this.tellsNames || !this.basic || url === base) return answer
-    const statusOf = (headers: Fields) =>
-      this.#ping(base, headers, signal).then(
-        ({ status }) => status,
-        () => 0,
-      )
     const { error } = challengesOf(answer).bearer ?? {}
     const isOfName = error
       ? error === 'insufficient_scope'
-      : (await statusOf({ authorization: sent })) === 200 && (await statusOf({})) === 401
+      : (await ping()) === 200 && (await this.#statusAt(base, {}, signal)) === 401
     if (!isOfName) return answer
     readOciError(answer)
     return nameRefused()
@@ -162,13 +159,17 @@ class LoginSession implements Password {
     else if (this.basic) this.#tokens.keep(purpose, this.basic, loginMs)
   }
 
-  /** Finds out whether a 401 or 403 is about one name, or about this router: then it throws. */
-  async #throwIfRefused(base: string, answer: Reply, tried: string | undefined, signal: AbortSignal): Promise<void> {
-    const { status } = await this.#ping(base, tried ? { authorization: tried } : {}, signal)
-    if (status !== 401 && status !== answer.status) return
+  /** Finds out whether a 401 or 403 is about one name, or about this router: then it throws. Gives what `/v2/` says to the login. */
+  async #throwIfRefused(base: string, answer: Reply, tried: string | undefined, signal: AbortSignal): Promise<number> {
+    const status = await this.#statusAt(base, tried ? { authorization: tried } : {}, signal)
+    if (status !== 401 && status !== answer.status) return status
     readOciError(answer)
     if (!tried) throw new LoginRefused('the registry wants a login', false)
     throw await this.refuse('the registry refuses its password', tried)
+  }
+
+  async #statusAt(base: string, headers: Fields, signal: AbortSignal): Promise<number> {
+    return (await this.#ping(base, headers, signal)).status
   }
 
   async #ping(base: string, headers: Fields, signal: AbortSignal): Promise<Reply> {

@@ -132,16 +132,17 @@ async function askOnceMore(
 
 /** Nobody has it so far, so a registry that failed lately, or is late, is worth waiting for. Gives the first that has it. */
 async function waitForLater(answers: Answer[], exchange: Exchange): Promise<Answer | undefined> {
-  for (;;) {
-    const pending = answers.flatMap(({ later }, at) =>
-      later ? [later.answer.then(async (answer) => ({ answer: await ownPage(exchange, answer), at }))] : [],
-    )
-    if (pending.length === 0) return undefined
-    const { answer, at } = await Promise.race(pending)
+  const arrived = async (later: Promise<Answer>, at: number) => ({ answer: await ownPage(exchange, await later), at })
+  const pending = new Map<number, ReturnType<typeof arrived>>()
+  for (const [at, { later }] of answers.entries()) if (later) pending.set(at, arrived(later.answer, at))
+  while (pending.size > 0) {
+    const { answer, at } = await Promise.race(pending.values())
+    pending.delete(at)
     answers[at] = answer
     const winner = winnerOf(answers, exchange)
     if (winner) return winner
   }
+  return undefined
 }
 
 /** A tag that hosted may hold is never served from elsewhere only because hosted could not be asked. */

@@ -27,5 +27,6 @@ export async function ownPage(exchange: Exchange, answer: Answer): Promise<Answe
   if (list.verdict === 'found') {
     return { ...answer, verdict: 'failed', status: 502, reason: 'has this list of tags, but does not give this page' }
   }
-  return ['failed', 'limited', 'gone'].includes(list.verdict) ? list : answer
+  // What `later` would bring is the first page.
+  return ['failed', 'limited', 'gone'].includes(list.verdict) ? { ...list, later: undefined } : answer
 }

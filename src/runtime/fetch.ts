@@ -99,8 +99,19 @@ export async function createFetch(
     if (!isPublic || !forwarders) return new Agent({ ...options, ...more, connect })
     const factory = (origin: string | URL, { connect, ...given }: { connect?: unknown }) =>
       new Pool(origin, { ...given, connect: withValve(connect as Connect) })
+    /** For the connections to the forward proxy itself. */
+    const clientFactory = (origin: string | URL, { connect }: { connect?: unknown }) =>
+      new Pool(origin, { connect: unnamed(connect as Connect) })
     const tls = { requestTls: tlsFor(identity), proxyTls: tlsFor() }
-    return new EnvHttpProxyAgent({ ...options, ...more, ...forwarders, ...tls, connect, factory } as object)
+    return new EnvHttpProxyAgent({
+      ...options,
+      ...more,
+      ...forwarders,
+      ...tls,
+      connect,
+      factory,
+      clientFactory,
+    } as object)
   }
   const agentsFor = (asked: Asked, connect: Connect) => {
     return { kept: agentFor(asked, connect), unkept: agentFor(asked, connect, { pipelining: 0 }) }
@@ -138,6 +149,12 @@ export async function createFetch(
     return dispatch(agentFor(asked, connectChecked(senders), { pipelining: 0 }), url, asked)
   }
 }
+
+/** The same connector. An address is no name for a handshake (RFC 6066, section 3), though undici sends that of a forward proxy as one. */
+const unnamed =
+  (connector: Connect): Connect =>
+  (target, callback) =>
+    connector(isIP(target.servername ?? '') ? { ...target, servername: undefined } : target, callback)
 
 /** The same connector, whose sockets can be held back. */
 const withValve = (connector: Connect) =>

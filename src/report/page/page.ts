@@ -107,9 +107,10 @@ export class Page {
     // If logins are hosted's to check, and it cannot now, this client may be a stranger.
     const ofHosted = view.pings.find(({ from }) => from.role === 'hosted')
     const isTrusted = !passLogin || ofHosted?.status === 200
-    // Where hosted is open, it takes any login.
+    // An open hosted takes any login. Whether it is open is only known while it is up.
     const isOpen = passLogin && asksForNoLogin(view.ofStranger)
-    const mayKnow = isTrusted && (!passLogin || (view.hasLogin && !isOpen))
+    const isClosed = isUp(view.ofStranger) && !isOpen
+    const mayKnow = isTrusted && (!passLogin || (view.hasLogin && isClosed))
     // Hosted first.
     const pings = view.pings.toSorted((a, b) => Number(b === ofHosted) - Number(a === ofHosted))
     const states = pings.map((ping) => this.#state(ping, mayKnow))
