@@ -351,7 +351,7 @@ test('many correct logins at once from one address, as behind a load balancer, a
 
 test('500 wrong logins a second get 429: remembered logins, anonymous pulls and a correct login from another address still work', async () => {
   const slow = join(folder, 'slow')
-  writeFileSync(slow, users(12, 'ann', 'bob'))
+  writeFileSync(slow, users(10, 'ann', 'bob'))
   const router = await between(answer(404), found, { HTPASSWD_FILE: slow, ANONYMOUS_PULL: 'true' })
   const [floodAgent, otherAgent] = [50, 10].map((maxSockets) => new http.Agent({ keepAlive: true, maxSockets }))
   after(() => {
