@@ -38,7 +38,7 @@ export function withLogin(fetch: Fetch, options: LoginOptions): Fetch {
   return (url, asked, fresh) =>
     session.fetch(url, asked, fresh).catch((error) => {
       if (!(error instanceof ScopeRefused)) throw error
-      return error.isOfName && url !== partsOf(url).base ? nameRefused() : error.answer
+      return error.isOfName ? nameRefused() : error.answer
     })
 }
 

@@ -40,7 +40,7 @@ export class ScopeRefused extends Error {
   }
 }
 
-/** The answer of a registry that refuses one name to a login that is a right one (RFC 9110, section 15.5.4). */
+/** The answer of a registry that refuses one name to a right login (RFC 9110, section 15.5.4). */
 export function nameRefused(): Response {
   const message = 'the private registry refuses this name to the login of this router'
   return ociError('GET', 403, { code: 'DENIED', message })
@@ -49,7 +49,7 @@ export function nameRefused(): Response {
 /** The `Authorization` that is sent to realms, and what to do if one refuses it. */
 export interface Password {
   readonly basic: string | undefined
-  /** Whether it is worth a question to tell a login that does not open a name from one that opens nothing. */
+  /** As `LoginOptions` has it. */
   readonly tellsNames: boolean
   /** Gives the error to throw. `tried`: the `Authorization` that was refused. */
   refuse: (reason: string, tried: string) => Promise<Error>

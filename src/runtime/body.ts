@@ -125,7 +125,10 @@ function wholeOf(arrival: Arrival): Promise<ArrayBuffer> {
   })
 }
 
-/** An answer whose body arrives; `null` if it has none, as to a HEAD. A class, since V8 makes a hidden class for each object literal with a getter, and collects it late. */
+/**
+ * An answer whose body arrives; `body` is null if it has none, as to a HEAD. A class, since V8 makes a hidden class for each object
+ * literal with a getter, and collects it late.
+ */
 export class ArrivingReply implements Reply {
   readonly status: number
   readonly headers = new Headers()
