@@ -1,5 +1,6 @@
 /** The service with scripted registries: verdicts, trust, what the client gets, what each upstream is sent. */
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -374,6 +375,72 @@ test('hosted-first, by tag: a lookup waits for the trial of a hosted that failed
   clock.ahead = 1001
   assert.equal((await ask(byTag)).status, 200)
   assert.deepEqual(asked(), ['GET hosted', 'GET hosted', 'GET hosted', 'GET hosted', 'GET proxy'])
+})
+
+/** Lets what nobody waits for come to its end: scripted registries answer at once. */
+const settled = () => new Promise((resolve) => setImmediate(resolve))
+
+/** Opens the breakers of those that are refused, and waits until they may be tried. */
+async function skipped({ ask, clock, sent }: ReturnType<typeof between>): Promise<void> {
+  for (let i = 0; i < 3; i++) await ask(byTag)
+  clock.ahead += 1001
+  sent.length = 0
+}
+
+test('what the trial of a registry says is learned, though hosted answered first', async () => {
+  const saying = { proxy: refused }
+  const played = between((...args) => saying.proxy(...args), status(200))
+  const { ask, asked, sent } = played
+  await skipped(played)
+  saying.proxy = absent
+  assert.equal((await ask(byTag)).status, 200)
+  await settled()
+  assert.deepEqual(asked(), ['GET proxy', 'GET hosted'])
+  sent.length = 0
+  assert.equal((await ask(byTag)).status, 200)
+  assert.deepEqual(asked(), ['GET hosted'], 'the proxy is known to lack it')
+})
+
+test('STALE_IF_ERROR: nothing is given in place of a tag that the trial of its registry has not found', async () => {
+  const type = 'application/vnd.oci.image.manifest.v1+json'
+  const digest = `sha256:${createHash('sha256').update(anyManifest).digest('hex')}`
+  const having = status(200, { 'Content-Type': type, 'Docker-Content-Digest': digest })
+  for (const [last, wanted] of [
+    [absent, 502],
+    [oci(403, 'DENIED'), 502],
+    [limited, 200],
+  ] as const) {
+    const saying = { proxy: having }
+    const played = between((...args) => saying.proxy(...args), absent, { STALE_IF_ERROR: '600' })
+    const read = async () => (await played.ask(byTag, { headers: { Accept: type } })).status
+    assert.equal(await read(), 200)
+    saying.proxy = refused
+    await skipped(played)
+    saying.proxy = last
+    assert.equal(await read(), 200, 'the trial is not waited for')
+    await settled()
+    saying.proxy = refused
+    assert.equal(await read(), wanted)
+  }
+})
+
+test('a name that the public registry lacks is asked for anew, if hosted is late with its answer too', async () => {
+  const saying = { hosted: status(200) }
+  const played = between(absent, (...args) => saying.hosted(...args), { NAME_TTL: '3600' })
+  const { ask, asked, clock, sent } = played
+  assert.equal((await ask(byTag)).status, 200)
+  await settled()
+  saying.hosted = refused
+  await skipped(played)
+  saying.hosted = status(200)
+  clock.ahead += 3_600_000
+  sent.length = 0
+  assert.equal((await ask(byTag)).status, 200)
+  await settled()
+  assert.ok(
+    sent.some(({ to, url }) => to === 'proxy' && url.includes('/tags/list')),
+    `${asked()}`,
+  )
 })
 
 test('hosted-first: the proxy is asked if hosted is absent or denied, or failed for a digest', async () => {

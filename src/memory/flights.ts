@@ -99,7 +99,19 @@ export async function askTogether(
     return ask(asker.signal, asker.room)
   }
   const { later } = answer
-  return later ? { ...answer, later: { ...later, answer: later.answer.then(ownOf) } } : ownOf(answer)
+  if (!later) return ownOf(answer)
+  let own: Promise<Answer> | undefined
+  return {
+    ...answer,
+    later: {
+      ...later,
+      /** Only who waits for it asks again. */
+      get answer() {
+        own ??= later.answer.then(ownOf)
+        return own
+      },
+    },
+  }
 }
 
 /** A body that streams can be read only once, and a cookie is for one client. */

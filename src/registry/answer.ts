@@ -115,8 +115,9 @@ export interface Answer {
 
 /** An answer on its way: to be waited for, or abandoned. */
 export interface Later {
-  answer: Promise<Answer>
-  abandon: () => void
+  readonly answer: Promise<Answer>
+  /** Gives what arrives all the same, if something does; its body is nobody's. */
+  abandon: () => Promise<Answer> | undefined
 }
 
 /** The reason of an answer that a skipped registry did not give. */

@@ -110,7 +110,11 @@ export class RemoteRegistry implements Registry {
     const answer = inquiry.answer()
     if (!admitted.trial || question.purpose !== 'lookup') return answer
     // The trial goes on for the breaker's sake, even if nobody wants its answer.
-    return { ...this.#skipped(skipReason), later: { answer, abandon: () => answer.then(discard) } }
+    const abandon = () => {
+      answer.then(discard)
+      return answer
+    }
+    return { ...this.#skipped(skipReason), later: { answer, abandon } }
   }
 
   /**
@@ -123,7 +127,7 @@ export class RemoteRegistry implements Registry {
     const inquiry = this.#inquire(question, this.#breaker.bypass())
     const answer = inquiry.answer()
     if (!mayWait) return answer
-    const later = { answer, abandon: () => inquiry.abandon() }
+    const later = { answer, abandon: () => void inquiry.abandon() }
     const { readTimeout, blobTimeout } = this.#options
     if (blobTimeout <= readTimeout) return answer
     const late = { ...this.#skipped(`no answer within ${readTimeout} s`), status: 504, later }
@@ -161,7 +165,7 @@ export class RemoteRegistry implements Registry {
         asked ??= inquiry.answer()
         return asked
       },
-      abandon: () => inquiry?.abandon(),
+      abandon: () => void inquiry?.abandon(),
     }
   }
 

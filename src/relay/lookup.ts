@@ -93,51 +93,61 @@ async function askInTurn(task: Task, order: readonly Registry[], reading: Readin
     memory.learn(reading, answer)
     answers.push(answer)
     const stale = memory.instead(reading, answer)
-    if (stale) return fromMemory(stale, answers, method)
+    if (stale) {
+      leave(task, reading, answers)
+      return fromMemory(stale, answers, method)
+    }
     const winner = winnerOf(answers, exchange)
     // What hosted wants a login for, and the public registry lacks, is hosted's.
     const isRefused = registry === hosted && isRefusal(answer) && memory.lacking(reading, order) !== undefined
     if (winner === answer || isRefused) askAnew(around, exchange, plan, () => memory.due(reading, order, answer))
-    if (winner) return win(winner, answers, method)
+    if (winner) return win(task, reading, winner, answers)
     if (answer.verdict === 'gone' || (decides(registry) && isOpen(answer)) || isRefused) break
   }
-  const found = await askOnceMore(task, reading, look, answers)
+  const found = await askOnceMore(task, order, reading, look, answers)
   // Clients read them in the order of the route table.
   return found ?? answers.sort((a, b) => order.indexOf(a.from) - order.indexOf(b.from))
 }
 
 /** What an answer that is late, or a HEAD that says too little, turns out to be. */
 async function askOnceMore(
-  { exchange, memory }: Task,
+  task: Task,
+  order: readonly Registry[],
   reading: Reading,
   look: Look,
   answers: Answer[],
 ): Promise<Outcome | undefined> {
-  const { method } = exchange.request
-  const late = await waitForLater(answers, exchange)
-  if (late) {
-    memory.learn(reading, late)
-    return win(late, answers, method)
+  const { around, exchange, plan, memory } = task
+  const give = (winner: Answer) => {
+    askAnew(around, exchange, plan, () => memory.due(reading, order, winner))
+    return win(task, reading, winner, answers)
   }
+  const late = await waitForLater(task, reading, answers)
+  if (late) return give(late)
   for (const one of answers) discard(one)
   const vague = answers.findIndex(({ isVague }) => isVague)
   if (vague < 0) return undefined
   const retold = await lookAgain(look, answers[vague] as Answer)
   memory.learn(reading, retold)
   answers[vague] = retold
-  if (retold.verdict === 'found') return deliver(retold, answers, method)
+  if (retold.verdict === 'found') return give(retold)
   const stale = memory.instead(reading, retold)
-  return stale && fromMemory(stale, answers, method)
+  return stale && fromMemory(stale, answers, exchange.request.method)
 }
 
 /** Nobody has it so far, so a registry that failed lately, or is late, is worth waiting for. Gives the first that has it. */
-async function waitForLater(answers: Answer[], exchange: Exchange): Promise<Answer | undefined> {
+async function waitForLater(
+  { exchange, memory }: Task,
+  reading: Reading,
+  answers: Answer[],
+): Promise<Answer | undefined> {
   const arrived = async (later: Promise<Answer>, at: number) => ({ answer: await ownPage(exchange, await later), at })
   const pending = new Map<number, ReturnType<typeof arrived>>()
   for (const [at, { later }] of answers.entries()) if (later) pending.set(at, arrived(later.answer, at))
   while (pending.size > 0) {
     const { answer, at } = await Promise.race(pending.values())
     pending.delete(at)
+    memory.learn(reading, answer)
     answers[at] = answer
     const winner = winnerOf(answers, exchange)
     if (winner) return winner
@@ -163,16 +173,20 @@ function winnerOf(answers: readonly Answer[], { matched, query }: Exchange): Ans
 }
 
 function fromMemory(recalled: Recalled, answers: readonly Answer[], method: string): Outcome {
-  for (const { later } of answers) later?.abandon()
   const { from, content, headers, age, isStale } = recalled
   const body = method === 'HEAD' ? null : content
   return { response: respond(body, { headers }), answers, by: from, bytesOut: body?.byteLength ?? 0, age, isStale }
 }
 
-function win(winner: Answer, answers: readonly Answer[], method: string): Outcome {
-  // Answers that are still on their way are not needed any more.
-  for (const { later } of answers) later?.abandon()
-  return deliver(winner, answers, method)
+function win(task: Task, reading: Reading, winner: Answer, answers: readonly Answer[]): Outcome {
+  leave(task, reading, answers)
+  return deliver(winner, answers, task.exchange.request.method)
+}
+
+/** Answers that are still on their way are not waited for any more. What arrives all the same is learned. */
+function leave({ exchange, memory }: Task, reading: Reading, answers: readonly Answer[]): void {
+  const learn = async (answer: Answer) => memory.learn(reading, await ownPage(exchange, answer))
+  for (const { later } of answers) later?.abandon()?.then(learn)
 }
 
 /** A HEAD has no body that could say what the registry's 500 means: ask with GET. */
