@@ -43,16 +43,34 @@ const neverWhole: Script = (request, ...rest) => {
   response.writeHead(200, { 'Content-Length': mebibyte }).write('begun')
 }
 
-/** Addresses of 12 clients: each its own, or all that of a balancer; and how many connections each opens. */
-const crowds: [string, (typeof schemes)[number], (client: number) => string, number][] = [
-  ['from an address each', 'http', (client) => `127.0.1.${client + 1}`, 10],
-  ['from the address of everybody else', 'http', () => '127.0.0.1', 10],
-  ['from an address each', 'https', (client) => `127.0.1.${client + 1}`, 6],
+interface Crowd {
+  where: string
+  scheme: (typeof schemes)[number]
+  /** Of each of the 12 clients: its own, or that of a balancer. */
+  addressOf: (client: number) => string
+  /** How many connections each client opens, and how many files the router may open. */
+  each: number
+  files: number
+  /** How many of their requests may have begun when all have come. */
+  begun: number
+}
+const ownAddress = (client: number) => `127.0.1.${client + 1}`
+const balancer = () => '127.0.0.1'
+const crowds: Crowd[] = [
+  { where: 'from an address each', scheme: 'http', addressOf: ownAddress, each: 100, files: 1024, begun: 800 },
+  {
+    where: 'from the address of everybody else',
+    scheme: 'http',
+    addressOf: balancer,
+    each: 10,
+    files: 200,
+    begun: 120,
+  },
+  { where: 'from an address each', scheme: 'https', addressOf: ownAddress, each: 60, files: 620, begun: 720 },
 ]
 
-for (const [where, scheme, addressOf, each] of crowds) {
+for (const { where, scheme, addressOf, each, files, begun } of crowds) {
   test(`${scheme}: 12 clients ${where} open ${each} connections each, ask for layers and read nothing: others are served`, async (t) => {
-    const files = each * 20
     const environment = { OPEN_FILES: `${files}:${files}` }
     const router = await between(answer(404), neverWhole, environment, scheme === 'https' ? tls : undefined)
     const bytes = `GET /v2/a/blobs/${digest} HTTP/1.1\r\nHost: x\r\n\r\n`
@@ -64,9 +82,11 @@ for (const [where, scheme, addressOf, each] of crowds) {
     const closed = async () => Number(/resource="connections"\} (\d+)/.exec(await metricsOf(router))?.[1] ?? 0)
     // A third of the descriptors is for clients.
     await until('all to have come', async () => (await closed()) > 12 * each - files / 3)
-    t.diagnostic(
-      `${way}: slowest ${await (meanwhile ?? (await ask()))()} ms, ${openFiles(router)} of ${files} files are open`,
-    )
+    const count = router.hosted.requests.filter(({ target }) => target.includes('/blobs/')).length
+    assert.ok(count <= begun, `${count} have begun`)
+    const slowest = await (meanwhile ?? (await ask()))()
+    t.diagnostic(`${way}: slowest ${slowest} ms, ${count} have begun, ${openFiles(router)} of ${files} files are open`)
+    assert.ok(slowest < 10_000, `${slowest} ms`)
     const metrics = await metricsOf(router)
     for (const name of ['proxy', 'hosted']) {
       assert.match(metrics, new RegExp(`^registry_router_upstream_up\\{upstream="${name}"\\} 1$`, 'm'))

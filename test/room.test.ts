@@ -1,7 +1,8 @@
-/** The rules of what is shared by all clients: connections, descriptors, memory, copies. Pure. */
+/** The rules of what is shared by all clients: connections, turns, descriptors, memory, copies. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Connections } from '../src/runtime/connections.ts'
+import { Entrance } from '../src/runtime/entrance.ts'
 import { Shortage, sharesOf, shortageOr } from '../src/runtime/shortage.ts'
 
 /** Opens connections named `SOURCE NUMBER`, at most four at a time; `closed` are those that were closed for others. */
@@ -127,4 +128,69 @@ test('several addresses: what one of them says is the registry’s, whatever thi
     Object.assign(new Error('all failed'), { errors: codes.map((code) => Object.assign(new Error(code), { code })) })
   assert.ok(shortageOr(several('EMFILE', 'EMFILE')) instanceof Shortage)
   assert.ok(!(shortageOr(several('EADDRNOTAVAIL', 'ECONNREFUSED')) instanceof Shortage))
+})
+
+/** Lets one turn of the event loop pass. */
+const turn = () => new Promise((resolve) => setImmediate(resolve))
+
+/** An entrance in a burst: a connection comes in each turn of the event loop. */
+async function burst() {
+  const entrance = new Entrance()
+  const begun: string[] = []
+  const send = (source: string, hasLeft = () => false) =>
+    entrance.turn(source, hasLeft)?.then((isHere) => begun.push(isHere ? source : `${source} left`))
+  const come = async (turns: number) => {
+    for (let i = 0; i < turns; i++) {
+      entrance.came()
+      await turn()
+    }
+  }
+  await come(33)
+  return { entrance, begun, send, come }
+}
+
+test('entrance: a request begins at once, unless connections come in more than 32 turns of the event loop in a row', async () => {
+  const entrance = new Entrance()
+  for (let i = 0; i < 32; i++) {
+    entrance.came()
+    assert.equal(
+      entrance.turn('a', () => false),
+      undefined,
+    )
+    await turn()
+  }
+  await turn()
+  const { send, come } = await burst()
+  assert.ok(send('a'))
+  await turn()
+  assert.equal(send('a'), undefined, 'no connection has come, and nothing waits')
+  await come(32)
+  assert.equal(send('a'), undefined)
+})
+
+test('entrance: in a burst one request begins in 8 turns, by turns of the sources; who has left costs none', async () => {
+  const { begun, send, come } = await burst()
+  let isHere = true
+  for (let i = 0; i < 3; i++) send('greedy')
+  send('greedy', () => !isHere)
+  send('other')
+  isHere = false
+  await come(8)
+  assert.deepEqual(begun, ['greedy'])
+  await come(8)
+  assert.deepEqual(begun, ['greedy', 'other'])
+  await come(16)
+  assert.deepEqual(begun.slice(2), ['greedy', 'greedy'])
+  await come(8)
+  assert.deepEqual(begun.slice(4), ['greedy left'])
+})
+
+test('entrance: after a burst eight begin in a turn', async () => {
+  const { begun, send } = await burst()
+  for (let i = 0; i < 20; i++) send(`${i}`)
+  for (const count of [8, 16, 20]) {
+    await turn()
+    assert.equal(begun.length, count)
+  }
+  assert.equal(send('a'), undefined)
 })

@@ -4,6 +4,7 @@ import https from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
 import { createAdaptorServer } from '@hono/node-server'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
+import { Entrance } from './entrance.ts'
 import { faultOfHead } from './head.ts'
 import { addressOf, Lines } from './lines.ts'
 import { pauseBeneath } from './pause.ts'
@@ -31,7 +32,8 @@ const backlog = 4096
 /** Listens; with `tls` it serves https. Rejects if it cannot. */
 export async function listen(handler: Handler, options: ListenOptions, tls?: Pair) {
   const lines = new Lines(options.onFull ?? (() => {}))
-  const server = createServer(handler, options.idleTimeout, lines, tls)
+  const entrance = new Entrance()
+  const server = createServer(handler, options.idleTimeout, { lines, entrance }, tls)
   // Node would drop the fields after the 2,000th in silence.
   server.maxHeadersCount = 0
   await new Promise<void>((resolve, reject) => {
@@ -39,7 +41,10 @@ export async function listen(handler: Handler, options: ListenOptions, tls?: Pai
     server.listen({ port: options.port, host: options.host, backlog }, () => resolve())
   })
   const { port } = server.address() as AddressInfo
-  server.on('connection', (socket: Socket) => lines.open(socket))
+  server.on('connection', (socket: Socket) => {
+    entrance.came()
+    lines.open(socket)
+  })
   server.on('secureConnection', pauseBeneath)
   const hearing = isDeno ? keepHearing(server) : undefined
   let isStopped = false
@@ -72,7 +77,17 @@ export async function listen(handler: Handler, options: ListenOptions, tls?: Pai
   }
 }
 
-function createServer(handler: Handler, idleSeconds: number, lines: Lines, tls: Pair | undefined): https.Server {
+interface Arriving {
+  lines: Lines
+  entrance: Entrance
+}
+
+function createServer(
+  handler: Handler,
+  idleSeconds: number,
+  { lines, entrance }: Arriving,
+  tls: Pair | undefined,
+): https.Server {
   const idleMs = Math.ceil(idleSeconds * 1000)
   return createAdaptorServer({
     createServer: (tls ? https : http).createServer,
@@ -97,6 +112,8 @@ function createServer(handler: Handler, idleSeconds: number, lines: Lines, tls: 
       line.last = sent
       // One answer at a time: what a client pipelines and does not read costs no more than its first answer.
       if (waiting > 0 && (!(await last) || line.isClosing)) return RESPONSE_ALREADY_SENT
+      const turn = entrance.turn(line.source, () => outgoing.destroyed)
+      if (turn && !(await turn)) return RESPONSE_ALREADY_SENT
       line.outgoing = outgoing
       onMove()
       const onStream = () => {

@@ -1,0 +1,74 @@
+/** While connections come in a burst, requests begin a few at a time, by turns of their sources. */
+import { setImmediate } from 'node:timers'
+
+/** Turns of the event loop in a row that bring a connection: more are a burst. */
+const maxInRow = 32
+/** In a burst one request begins in so many turns; after it so many begin in one turn. */
+const burstTurns = 8
+const perTurn = 8
+
+interface Waiting {
+  begin: (isHere: boolean) => void
+  hasLeft: () => boolean
+}
+
+/**
+ * Node accepts one connection in a turn of the event loop, and a request costs as much as ten of these. So a client whose connection is
+ * behind a thousand others would wait until most of their requests are answered. Here they are accepted first, and then each source gets
+ * its turn: who has sent one request waits for one of each other source.
+ */
+export class Entrance {
+  /** By source, the next one first; of each the oldest first. */
+  readonly #sources = new Map<string, Waiting[]>()
+  /** Turns in a row that have brought a connection. */
+  #inRow = 0
+  #hasCome = false
+  #isCounting = false
+
+  /** A connection was accepted. */
+  came(): void {
+    if (!this.#hasCome) this.#inRow++
+    this.#hasCome = true
+    this.#count()
+  }
+
+  /** Undefined if a request may begin at once. Else settles when it is its turn; false if its client has left before. */
+  turn(source: string, hasLeft: () => boolean): Promise<boolean> | undefined {
+    if (this.#inRow <= maxInRow && this.#sources.size === 0) return undefined
+    this.#count()
+    return new Promise((begin) => {
+      const waiting = this.#sources.get(source) ?? []
+      waiting.push({ begin, hasLeft })
+      this.#sources.set(source, waiting)
+    })
+  }
+
+  #count(): void {
+    if (this.#isCounting) return
+    this.#isCounting = true
+    setImmediate(() => this.#endTurn())
+  }
+
+  #endTurn(): void {
+    this.#isCounting = false
+    const isBurst = this.#hasCome && this.#inRow > maxInRow
+    this.#begin(isBurst ? Number(this.#inRow % burstTurns === 0) : perTurn)
+    if (!this.#hasCome) this.#inRow = 0
+    this.#hasCome = false
+    if (this.#inRow > 0 || this.#sources.size > 0) this.#count()
+  }
+
+  #begin(atMost: number): void {
+    for (let begun = 0; begun < atMost; ) {
+      const [next] = this.#sources
+      if (!next) return
+      const [source, waiting] = next
+      const { begin, hasLeft } = waiting.shift() as Waiting
+      this.#sources.delete(source)
+      if (waiting.length > 0) this.#sources.set(source, waiting)
+      const isHere = !hasLeft()
+      if (isHere) begun++
+      begin(isHere)
+    }
+  }
+}
