@@ -204,7 +204,7 @@ function mayBeHosteds({ clock: { now }, made, seen }: Play, name: string, tag: s
   const byTag = told && !told.content && now - told.at <= lasting * lookupTtl && isFirst(ofTag, lookupTtl, key)
   const byList =
     (list?.status === 404 && now - list.at <= lasting * list.ttl && isFirst(ofName, list.ttl, name)) ||
-    (list?.status === 401 && now - list.at <= lookupTtl)
+    (list?.status === 401 && now - list.at <= lookupTtl && isFirst(ofTag, lookupTtl, key))
   return byTag || byList
 }
 

@@ -141,12 +141,12 @@ test('both registries have a name: the order of the table holds for every tag, i
   assert.equal(new Set(lists).size, lists.length, 'each list once')
 })
 
-test('a public registry that keeps its lists closed is believed for LOOKUP_TTL only', async () => {
+test('a public registry that keeps its lists closed is believed for LOOKUP_TTL at most, and for a tag only until it was asked', async () => {
   const closed = having('proxy', 'team/', ['p', 'both'])
   const router = await between(
     (...given) => (given[0].url?.includes('/tags/') ? answer(401) : closed)(...given),
     having('hosted', 'team/', ['h', 'both']),
-    { NAME_TTL: '3600', LOOKUP_TTL: '1' },
+    { NAME_TTL: '3600', LOOKUP_TTL: '3600' },
   )
   const read = async (tag: string) => (await get(router.url, `/v2/team/app/manifests/${tag}`)).body.toString()
   await until('hosted to be believed', async () => {
@@ -154,6 +154,7 @@ test('a public registry that keeps its lists closed is believed for LOOKUP_TTL o
     const { memory } = (await send(router.url, 'GET', '/explain?image=team/app:x')).json()
     return memory.name?.state === 'closed'
   })
+  assert.equal(await read('both'), manifestOf('hosted both'))
   await until('the order of the table', async () => (await read('both')) === manifestOf('proxy both'))
   for (const tag of ['h', 'both', 'h', 'both']) {
     assert.equal(await read(tag), manifestOf(tag === 'h' ? 'hosted h' : 'proxy both'))

@@ -132,7 +132,7 @@ const absentAt = (from: Registry) => answer(from, { verdict: 'absent', status: 4
 test('hints: what the proxy lacked is known for ten times its time; after its time one is told to ask anew, once a time', () => {
   const clock = { now: 1 }
   const hints = new Hints(1000, () => clock.now)
-  const state = () => [hints.lacking(reading('1')), hints.isDue(reading('1'))]
+  const state = () => [hints.lacking(reading('1')), hints.isDue(reading('1'), false)]
   assert.deepEqual(state(), [undefined, false])
   hints.learn(reading('1'), absentAt(proxy))
   clock.now = 1001
@@ -152,7 +152,19 @@ test('hints: a digest is never asked anew, since nobody changes its content', ()
   const hints = new Hints(1000, () => clock.now)
   hints.learn(reading(sha256('x')), absentAt(proxy))
   clock.now = 5000
-  assert.deepEqual([hints.lacking(reading(sha256('x'))), hints.isDue(reading(sha256('x')))], [proxy, false])
+  assert.deepEqual([hints.lacking(reading(sha256('x'))), hints.isDue(reading(sha256('x')), false)], [proxy, false])
+})
+
+test('hints: a tag that nothing is known of is to be asked if hosted was only guessed to have it, once a time', () => {
+  const clock = { now: 1 }
+  const hints = new Hints(1000, () => clock.now)
+  const isDue = (reference: string) => hints.isDue(reading(reference), true)
+  assert.deepEqual([isDue('1'), isDue('1'), isDue('2'), isDue(sha256('x'))], [true, false, true, false])
+  hints.learn(reading('2'), absentAt(proxy))
+  assert.ok(!isDue('2'))
+  clock.now = 1002
+  assert.deepEqual([isDue('1'), isDue('2')], [true, true])
+  assert.ok(!hints.isDue(reading('3', { Accept: 'x'.repeat(2048) }), true), 'too long to remember the answer')
 })
 
 test('hints: a public registry says 401 or 403 for what it lacks; a rate limit or an outage says nothing', () => {
@@ -205,7 +217,7 @@ const closed = { verdict: 'denied', status: 401 } as const
 test('names: a 404 to the list is believed; after NAME_TTL one is told to ask anew, and it is believed until the answer', () => {
   const { clock, names, list } = knownNames()
   assert.ok(!names.lacks('a'))
-  assert.ok(list(unknown) && names.lacks('a'))
+  assert.ok(list(unknown) && names.lacks('a') && names.surelyLacks('a'))
   clock.now = 10_001
   assert.ok(!list(unknown))
   clock.now = 10_002
@@ -250,7 +262,7 @@ test('names: what nobody asks for is forgotten after ten times as long as it was
 
 test('names: a list that is closed is believed for LOOKUP_TTL, and then asked for again', () => {
   const { clock, names, list } = knownNames()
-  assert.ok(list(closed) && names.lacks('a') && !list(closed))
+  assert.ok(list(closed) && names.lacks('a') && !names.surelyLacks('a') && !list(closed))
   clock.now = 1002
   assert.ok(!names.lacks('a') && list(closed) && names.lacks('a'))
 })
@@ -264,6 +276,22 @@ test('names: what the public registry gave of a name ends the knowledge, and out
     clock.now = 10_002
     assert.ok(list(changes))
     assert.equal(names.lacks('a'), changes === unknown)
+  }
+})
+
+test('names: once the public registry has a name that it lacked, what was known of its tags before is not known', () => {
+  const { clock, names, list } = knownNames()
+  names.saw('a')
+  assert.equal(names.appearedAt('a'), undefined, 'nobody thought that it lacked the name')
+  clock.now = 10_002
+  list(unknown)
+  names.saw('a')
+  assert.equal(names.appearedAt('a'), 10_002)
+  const hints = new Hints(10_000, () => clock.now)
+  for (const now of [10_002, 10_003]) {
+    clock.now = now
+    hints.learn(reading('1'), absentAt(proxy))
+    assert.equal(hints.lacking(reading('1'), names.appearedAt('a')), now === 10_002 ? undefined : proxy)
   }
 })
 

@@ -19,6 +19,8 @@ export class Hints {
   readonly #serving
   /** Names with a manifest or a blob that the public registry served. */
   readonly #public
+  /** Tags that nothing is known of, and that a public registry was asked for lately. */
+  readonly #asked
 
   /** `ttlMs`: how long a hint holds without being asked anew; 0 for none. */
   constructor(ttlMs: number, now: () => number) {
@@ -26,6 +28,7 @@ export class Hints {
     this.#lacking = new Known<Registry>(maxEntries, ttlMs, now)
     this.#serving = new Known<Registry>(maxEntries, ttlMs, now)
     this.#public = bounded<true>(maxEntries, ttlMs, now)
+    this.#asked = bounded<true>(maxEntries, ttlMs, now)
   }
 
   get isOn(): boolean {
@@ -37,19 +40,26 @@ export class Hints {
     return matched.digest ? this.#serving.get(name) : undefined
   }
 
-  /** The public registry that lacked it. */
-  lacking({ question }: Reading): Registry | undefined {
-    return this.#lacking.get(question)
+  /** The public registry that lacked it, if it said so after that moment. */
+  lacking({ question }: Reading, since = Number.NEGATIVE_INFINITY): Registry | undefined {
+    return this.#lacking.isSince(question, since) ? this.#lacking.get(question) : undefined
   }
 
   /** The same for people, with its age. */
-  peekLacking({ question }: Reading) {
-    return this.#lacking.peek(question)
+  peekLacking({ question }: Reading, since = Number.NEGATIVE_INFINITY) {
+    return this.#lacking.isSince(question, since) ? this.#lacking.peek(question) : undefined
   }
 
-  /** Whether that registry is to be asked anew for a tag. Once a time, and never for a digest, whose content nobody changes. */
-  isDue({ matched, question }: Reading): boolean {
-    return !matched.digest && this.#lacking.isDue(question)
+  /**
+   * Whether the public registry is to be asked anew for a tag. Once a time, and never for a digest, whose content nobody changes.
+   * `isGuessed`: whether hosted was asked first without knowing anything of the tag.
+   */
+  isDue({ matched, question }: Reading, isGuessed: boolean): boolean {
+    if (matched.digest) return false
+    if (this.#lacking.get(question)) return this.#lacking.isDue(question)
+    if (!isGuessed || question.length > maxQuestionLength || this.#asked.has(question)) return false
+    this.#asked.set(question, true)
+    return true
   }
 
   /** Learns from an answer of a lookup. */

@@ -2,7 +2,7 @@
 import { bounded } from '../runtime/bounded.ts'
 
 /** An entry is forgotten after this many times as long as it holds: nobody has used it for long. */
-const lasting = 10
+export const lasting = 10
 
 interface Entry<V> {
   value: V

@@ -95,16 +95,20 @@ export class Memory implements LookupMemory {
 
   lacking(reading: Reading, order: readonly Registry[]): Registry | undefined {
     if (isByTable(order) && this.names.lacks(reading.name)) return order[0]
-    const lacking = this.hints.lacking(reading)
+    const lacking = this.hints.lacking(reading, this.names.appearedAt(reading.name))
     return lacking && lacking === order[0] ? lacking : undefined
   }
 
   due(reading: Reading, order: readonly Registry[], { from, verdict }: Answer): Due {
     const [of] = order
     if (!of || !isByTable(order) || from.role !== 'hosted') return {}
-    const isLacking = this.names.lacks(reading.name)
-    const learn = verdict === 'found' || isLacking ? this.names.ask(reading.name) : undefined
-    return { tag: !isLacking && this.hints.isDue(reading) ? of : undefined, name: learn && { of, learn } }
+    const { name } = reading
+    const isLacking = this.names.lacks(name)
+    // It may have the name all the same: nobody waits for that, but it is asked.
+    const isGuessed = isLacking && !this.names.surelyLacks(name)
+    const isDue = (isGuessed || !isLacking) && this.hints.isDue(reading, isGuessed)
+    const learn = verdict === 'found' || isLacking ? this.names.ask(name) : undefined
+    return { tag: isDue ? of : undefined, name: learn && { of, learn } }
   }
 
   learn(reading: Reading, answer: Answer): void {
@@ -115,7 +119,7 @@ export class Memory implements LookupMemory {
 
   /** What is held for a read, for people. Changes nothing. */
   holds(reading: Reading, order: readonly Registry[]): Held {
-    const lacking = this.hints.peekLacking(reading)
+    const lacking = this.hints.peekLacking(reading, this.names.appearedAt(reading.name))
     return {
       first: this.#first(reading, order),
       manifest: this.#stored.peek(reading, order),

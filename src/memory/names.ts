@@ -2,7 +2,7 @@
 import type { Answer } from '../registry/answer.ts'
 import { isRefusal } from '../registry/verdict.ts'
 import { bounded } from '../runtime/bounded.ts'
-import { Known } from './known.ts'
+import { Known, lasting } from './known.ts'
 
 const maxNames = 20_000
 /** A name that has been lacking for long seldom appears soon. */
@@ -29,6 +29,8 @@ export class Names {
   readonly #closed
   /** Names whose list was asked for lately. */
   readonly #asked
+  /** When the public registry was first seen to have a name that it had lacked. */
+  readonly #appeared
 
   /** `nameTtlMs`: how long it holds at first without being asked anew; `closedTtlMs`: the same of a list that is closed; 0 for never. */
   constructor(nameTtlMs: number, closedTtlMs: number, now: () => number) {
@@ -37,11 +39,22 @@ export class Names {
     this.#known = new Known<'lacking' | 'public'>(maxNames, nameTtlMs, now, maxTimes)
     this.#closed = bounded<{ since: number }>(maxNames, closedTtlMs, now)
     this.#asked = bounded<true>(maxNames, closedTtlMs, now)
+    this.#appeared = bounded<{ at: number }>(maxNames, closedTtlMs * lasting, now)
   }
 
   /** Whether the public registry lacks the name, as far as is known. */
   lacks(name: string): boolean {
-    return this.#known.get(name) === 'lacking' || this.#closed.has(name)
+    return this.surelyLacks(name) || this.#closed.has(name)
+  }
+
+  /** Whether it said so by 404. */
+  surelyLacks(name: string): boolean {
+    return this.#known.get(name) === 'lacking'
+  }
+
+  /** Since when the public registry has the name. While it was thought to lack it, nobody asked for its tags: what is older is not known. */
+  appearedAt(name: string): number | undefined {
+    return this.#appeared.get(name)?.at
   }
 
   peek(name: string): NameFact | undefined {
@@ -53,6 +66,7 @@ export class Names {
   /** To be called when the public registry was seen to have something of the name. */
   saw(name: string): void {
     if (!this.#isOn) return
+    if (this.lacks(name)) this.#appeared.set(name, { at: this.#now() })
     this.#closed.delete(name)
     this.#known.set(name, 'public')
   }
