@@ -1,7 +1,6 @@
 /** The rules of one registry, function by function: challenges, header fields, redirects, digests, verdicts, the login. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { Entity } from '../routing.ts'
 import type { Question } from '../src/registry/answer.ts'
 import { bearerFirst, parseChallenges, splitChallenges, withRealms } from '../src/registry/challenge.ts'
 import { hasDigest } from '../src/registry/digest.ts'
@@ -14,6 +13,7 @@ import { RemoteRegistry } from '../src/registry/registry.ts'
 import { fixed } from '../src/registry/source.ts'
 import {
   faultOfBlob,
+  isAboutRequest,
   isManifest,
   isVagueHead,
   verdictOf,
@@ -200,17 +200,37 @@ test('a manifest has the digest that was asked for, or is JSON that looks like o
   assert.ok(!isManifest(text('hello!'), sha256))
 })
 
-test('a HEAD of a manifest that says 405, 400 or text/html leaves its meaning to a GET', () => {
-  const vague = (entity: Entity, status: number, type = 'application/json') =>
-    isVagueHead(entity, { status, headers: new Headers({ 'Content-Type': type }) })
-  assert.deepEqual(
-    [vague('manifest', 405), vague('manifest', 400), vague('manifest', 200, 'Text/HTML; charset=x')],
-    [true, true, true],
-  )
-  assert.deepEqual(
-    [vague('manifest', 200), vague('manifest', 404, 'text/html'), vague('blob', 405)],
-    [false, false, false],
-  )
+test('a HEAD of a manifest leaves its meaning to a GET if it says 400, 405 or 501, or 200 without a field of a manifest', () => {
+  const vague = (status: number, fields: Record<string, string>) =>
+    isVagueHead('manifest', 'hosted', { status, headers: new Headers(fields) })
+  const json = { 'Content-Type': 'application/json' }
+  const oci = { 'Content-Type': 'application/vnd.oci.image.index.v1+json' }
+  const docker = { 'Content-Type': 'Application/vnd.docker.distribution.manifest.v1+prettyjws' }
+  const digest = { 'Docker-Content-Digest': `sha256:${'a'.repeat(64)}` }
+  for (const status of [400, 405, 501]) assert.ok(vague(status, { ...oci, ...digest }), `${status}`)
+  for (const fields of [{}, json, { 'Content-Type': 'text/html' }]) assert.ok(vague(200, fields))
+  for (const fields of [oci, docker, { ...json, ...digest }, digest]) {
+    assert.ok(!vague(200, fields))
+    assert.ok(vague(200, { ...fields, 'Content-Length': '0' }))
+  }
+  for (const status of [206, 304, 401, 403, 404, 429, 500, 503]) assert.ok(!vague(status, json), `${status}`)
+})
+
+test('a HEAD of a blob leaves its meaning to a GET if a public registry says 401, 403, 405 or 501', () => {
+  const vague = (status: number, role: 'hosted' | 'public') =>
+    isVagueHead('blob', role, { status, headers: new Headers() })
+  for (const status of [200, 307, 400, 401, 403, 404, 405, 429, 501, 503]) {
+    assert.equal(vague(status, 'public'), [401, 403, 405, 501].includes(status), `${status}`)
+    assert.ok(!vague(status, 'hosted'), `${status}`)
+  }
+})
+
+test('a status about the request, not about the image, says nothing of what a registry has', () => {
+  const about = [405, 407, 408, 411, 413, 414, 415, 417, 421, 426, 428, 431]
+  for (let status = 401; status < 500; status++) {
+    assert.equal(isAboutRequest(status, { code: 'UNSUPPORTED', message: '' }), about.includes(status), `${status}`)
+  }
+  assert.ok(isAboutRequest(400, undefined) && !isAboutRequest(400, { code: 'NAME_INVALID', message: '' }))
 })
 
 test('a blob is no web page, and empty only if its digest is that of nothing', () => {
@@ -221,19 +241,28 @@ test('a blob is no web page, and empty only if its digest is that of nothing', (
   assert.ok(of({ 'Content-Length': '0' }, nothing))
   assert.ok(!of({ 'Content-Length': '0' }, some))
   assert.ok(!of({ 'Content-Type': 'text/html' }, some))
+  // Gitea and zot say the media type of the layer.
+  assert.ok(of({ 'Content-Type': 'text/html', 'Docker-Content-Digest': some }, some))
+  assert.ok(!of({ 'Content-Type': 'text/html', 'Docker-Content-Digest': nothing }, some))
 })
 
-test('a list of tags has tags; null is a name that is not there', () => {
-  const rows: [string, string][] = [
+test('a list of tags has tags; null or none is a name that is not there, but not in a later page', () => {
+  const rows: [string, string, string?][] = [
     ['{"name":"a","tags":["1"]}', 'found'],
-    ['{"name":"a","tags":[]}', 'found'],
+    ['{"name":"a","tags":[]}', 'absent'],
+    ['{"tags":[ ],"name":"[\\"tags\\":[1]"}', 'absent', '?n=10&ns=docker.io'],
+    ['{"name":"a","tags":[]}', 'found', '?n=0'],
+    ['{"name":"a","tags":[]}', 'found', '?n=1&last=b'],
+    ['{"name":"a","tags":[]}', 'found', '?next_page=gAAA&n=1'],
+    ['{"name":"a","tags":null}', 'absent', '?last=b'],
     ['{"name":"a","tags":null}', 'absent'],
     ['{"name":"a"}', 'failed'],
     ['<html>', 'failed'],
     ['[]', 'failed'],
     ['null', 'failed'],
   ]
-  for (const [body, wanted] of rows) assert.equal(verdictOfTags(Buffer.from(body)), wanted, body)
+  for (const [body, wanted, query = ''] of rows)
+    assert.equal(verdictOfTags(Buffer.from(body), query), wanted, body + query)
 })
 
 test('only the realm of a Bearer challenge changes, and only if there is another address for it', () => {

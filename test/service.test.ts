@@ -38,7 +38,7 @@ function between(proxy: Say, hosted: Say, environment: Record<string, string> = 
     const to = new URL(url).hostname
     const one = { to, method: init.method, url, headers: new Headers(init.headers), fresh }
     sent.push(one)
-    if (to.endsWith('.example')) return new Response(anyManifest)
+    if (to.endsWith('.example')) return status(200)(one, init)
     return (to === 'proxy' ? proxy : hosted)(one, init)
   }
   const log = createLog({ logFormat: 'json', logLevel: 'debug' }, (line) => lines.push(line))
@@ -80,7 +80,11 @@ const oci = (status: number, code: string, headers: Record<string, string> = {},
 const nested = (code: string) => oci(500, 'UNKNOWN', {}, { errors: [{ code, message: 'nested' }] })
 /** The same of a registry: a 200 is any manifest or tag list, a 404 says that a registry speaks. */
 const status = (code: number, headers: Record<string, string> = {}): Say => {
-  const fields = code === 404 ? { 'Docker-Distribution-Api-Version': 'registry/2.0', ...headers } : headers
+  const own: Record<string, string> = {
+    ...(code === 200 && { 'Content-Type': 'application/vnd.oci.image.index.v1+json' }),
+    ...(code === 404 && { 'Docker-Distribution-Api-Version': 'registry/2.0' }),
+  }
+  const fields = { ...own, ...headers }
   const body = code === 200 ? anyManifest : `${code}`
   return () => new Response(code === 304 ? null : body, { status: code, headers: fields })
 }
@@ -109,7 +113,9 @@ const proxyAnswers: [string, Say, string][] = [
   ['400 MANIFEST_INVALID', oci(400, 'MANIFEST_INVALID'), 'denied'],
   ['400 NAME_INVALID', oci(400, 'NAME_INVALID'), 'absent'],
   ['400 TAG_INVALID', oci(400, 'TAG_INVALID'), 'absent'],
-  ['405', status(405), 'denied'],
+  ['405', status(405), 'failed'],
+  ['417 of the registry API', oci(417, 'UNSUPPORTED'), 'failed'],
+  ['402', oci(402, 'DENIED'), 'denied'],
   ['407', status(407), 'failed'],
   ['421', status(421), 'failed'],
   ['426', status(426), 'failed'],
@@ -345,6 +351,84 @@ test("a cache's 500 to a HEAD of a blob for a mirror is asked once more with GET
   const { ask, asked } = between(proxy, notAsked)
   assert.equal((await ask(`${blob}?ns=docker.io`, { method: 'HEAD' })).status, 404)
   assert.deepEqual(asked(), ['HEAD proxy', 'GET proxy'])
+})
+
+test('a HEAD that gets 200 without a field of a manifest hides no image of the other registry', async () => {
+  for (const [field, value, body] of [
+    ['Content-Length', '0', ''],
+    ['Content-Type', 'application/json', '{"errors":[]}'],
+  ] as const) {
+    const proxy: Say = ({ method }) => new Response(method === 'HEAD' ? null : body, { headers: { [field]: value } })
+    const { ask, asked } = between(proxy, status(200, { ETag: '"hosted"' }))
+    assert.equal((await ask(byTag, { method: 'HEAD' })).headers.get('ETag'), '"hosted"')
+    assert.deepEqual(asked(), ['HEAD proxy', 'GET proxy', 'HEAD hosted'])
+  }
+})
+
+test('a HEAD of a blob that a public registry refuses is asked again with GET, whose body is let go', async () => {
+  const name = `/v2/ghcr.io/team/app/blobs/${sha256}`
+  const environment = { PROXIES: 'ghcr.io=proxy:2' }
+  for (const code of [401, 403, 405, 501]) {
+    let cancels = 0
+    const layer = () => new ReadableStream<Uint8Array>({ cancel: () => void cancels++ })
+    for (const [get, wanted] of [
+      [status(307, hub), 307],
+      [() => new Response(layer(), { headers: { 'Content-Length': '5' } }), 200],
+      [oci(404, 'BLOB_UNKNOWN'), 404],
+    ] as [Say, number][]) {
+      const proxy: Say = (sent, init) => (sent.method === 'HEAD' ? status(code) : get)(sent, init)
+      const { ask } = between(proxy, notAsked, environment)
+      const reply = await ask(name, { method: 'HEAD' })
+      assert.deepEqual([reply.status, reply.text], [wanted, ''], `${code}`)
+    }
+    assert.equal(cancels, 1)
+  }
+})
+
+test('a 403 is of a public registry if it is an OCI error, or if its /v2/ answers; else it is an outage, and nothing is learned', async () => {
+  const page: Say = () =>
+    new Response('<h1>403 Forbidden</h1>', { status: 403, headers: { 'Content-Type': 'text/html' } })
+  const pinged: Say = (sent, init) => (sent.url.endsWith('/v2/') ? status(200) : page)(sent, init)
+  for (const [proxy, wanted] of [
+    [page, 502],
+    [pinged, 404],
+    [oci(403, 'DENIED'), 404],
+  ] as const) {
+    const { ask, asked } = between(proxy, absent)
+    for (const path of [byTag, byDigest, blob]) assert.equal((await ask(path)).status, wanted)
+    assert.equal((await ask(byTag)).status, wanted)
+    if (wanted === 502) assert.ok(asked().at(-2)?.endsWith(' proxy'), 'it is asked first again')
+  }
+  assert.equal((await between(absent, page, { LOOKUP_ORDER: 'hosted-first' }).ask(byTag)).status, 403, 'of hosted')
+})
+
+test('what a public registry leads to and another host refuses is an outage, unless that host speaks as a registry', async () => {
+  const leads: Say = status(307, { Location: 'https://elsewhere.test/x' })
+  const refusals: [Say, number][] = [
+    [() => new Response('<Error><Code>AccessDenied</Code></Error>', { status: 403 }), 502],
+    [status(404, { 'Docker-Distribution-Api-Version': '' }), 502],
+    [status(410), 502],
+    [oci(404, 'MANIFEST_UNKNOWN'), 404],
+    [oci(403, 'DENIED'), 404],
+  ]
+  for (const [elsewhere, wanted] of refusals) {
+    const others: Say = (sent, init) => (sent.to === 'hosted' ? absent : elsewhere)(sent, init)
+    for (const path of [byTag, blob]) {
+      const { ask } = between(leads, others, { BLOB_REDIRECTS: 'follow' })
+      assert.equal((await ask(path)).status, wanted, path)
+    }
+  }
+})
+
+test('a layer may be a web page: then its registry says that it has the digest', async () => {
+  const page = { 'Content-Type': 'text/html' }
+  const layer =
+    (fields: Record<string, string>): Say =>
+    () =>
+      new Response('<html>', { headers: fields })
+  const { ask } = between(absent, layer({ ...page, 'Docker-Content-Digest': sha256 }))
+  assert.equal((await ask(blob)).text, '<html>')
+  assert.equal((await between(absent, layer(page)).ask(blob)).status, 502)
 })
 
 test("only the proxy's nested error codes count: a 500 of hosted is a failure", async () => {
@@ -754,6 +838,57 @@ test('TAGS=lookup: a page of tags never comes from one registry only because the
     assert.equal((await router(firstPage).ask(list)).status, wanted)
     assert.equal((await router(status(200)).ask(list)).status, 200, 'a list of one page')
   }
+})
+
+test('TAGS=lookup: whatever names a page after the first, it comes from no other registry', async () => {
+  const nextPage = '/v2/team/app/tags/list?n=1&next_page=gAAA'
+  for (const [code, wanted] of [
+    [404, 502],
+    [401, 502],
+    [429, 429],
+    [503, 502],
+  ] as const) {
+    const proxy: Say = (sent, init) => status(sent.url.includes('next_page') ? code : 200)(sent, init)
+    assert.equal((await between(proxy, status(200), { TAGS: 'lookup' }).ask(nextPage)).status, wanted, `${code}`)
+  }
+})
+
+test("TAGS=lookup: hosted's list is not hidden by one without tags; if both have none, the name is unknown", async () => {
+  const none: Say = () => new Response('{"name":"team/app","tags":[]}')
+  assert.match((await between(none, status(200), { TAGS: 'lookup' }).ask(tags)).text, /"tags":\["1"\]/)
+  assert.equal((await between(none, absent, { TAGS: 'lookup' }).ask(tags)).status, 404)
+})
+
+test('TAGS=lookup: the trial of a registry ends its pause, though its list comes after the answer of hosted has left', async () => {
+  let release = () => {}
+  const saying = { proxy: refused }
+  const played = between((...args) => saying.proxy(...args), status(200), { TAGS: 'lookup' })
+  const { ask, lines, service } = played
+  await skipped(played)
+  let ended = (_: boolean) => {}
+  const sent = new Promise<boolean>((resolve) => {
+    ended = resolve
+  })
+  // In chunks, so that its length is not known.
+  saying.proxy = () =>
+    new Response(
+      new ReadableStream({
+        start(controller) {
+          release = () => {
+            controller.enqueue(new TextEncoder().encode(anyManifest))
+            controller.close()
+          }
+        },
+      }),
+    )
+  assert.equal((await ask(tags, {}, { sent })).status, 200)
+  ended(true)
+  await settled()
+  release()
+  await settled()
+  const metrics = await (await service.handle(new Request('http://registry.example/metrics'), {})).text()
+  assert.match(metrics, /^registry_router_upstream_skipped\{upstream="proxy"\} 0$/m)
+  assert.ok(!lines.some((line) => line.includes('ran out')))
 })
 
 test('TAGS=lookup: a later page waits for the trial of a registry that failed lately', async () => {

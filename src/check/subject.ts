@@ -1,8 +1,8 @@
 /** A registry under examination: its address, the setting that has it, and how it is asked. */
 import { type Answer, pingQuestion, type Question, type Registry } from '../registry/answer.ts'
+import { anyManifest } from '../registry/headers.ts'
 import { checkAgent } from '../registry/loop.ts'
 import { discard } from '../registry/registry.ts'
-import { accept } from '../relay/explain.ts'
 
 export interface Subject {
   name: string
@@ -27,7 +27,7 @@ export function subjectOf(
   record: (method: string, target: string, told: Answer) => void = () => {},
 ): Subject {
   const { name, role } = registry
-  const headers = new Headers({ Accept: accept, 'User-Agent': checkAgent(routerHost) })
+  const headers = new Headers({ Accept: anyManifest, 'User-Agent': checkAgent(routerHost) })
   const settings: Record<string, string> = { hosted: 'HOSTED_HOSTNAME', proxy: 'PROXY_HOSTNAME' }
   return {
     name,

@@ -15,6 +15,9 @@ export function hasDigest(content: Uint8Array, digest: string): boolean {
   return check.isRight()
 }
 
+/** The digest of content, as registries compute it if nobody asks for another algorithm. */
+export const digestOf = (content: Uint8Array) => `sha256:${createHash('sha256').update(content).digest('hex')}`
+
 /** Checks content that comes in parts: `hash` is to be given all of it. Throws for an algorithm that is not known. */
 export function checkOf(digest: string): { hash: Hash; isRight: () => boolean } {
   const [algorithm = '', hex] = digest.split(':')

@@ -140,6 +140,15 @@ export function ownPath(location: string): string {
   return 'route' in matched || matched.refused === 405 ? path + query : location
 }
 
+const manifestTypes = [
+  'oci.image.index.v1',
+  'oci.image.manifest.v1',
+  'docker.distribution.manifest.list.v2',
+  'docker.distribution.manifest.v2',
+]
+/** The `Accept` of who takes any manifest of an image. */
+export const anyManifest = manifestTypes.map((type) => `application/vnd.${type}+json`).join(', ')
+
 /** The same request as a GET without conditions that accepts only `accept`. */
 export function unconditional({ url, headers: given, signal }: Request, accept: string): Request {
   const headers = new Headers(given)

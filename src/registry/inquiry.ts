@@ -65,19 +65,30 @@ export class Inquiry {
       const { entity, target } = this.#question
       let { method } = this.#question
       let reply = await this.#ask(method)
-      if (method === 'HEAD' && isLookup(this.#question) && isVagueHead(entity, reply)) {
+      if (method === 'HEAD' && isLookup(this.#question) && isVagueHead(entity, this.#of.registry.role, reply)) {
         readOciError(reply)
         method = 'GET'
         reply = await this.#ask(method)
       }
       const judged = await judge(this.#of, { ...this.#question, method }, this.#of.urlOf(target), reply)
       if ('reason' in judged && this.#abort.signal.aborted) throw this.#abort.signal.reason
+      if (this.#isLostElsewhere(judged)) {
+        const fault = { reason: 'redirects to what does not give it', cause: `${reply.status} from another host` }
+        return this.#answered(reply.status, fault)
+      }
       // A HEAD has no body, so nobody would read what a GET in its place has brought.
       if (method !== this.#question.method && !('reason' in judged)) judged.response?.body?.cancel().catch(() => {})
       return this.#answered(reply.status, judged)
     } catch (error) {
       return this.#noAnswer(error)
     }
+  }
+
+  /** Whether the registry has led to another host that refuses it, and does not say so as a registry: it said itself that it has it. */
+  #isLostElsewhere(judged: Judgement): boolean {
+    const isContent = isLookup(this.#question) && this.#question.entity !== 'referrers'
+    if (!this.#isElsewhere || !isContent || 'reason' in judged) return false
+    return ['absent', 'denied'].includes(judged.verdict) && !judged.error
   }
 
   /** Whether redirects of this question are followed here. Else they are for the client. */

@@ -84,7 +84,8 @@ async function judgeFound(by: Judging, question: Question, meaning: Meaning & { 
   if ('content' in whole) {
     const { content } = whole
     const isManifest = verdict.isManifest(content, digest)
-    const judged = entity === 'tags' ? verdict.verdictOfTags(content) : isManifest ? 'found' : 'failed'
+    const judged =
+      entity === 'tags' ? verdict.verdictOfTags(content, queryIn(question)) : isManifest ? 'found' : 'failed'
     return judged === 'failed' ? none(`${content.byteLength} bytes`) : { ...meaning, verdict: judged, content }
   }
   const { begun, rest, isTooLong } = whole
@@ -125,10 +126,14 @@ async function judgeError(by: Judging, question: Question, meaning: Meaning & { 
   if (verdict.isAboutRequest(status, error))
     return { reason: `does not take this request: ${status}`, cause: `${status}, ${typeIn(headers)}` }
   if (status === 400) return { ...told, verdict: verdict.verdictOf400(error) }
-  const isOfRegistry = status !== 404 || error || headers.has('Docker-Distribution-Api-Version')
+  // What stands in front of a registry says 404 too; in front of a public one also 403, to those it blocks.
+  const mayBeOfOther = status === 404 || (status === 403 && by.registry.role === 'public')
+  const isOfRegistry = !mayBeOfOther || error || headers.has('Docker-Distribution-Api-Version')
   if (isOfRegistry || (await by.isRegistry())) return told
-  return { reason: 'its 404 is not the answer of a registry', cause: `404, ${typeIn(headers)}` }
+  return { reason: `its ${status} is not the answer of a registry`, cause: `${status}, ${typeIn(headers)}` }
 }
+
+const queryIn = ({ target }: Question) => target.replace(/^[^?]*/, '')
 
 function unusable(response: Reply, fault: Fault): Fault {
   readOciError(response)

@@ -106,10 +106,10 @@ export class RemoteRegistry implements Registry {
     if (isOfBlob(question)) return this.#askForBlob(question)
     const admitted = this.#breaker.admit()
     if (!admitted) return this.#skipped(skipReason)
-    const inquiry = this.#inquire(question, admitted.report)
-    const answer = inquiry.answer()
-    if (!admitted.trial || question.purpose !== 'lookup') return answer
-    // The trial goes on for the breaker's sake, even if nobody wants its answer.
+    const { report, trial } = admitted
+    if (!trial || question.purpose !== 'lookup') return this.#inquire(question, report).answer()
+    // The trial goes on for the breaker's sake, even if nobody wants its answer any more, and its room has ended.
+    const answer = this.#inquire({ ...question, room: undefined }, report).answer()
     const abandon = () => {
       answer.then(discard)
       return answer

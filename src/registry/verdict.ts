@@ -3,7 +3,7 @@ import type { Entity } from '../../routing.ts'
 import type { Reply } from '../runtime/runtime.ts'
 import { hasDigest, isCheckable } from './digest.ts'
 import type { OciError } from './errors.ts'
-import { outlineOf } from './json.ts'
+import { json, outlineOf } from './json.ts'
 
 /** What an answer means for a lookup, in short (docs/routing.md, "What an answer means"). Only `found` ends a lookup. */
 export const verdicts = {
@@ -30,8 +30,10 @@ export const isRefusal = ({ verdict, status }: { verdict: Verdict; status: numbe
 
 export const redirects: ReadonlySet<number> = new Set([301, 302, 303, 307, 308])
 
-/** Statuses about the request or the way to the registry: they say nothing about the image (RFC 9110, section 15.5). */
-const aboutTheRequest = [407, 408, 421, 426]
+/** Statuses about the way to the registry (RFC 9110, section 15.5). */
+const aboutTheWay = [407, 408, 421, 426]
+/** Of those about the request: they say nothing about an image. To a write they are an answer. */
+const aboutReads = [...aboutTheWay, 405, 411, 413, 414, 415, 417, 428, 431]
 /** Codes of a 400 that mean: this registry has no such name. */
 const noSuchName = ['NAME_INVALID', 'NAME_UNKNOWN', 'TAG_INVALID']
 
@@ -40,13 +42,13 @@ export function verdictOf(status: number): Verdict {
   if (status < 300 || redirects.has(status) || [304, 412, 416].includes(status)) return 'found'
   if (status === 404) return 'absent'
   if (status === 429) return 'limited'
-  if (status < 400 || status >= 500 || aboutTheRequest.includes(status)) return 'failed'
+  if (status < 400 || status >= 500 || aboutTheWay.includes(status)) return 'failed'
   return 'denied'
 }
 
-/** Whether a refusal is about the request, not about the image; a 400 is without an OCI error: http spoken to a TLS port, say. */
+/** Whether the refusal of a read is about the request, not about the image; a 400 is without an OCI error: http spoken to a TLS port, say. */
 export function isAboutRequest(status: number, error: OciError | undefined): boolean {
-  return aboutTheRequest.includes(status) || (status === 400 && !error)
+  return aboutReads.includes(status) || (status === 400 && !error)
 }
 
 /** The verdict of a 400 with an OCI error to a lookup. */
@@ -67,10 +69,27 @@ export function verdictOfNested(code: string | undefined): Verdict {
 
 export const isHtml = (headers: Headers) => /^\s*text\/html\b/i.test(headers.get('Content-Type') ?? '')
 
-/** Whether the answer to a HEAD leaves its meaning to the body: then it is asked again with GET. */
-export function isVagueHead(entity: Entity, { status, headers }: Pick<Reply, 'status' | 'headers'>): boolean {
-  return entity === 'manifest' && (status === 405 || status === 400 || (status === 200 && isHtml(headers)))
+/** Statuses to a HEAD that say nothing of a GET. */
+const vagueOfManifests = [400, 405, 501]
+/** The same of blobs at public registries: ECR Public says 401 where a GET leads to the blob. */
+const vagueOfBlobs = [401, 403, 405, 501]
+
+/** Whether the answer to a HEAD leaves its meaning to a GET: then it is asked again so. */
+export function isVagueHead(
+  entity: Entity,
+  role: 'hosted' | 'public',
+  { status, headers }: Pick<Reply, 'status' | 'headers'>,
+): boolean {
+  if (entity === 'blob') return role === 'public' && vagueOfBlobs.includes(status)
+  return entity === 'manifest' && (vagueOfManifests.includes(status) || (status === 200 && !isOfManifest(headers)))
 }
+
+/** Whether the fields of a 200 are those of a manifest. */
+function isOfManifest(headers: Headers): boolean {
+  if (headers.get('Content-Length') === '0') return false
+  return headers.has('Docker-Content-Digest') || manifestTypes.test(headers.get('Content-Type') ?? '')
+}
+const manifestTypes = /^\s*application\/vnd\.(oci|docker)\./i
 
 const membersOfManifests = ['schemaVersion', 'mediaType', 'manifests', 'layers', 'config']
 
@@ -90,11 +109,22 @@ export function mayBeJson(begun: Uint8Array, headers: Headers): boolean {
 }
 
 /** The verdict of a tag list; `absent` if it names no tags, as some registries say of a name they lack. */
-export function verdictOfTags(content: Uint8Array): Verdict {
+export function verdictOfTags(content: Uint8Array, query: string): Verdict {
   const { isObject, members } = outlineOf(content, ['tags'])
   const tags = isObject ? members.get('tags') : undefined
-  return tags === 'n' ? 'absent' : tags === '[' ? 'found' : 'failed'
+  if (tags === 'n') return 'absent'
+  if (tags !== '[') return 'failed'
+  const isWhole = !isLaterPage(query) && new URLSearchParams(query).get('n') !== '0'
+  return isWhole && content.byteLength < maxEmptyBytes && isEmptyList(content) ? 'absent' : 'found'
 }
+
+/** Longer than a list without tags can be: its name has 255 characters at most. */
+const maxEmptyBytes = 1024
+const isEmptyList = (content: Uint8Array) => (json(content) as { tags?: unknown[] } | undefined)?.tags?.length === 0
+
+/** Whether a query asks for a page after the first: it has what only the link of a page before gives, `last` in most registries. */
+export const isLaterPage = (query: string) =>
+  [...new URLSearchParams(query).keys()].some((name) => name !== 'n' && name !== 'ns')
 
 /** sha256 and sha512 of nothing. */
 const digestsOfNothing = [
@@ -102,9 +132,12 @@ const digestsOfNothing = [
   'sha512:cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e',
 ]
 
-/** Why a 200 to a blob is none, as far as its fields show: a web page, or nothing for a digest that is not of nothing. */
+/**
+ * Why a 200 to a blob is none, as far as its fields show: a web page, or nothing for a digest that is not of nothing. A blob may be a
+ * web page too: then its registry says which digest it has.
+ */
 export function faultOfBlob(headers: Headers, digest: string | undefined): string | undefined {
-  if (isHtml(headers)) return 'a web page'
+  if (isHtml(headers) && (!digest || headers.get('Docker-Content-Digest') !== digest)) return 'a web page'
   const isEmpty = headers.get('Content-Length') === '0'
   const isWrong = isEmpty && digest !== undefined && isCheckable(digest) && !digestsOfNothing.includes(digest)
   return isWrong ? 'no bytes' : undefined

@@ -2,9 +2,10 @@
 import { type Match, match, type Refusal } from '../../routing.ts'
 import type { NameFact } from '../memory/names.ts'
 import { readingOf } from '../memory/reading.ts'
-import { type Registry, type Summary, summaryOf } from '../registry/answer.ts'
+import { type Answer, type Registry, type Summary, summaryOf } from '../registry/answer.ts'
+import { digestOf } from '../registry/digest.ts'
 import { type OciError, readOciError } from '../registry/errors.ts'
-import { unconditional } from '../registry/headers.ts'
+import { anyManifest, unconditional } from '../registry/headers.ts'
 import { discard } from '../registry/registry.ts'
 import { askAs, type Exchange, registriesIn } from './exchange.ts'
 import { lookup } from './lookup.ts'
@@ -37,12 +38,6 @@ interface Lacking {
   seconds: number
 }
 
-const types = ['oci.image.index.v1', 'oci.image.manifest.v1', 'docker.distribution.manifest.list.v2']
-/** The types of an image's manifest. */
-export const accept = [...types, 'docker.distribution.manifest.v2']
-  .map((type) => `application/vnd.${type}+json`)
-  .join(', ')
-
 /** Clients take the first part of a name for a registry if it looks like this. */
 const isHost = (text: string) => /[.:]|^localhost$/.test(text)
 
@@ -59,7 +54,13 @@ export async function explain(
   const query = ns ? `?ns=${encodeURIComponent(ns)}` : ''
   const plan = planOf(settings, 'GET', matched, query)
   if ('refused' in plan) return plan
-  const exchange = { request: unconditional(request, accept), matched: plan.matched, query: plan.query, client, room }
+  const exchange = {
+    request: unconditional(request, anyManifest),
+    matched: plan.matched,
+    query: plan.query,
+    client,
+    room,
+  }
   const reading = readingOf(exchange.request, plan, plan.query, registries.hosted.forwardsLogin)
   const order = registriesIn(registries, plan.order)
   const held = memory.holds(reading, order)
@@ -69,11 +70,11 @@ export async function explain(
   const ask = askAs(exchange)
   const asked = await Promise.all(others.map((registry) => ask(registry, { read: 'error', purpose: 'deciding' })))
   for (const one of asked) discard(one)
-  const said = [...answers, ...asked].map((one) => ({ ...summaryOf(one), digest: digestOf(one) }))
+  const said = [...answers, ...asked].map((one) => ({ ...summaryOf(one), digest: toldDigest(one) }))
   const answer: Explanation['answer'] = {
     status: response.status,
     by: by?.name,
-    digest: digestOf(response),
+    digest: toldDigest(response) ?? said.find(({ upstream }) => upstream === by?.name)?.digest,
     stale: isStale,
   }
   if (by) await response.body?.cancel()
@@ -139,7 +140,10 @@ function shadowedBy({ by, digest }: Explanation['answer'], said: Explanation['re
   return other && { upstream: other.upstream, digest: other.digest as string, because }
 }
 
-const digestOf = ({ headers }: Pick<Response, 'headers'>) => headers.get('Docker-Content-Digest') ?? undefined
+/** The digest of what was found. Not every registry says it (OCI distribution-spec: "SHOULD"). */
+function toldDigest({ headers, content }: Pick<Answer, 'headers' | 'content'>): string | undefined {
+  return headers.get('Docker-Content-Digest') ?? (content && digestOf(content))
+}
 
 /** For people: what each fact is about, and the fact. */
 export function factsOf({ rule, order, notAsked, registries, memory, answer, shadowed }: Explanation): string[][] {

@@ -4,7 +4,7 @@ import { type Reading, readingOf } from '../memory/reading.ts'
 import type { Recalled } from '../memory/stored.ts'
 import type { Answer, Registry } from '../registry/answer.ts'
 import { discard } from '../registry/registry.ts'
-import { isMissing, isRefusal, isUnsure } from '../registry/verdict.ts'
+import { isLaterPage, isMissing, isRefusal, isUnsure } from '../registry/verdict.ts'
 import { respond } from '../runtime/body.ts'
 import { askAnew } from './anew.ts'
 import { deliver, type Exchange, type Outcome, registriesIn } from './exchange.ts'
@@ -12,7 +12,7 @@ import { failure } from './failure.ts'
 import { type Look, lookerOf } from './look.ts'
 import type { Plan } from './plan.ts'
 import type { Surroundings } from './surroundings.ts'
-import { isLaterPage, ownPage } from './tags.ts'
+import { ownPage } from './tags.ts'
 
 /** A plan to be followed for a client; `memory` is what is used of what was learned, and learns from the answers. */
 interface Task {

@@ -118,11 +118,12 @@ async function supplyManifest(assisted: Supplied, { digest, mediaType = '' }: Pa
   const { ask, around, matched, source } = assisted
   const { hosted } = around.registries
   const child = match('HEAD', `/v2/${matched.name}/manifests/${digest}`)
-  if ('refused' in child || !mediaTypes.test(mediaType)) return undefined
+  // A descriptor names a digest (image-spec, "Descriptors"). By a tag, hosted would get one that nobody pushed.
+  if ('refused' in child || !child.digest || !mediaTypes.test(mediaType)) return undefined
   const target = child.path
   const fields = { accept: mediaType }
   const head = await ask(hosted, { method: 'HEAD', target, entity: 'manifest', digest, purpose: 'read' }, fields)
-  if (head.verdict !== 'absent') return []
+  if (!mayLack(head)) return []
   // One manifest is held at a time: of an index there may be hundreds.
   const room = assisted.room?.part()
   try {
@@ -151,7 +152,7 @@ async function supplyBlob(assisted: Supplied, { digest = '' }: Part): Promise<An
   const blob = match('HEAD', `/v2/${name}/blobs/${digest}`)
   if ('refused' in blob) return undefined
   const head = await ask(hosted, { method: 'HEAD', target: blob.path, entity: 'blob', digest, purpose: 'read' })
-  if (head.verdict !== 'absent') return []
+  if (!mayLack(head)) return []
   const source = sourceOf(settings, name, digest)
   if (!source) return undefined
   const opened = await ask(hosted, {
@@ -167,6 +168,9 @@ async function supplyBlob(assisted: Supplied, { digest = '' }: Part): Promise<An
   if (copied.state === 'unused') endSession(hosted, session, ask)
   return copied.state === 'stored' ? copied.answers : undefined
 }
+
+/** Whether hosted, asked with HEAD, may lack it. Some do not know that method. */
+const mayLack = ({ verdict, status }: Answer) => verdict === 'absent' || status === 405 || status === 501
 
 /** Who waits for a copy: copies are shared out by networks. */
 function waiterOf({ request, client }: Exchange) {

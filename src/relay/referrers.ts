@@ -1,7 +1,7 @@
 /** The referrers of an image at both registries, as one list (OCI distribution-spec 1.1, "Listing Referrers"). */
 import { loginAt, readingOf } from '../memory/reading.ts'
 import { type Answer, goneAnswer, linked, type Registry } from '../registry/answer.ts'
-import { unconditional } from '../registry/headers.ts'
+import { anyManifest, unconditional } from '../registry/headers.ts'
 import { json } from '../registry/json.ts'
 import { nextQuery } from '../registry/links.ts'
 import { discard } from '../registry/registry.ts'
@@ -110,7 +110,8 @@ async function publicList(
   if (tagged.answer.verdict !== 'denied') return tagged
   // If it denies the lists of an image that it gives, there may be referrers that nobody may see now: no shorter list then.
   const target = `/v2/${name}/manifests/${digest}`
-  const subject = await ask(proxy, { target, entity: 'manifest', digest, signal, read: 'error', purpose: 'deciding' })
+  const asked = { target, entity: 'manifest', digest, signal, read: 'error', purpose: 'deciding' } as const
+  const subject = await ask(proxy, asked, { accept: anyManifest })
   discard(subject)
   if (isUnsure(subject) || subject.verdict === 'gone') return { answer: subject, descriptors: [] }
   if (subject.verdict !== 'found') return tagged

@@ -1,10 +1,8 @@
 /** Pages of a tag list (distribution-spec 1.1, "Listing Tags"): all pages must be of the registry that gave the first. */
 import type { Answer } from '../registry/answer.ts'
 import { discard } from '../registry/registry.ts'
+import { isLaterPage } from '../registry/verdict.ts'
 import { askAs, type Exchange } from './exchange.ts'
-
-/** Whether a query asks for a page after the first. */
-export const isLaterPage = (query: string) => new URLSearchParams(query).has('last')
 
 /**
  * A later page that a registry does not give, though it has the list, is `failed`: another registry's list would be a wrong page.
@@ -14,9 +12,8 @@ export async function ownPage(exchange: Exchange, answer: Answer): Promise<Answe
   const { matched, query } = exchange
   const isMissing = answer.verdict === 'absent' || answer.verdict === 'denied'
   if (matched.route.entity !== 'tags' || !isLaterPage(query) || !isMissing) return answer
-  const first = new URLSearchParams(query)
-  first.delete('last')
-  first.set('n', '1')
+  const namespace = new URLSearchParams(query).get('ns')
+  const first = new URLSearchParams({ n: '1', ...(namespace && { ns: namespace }) })
   const list = await askAs(exchange)(answer.from, {
     target: `${matched.path}?${first}`,
     read: 'error',
