@@ -235,20 +235,25 @@ test('the proxy says 404 after the client got its own upload session: the sessio
   await router.close()
 })
 
-const troubles: [what: string, script: Script][] = [
-  ['sends other bytes', answer(200, { 'Content-Length': content.length }, 'y'.repeat(content.length))],
+const troubles: [what: string, script: Script, reason?: string][] = [
+  [
+    'sends other bytes',
+    answer(200, { 'Content-Length': content.length }, 'y'.repeat(content.length)),
+    'gave another digest',
+  ],
   [
     'breaks in the middle',
     (_, response) => {
       response.writeHead(200, { 'Content-Length': content.length })
       response.write(content.subarray(0, 50_000), () => response.destroy())
     },
+    'broke off',
   ],
   ['stands still in the middle', halves().script],
 ]
 test('a copy that fails stores nothing: the client gets a new upload session, and uploads', async (t) => {
   const router = await halfReal(answer(404), { IDLE_TIMEOUT: '0.5' })
-  for (const [i, [what, script]] of troubles.entries()) {
+  for (const [i, [what, script, reason]] of troubles.entries()) {
     await t.test(`a proxy that ${what}`, async () => {
       router.now.proxy = script
       const opened = await router.mount(`trouble/${i}`)
@@ -257,6 +262,16 @@ test('a copy that fails stores nothing: the client gets a new upload session, an
       assert.ok(await holds(`trouble/${i}`, digest))
       const metrics = (await send(router.url, 'GET', '/metrics')).body.toString()
       assert.match(metrics, new RegExp(`^registry_router_copies_total\\{outcome="failed"\\} ${i + 1}$`, 'm'))
+      if (!reason) return
+      const line = await until('the line', () =>
+        router.router.log().find(({ name, status }) => name === `trouble/${i}` && status === 202),
+      )
+      const asked = line.asked as { upstream: string; reason?: string }[]
+      assert.deepEqual(
+        asked.filter((one) => one.reason).map((one) => [one.upstream, one.reason]),
+        [['proxy', reason]],
+      )
+      assert.match(metrics, /^registry_router_upstream_up\{upstream="hosted"\} 1$/m)
     })
   }
   await router.close()

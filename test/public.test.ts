@@ -89,7 +89,8 @@ test('a name with the host of a public registry before it is asked only there, w
         const { status, headers } = await send(several.url, 'GET', `/v2/${name}/${path}${query}`)
         assert.equal(status, 200, path)
         assert.equal(headers['oci-namespace'], query ? 'ghcr.io' : undefined)
-        if (path === 'tags/list') assert.match(`${headers.link}`, /^<\/v2\/ghcr.io\/org\/app\/tags\/list\?last=1>/)
+        const next = query ? `?last=1&${query.slice(1)}` : '?last=1'
+        if (path === 'tags/list') assert.equal(headers.link, `</v2/${name}/${path}${next}>; rel="next"`)
         const who = asked(several)
         assert.ok(who.length > 0 || path !== 'tags/list', 'memory may answer for the same name')
         for (const one of who) assert.equal(one, `ghcr GET /v2/org/app/${path}`)
@@ -97,6 +98,28 @@ test('a name with the host of a public registry before it is asked only there, w
     }
     assert.equal((await send(several.url, 'HEAD', `/v2/ghcr.io/org/app/blobs/${digest}`)).status, 200)
     assert.deepEqual(asked(several), [`ghcr HEAD /v2/org/app/blobs/${digest}`])
+  })
+})
+
+test('the pages of a list are asked for as the first one was: none comes from hosted', async () => {
+  const pages: Script = (request, ...rest) => {
+    const page = request.url?.includes('last=') ? 2 : 1
+    const link = page === 1 ? { Link: `<${request.url?.replace(/\?.*/, '')}?n=1&last=1>; rel="next"` } : {}
+    answer(200, { 'Content-Type': 'application/json', ...link }, `{"tags":["${page}"]}`)(request, ...rest)
+  }
+  await withSeveral({ proxy: pages, ghcr: pages }, {}, async (several) => {
+    for (const [first, who] of [
+      ['/v2/docker.io/team/app/tags/list?n=1', 'proxy GET /v2/team/app/tags/list?n=1'],
+      ['/v2/team/app/tags/list?n=1&ns=docker.io', 'proxy GET /v2/team/app/tags/list?n=1'],
+      ['/v2/docker.io/hello/tags/list?n=1', 'proxy GET /v2/hello/tags/list?n=1'],
+      ['/v2/ghcr.io/org/app/tags/list?n=1', 'ghcr GET /v2/org/app/tags/list?n=1'],
+      ['/v2/org/app/tags/list?ns=ghcr.io&n=1', 'ghcr GET /v2/org/app/tags/list?n=1'],
+    ] as const) {
+      const link = `${(await send(several.url, 'GET', first)).headers.link}`
+      const [, next = ''] = /^<(.*)>; rel="next"$/.exec(link) ?? []
+      assert.deepEqual((await send(several.url, 'GET', next)).json(), { tags: ['2'] }, next)
+      assert.deepEqual(asked(several), [who, `${who}&last=1`], next)
+    }
   })
 })
 
@@ -244,6 +267,80 @@ test('an official image is not looked for while hosted, or the public registry, 
       assert.equal((await send(url, 'GET', '/v2/hello/manifests/1')).status, wanted)
     })
   }
+})
+
+test('an official image is known by its short name to a mount, to HEAD of its layers, and to its referrers', async () => {
+  const stored: string[] = []
+  const uploads: Script = (request, response, recorded) => {
+    if (request.method === 'POST')
+      return answer(202, { Location: '/v2/team/new/blobs/uploads/1' })(request, response, recorded)
+    if (request.url?.includes('/referrers/')) return having('hello')(request, response, recorded)
+    if (request.method !== 'PUT') return absent(request, response, recorded)
+    request.on('data', (chunk) => stored.push(`${chunk}`))
+    answer(201)(request, response, recorded)
+  }
+  const referrer = { digest: digestOf('a signature') }
+  const hub: Script = (...given) => {
+    const { url = '' } = given[0]
+    const list = answer(200, {}, JSON.stringify({ schemaVersion: 2, manifests: [referrer] }))
+    return (url.startsWith('/v2/library/hello/referrers/') ? list : having('library/hello'))(...given)
+  }
+  await withSeveral({ proxy: hub, hosted: uploads }, {}, async (several) => {
+    for (const from of ['hello', 'docker.io/hello', 'library/hello']) {
+      const mount = `/v2/team/new/blobs/uploads/?mount=${digest}&from=${from}`
+      assert.equal((await send(several.url, 'POST', mount)).status, 201, from)
+      assert.equal(stored.splice(0).join(''), layer)
+      assert.ok(asked(several).includes(`proxy GET /v2/library/hello/blobs/${digest}`))
+    }
+    const blob = `/v2/hello/blobs/${digest}`
+    assert.equal((await send(several.url, 'HEAD', blob)).status, 404, 'nobody has read it')
+    await send(several.url, 'GET', '/v2/hello/manifests/1')
+    assert.equal((await send(several.url, 'HEAD', blob)).status, 200)
+    const list = await send(several.url, 'GET', `/v2/hello/referrers/${digestOf(manifest)}`)
+    assert.deepEqual([list.status, list.json().manifests], [200, [referrer]])
+    assert.equal((await send(several.url, 'POST', '/v2/hello/blobs/uploads/')).status, 202)
+    assert.equal((await send(several.url, 'HEAD', blob)).status, 404, 'somebody pushes to it')
+  })
+})
+
+test('referrers of one public registry: its list, or the one under the tag; never a shorter one', async () => {
+  const subject = digestOf(manifest)
+  const referrer = { digest: digestOf('a signature') }
+  const list = JSON.stringify({ schemaVersion: 2, manifests: [referrer] })
+  const json = { 'Content-Type': 'application/json' }
+  const inner = { Link: '<http://nexus.internal:8081/repository/x/v2/org/app/referrers/x?page=2>; rel="next"' }
+  const denied = answer(403, json, '{"errors":[{"code":"DENIED"}]}')
+  const page: Script = (...given) => answer(200, given[0].url?.includes('page=2') ? {} : inner, list)(...given)
+  /** What the registry says to the API and to the tag, and the status for the client. */
+  const rows: [string, Script, Script, number][] = [
+    ['a list of two pages', page, absent, 200],
+    ['no API, a tag', absent, answer(200, {}, list), 200],
+    ['no API, no tag', absent, absent, 404],
+    ['an error with 200', answer(200, json, '{"errors":[]}'), absent, 502],
+    ['nothing with 200', answer(200, { 'Content-Length': 0 }), absent, 502],
+    ['it denies the referrers of what it gives', denied, denied, 502],
+  ]
+  let saying: Script = absent
+  const ghcr: Script = (...given) => saying(...given)
+  await withSeveral({ ghcr, hosted: ghcr }, { HOSTED_NAMES: 'team/**' }, async (several) => {
+    const names = ['ghcr.io/org/app/referrers/D', 'org/app/referrers/D?ns=ghcr.io', 'team/app/referrers/D']
+    for (const [what, api, tag, wanted] of rows) {
+      saying = (...given) => {
+        const { url = '' } = given[0]
+        const isTag = url.includes(`/manifests/${subject.replace(':', '-')}`)
+        return (url.includes('/referrers/') ? api : isTag ? tag : having('org/app'))(...given)
+      }
+      for (const name of names) {
+        const { status, headers, json } = await send(several.url, 'GET', `/v2/${name.replace('D', subject)}`)
+        const isPublic = !name.startsWith('team/')
+        // Of hosted's own a client looks for the tag itself.
+        const passed = what.startsWith('no API') ? 404 : what.startsWith('it denies') ? 403 : wanted
+        assert.equal(status, isPublic ? wanted : passed, `${what}: ${name}`)
+        if (status === 200) assert.deepEqual(json().manifests, [referrer])
+        assert.doesNotMatch(`${headers.link}`, /internal/)
+      }
+    }
+  })
 })
 
 test('the log names the registry and what it was asked', async () => {

@@ -741,7 +741,7 @@ test('a copy reads what it was told even if its client leaves before, and all el
     return answer(hosted, { status: 201 })
   }
   const byName = new Map([proxy, hosted].map((one) => [one.name, one]))
-  const source = { registry: proxy.name, digest: sha256('a layer'), path: '/', fullName: 'a', source: '' }
+  const source = { registry: proxy.name, digest: sha256('a layer'), places: [{ path: '/', fullName: 'a' }], source: '' }
   const around = { session: '/1', registries: { hosted, proxy, byName }, ask, client: new AbortController().signal }
   const job = new Job({ ...source, ...around }, { copyLimit: 10, writeTimeout: 1, idleTimeout: 1 }, () => {})
   assert.equal((await job.perform()).state, 'stored')

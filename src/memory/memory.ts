@@ -209,11 +209,6 @@ export class Memory implements LookupMemory {
     return this.hints.isPublic(name)
   }
 
-  /** Whether the reads of a name are of public images: HEAD of its blobs then comes from a reader, not from a push. */
-  readsPublic(name: string): boolean {
-    return this.hints.isPublic(name) && !this.writes.isPushedTo(name)
-  }
-
   /**
    * The registry of `order` to ask first, if something is known about it.
    * - By digest: the registry that last served the name.

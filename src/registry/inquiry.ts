@@ -140,7 +140,7 @@ export class Inquiry {
   #answered(status: number, judged: Judgement): Answer {
     if ('reason' in judged) return this.#failed(502, judged.reason, judged.cause, judged.isWell ?? true)
     const { entity, target } = this.#question
-    const listPath = ['tags', 'catalog'].includes(entity) ? target.replace(/\?.*/, '') : undefined
+    const listPath = ['tags', 'catalog', 'referrers'].includes(entity) ? target.replace(/\?.*/, '') : undefined
     const uploads = ['uploads', 'upload'].includes(entity) ? target.replace(/[^/]*(?:\?.*)?$/, '') : undefined
     const answer = { from: this.#of.registry, status, milliseconds: this.#milliseconds(), listPath, uploads, ...judged }
     if (answer.content && entity === 'tags' && this.#of.maxListBytes) {

@@ -78,25 +78,30 @@ async function judgeFound(by: Judging, question: Question, meaning: Meaning & { 
     const fault = verdict.faultOfBlob(headers, digest)
     return fault ? unusable(response, none(fault)) : readFound(by, question, meaning)
   }
-  if (!['manifest', 'tags'].includes(entity) || typeof read === 'object') return readFound(by, question, meaning)
+  if (!['manifest', 'tags', 'referrers'].includes(entity) || typeof read === 'object')
+    return readFound(by, question, meaning)
   if (method === 'HEAD') return meaning
   const whole = await readAhead(response, maxWholeBytes, room)
   if ('content' in whole) {
     const { content } = whole
-    const isManifest = verdict.isManifest(content, digest)
-    const judged =
-      entity === 'tags' ? verdict.verdictOfTags(content, queryIn(question)) : isManifest ? 'found' : 'failed'
+    const judged = verdictOfContent(question, content)
     return judged === 'failed' ? none(`${content.byteLength} bytes`) : { ...meaning, verdict: judged, content }
   }
   const { begun, rest, isTooLong } = whole
   // What there is no room for streams only if what has come shows a manifest: nothing else of it can be judged.
-  if (isTooLong ? verdict.mayBeJson(begun, headers) : entity === 'manifest' && verdict.beginsManifest(begun)) {
+  if (isTooLong ? verdict.mayBeJson(begun, headers) : entity !== 'tags' && verdict.beginsManifest(begun)) {
     const { status, arrayBuffer } = response
     return { ...meaning, response: { status, headers, body: rest, arrayBuffer } }
   }
   rest.cancel().catch(() => {})
   if (!isTooLong) throw noRoom()
   return none(`more than ${maxWholeBytes} bytes`)
+}
+
+function verdictOfContent({ entity, digest, target }: Question, content: Uint8Array): verdict.Verdict {
+  if (entity === 'tags') return verdict.verdictOfTags(content, target.replace(/^[^?]*/, ''))
+  const isRight = entity === 'manifest' ? verdict.isManifest(content, digest) : verdict.isIndex(content)
+  return isRight ? 'found' : 'failed'
 }
 
 async function readFound(
@@ -132,8 +137,6 @@ async function judgeError(by: Judging, question: Question, meaning: Meaning & { 
   if (isOfRegistry || (await by.isRegistry())) return told
   return { reason: `its ${status} is not the answer of a registry`, cause: `${status}, ${typeIn(headers)}` }
 }
-
-const queryIn = ({ target }: Question) => target.replace(/^[^?]*/, '')
 
 function unusable(response: Reply, fault: Fault): Fault {
   readOciError(response)

@@ -100,6 +100,12 @@ export function isManifest(content: Uint8Array, digest: string | undefined): boo
   return isObject && members.size > 0
 }
 
+/** Whether a whole body is an index, as a list of referrers is one. */
+export function isIndex(content: Uint8Array): boolean {
+  const { isObject, members } = outlineOf(content, ['manifests'])
+  return isObject && members.has('manifests')
+}
+
 /** Whether what has come of a body shows that it is a manifest. */
 export const beginsManifest = (begun: Uint8Array) => outlineOf(begun, membersOfManifests).members.size > 0
 

@@ -3,6 +3,7 @@ import { match } from '../../routing.ts'
 import type { Answer, Registry } from '../registry/answer.ts'
 import { checkOf, isCheckable } from '../registry/digest.ts'
 import { discard } from '../registry/registry.ts'
+import { isMissing } from '../registry/verdict.ts'
 import type { AskAs, Registries } from './exchange.ts'
 import { type PlanRules, planOf } from './plan.ts'
 
@@ -20,15 +21,15 @@ export interface Source {
   /** The public registry that may have it. */
   registry: string
   digest: string
-  /** The path of the blob at the public registry. */
-  path: string
-  /** `Plan.fullName` */
-  fullName: string
+  /** Where it may be there, and the name that memory keeps each place under: the second is for an official image's short name. */
+  places: readonly { path: string; fullName: string }[]
 }
 
 export interface Copied {
   /** `unused`: nothing has begun, and the session is as it was. `begun`: the session is used up. */
   state: 'unused' | 'begun' | 'stored'
+  /** The name under which the public registry has it, as memory keeps it. */
+  fullName?: string
   /** What the registries said so far. If it is stored, hosted's 201 is the last. */
   answers: Answer[]
 }
@@ -63,9 +64,11 @@ export function sourceOf(
   const plan = planOf(settings, 'GET', source, '')
   if ('refused' in plan) return undefined
   const registry = plan.order.find((name) => name !== 'hosted')
-  return registry
-    ? { registry, digest: source.digest, path: plan.matched.path + plan.query, fullName: plan.fullName }
-    : undefined
+  if (!registry) return undefined
+  const places = [plan, ...(plan.official ? [plan.official] : [])].map(({ matched, query, fullName }) => {
+    return { path: matched.path + query, fullName }
+  })
+  return { registry, digest: source.digest, places }
 }
 
 /** The upload session that an answer of hosted opened, as clients know it. */
@@ -92,6 +95,7 @@ export class Job {
   // Not the client's: a copy that is doing well goes on without it.
   readonly #abort = new AbortController()
   #clientWaits = true
+  #fullName: string | undefined
 
   constructor(copy: Copy, settings: CopySettings, onCopy: OnCopy) {
     this.copy = copy
@@ -106,7 +110,8 @@ export class Job {
   /** The client waits no more; the copy goes on. Only the copy reads the bodies of what it was told. */
   leaveClient(): Copied {
     this.#clientWaits = false
-    return { state: 'begun', answers: this.#answers.map((one) => ({ ...one, response: undefined })) }
+    const answers = this.#answers.map((one) => ({ ...one, response: undefined }))
+    return { state: 'begun', answers, fullName: this.#fullName }
   }
 
   /** Ends the copy. */
@@ -115,25 +120,18 @@ export class Job {
   }
 
   async perform(): Promise<Copied> {
-    const { registry, digest, path, session, registries, ask } = this.copy
-    const { copyLimit, idleTimeout } = this.#settings
+    const { digest, session, registries, ask } = this.copy
     const answers = this.#answers
-    const abort = this.#abort
-    const { signal } = abort
-    const blob = await ask(
-      registries.byName.get(registry) as Registry,
-      { method: 'GET', target: path, entity: 'blob', digest, signal, purpose: 'copy' },
-      ownFields,
-    )
-    answers.push(blob)
+    const blob = await this.#open()
     const length = Number(blob.headers.get('Content-Length') ?? Number.NaN)
-    if (blob.status !== 200 || !blob.response?.body || !(length <= copyLimit)) {
-      abort.abort()
-      return { state: 'unused', answers }
+    if (blob.status !== 200 || !blob.response?.body || !(length <= this.#settings.copyLimit)) {
+      this.#abort.abort()
+      return { state: 'unused', answers, fullName: this.#fullName }
     }
-    const { end, ...content } = checked(blob.response.body, digest, idleTimeout, abort)
+    const { end, faultOf, ...content } = checked(blob.response.body, digest, this.#settings.idleTimeout, this.#abort)
     const target = `${session}${session.includes('?') ? '&' : '?'}digest=${digest}`
     const fields = { ...ownFields, 'content-type': 'application/octet-stream', 'content-length': `${length}` }
+    const { signal } = this.#abort
     const put = {
       method: 'PUT',
       target,
@@ -145,17 +143,40 @@ export class Job {
     } as const
     const stored = await ask(registries.hosted, put, fields)
     end()
-    answers.push(stored)
+    const reason = faultOf()
+    // Hosted is not to blame for what does not come.
+    if (reason) answers[answers.indexOf(blob)] = { ...blob, verdict: 'failed', status: 502, reason }
+    else answers.push(stored)
     const isStored = stored.status === 201
     this.#onCopy(isStored ? (this.#clientWaits ? 'mounted' : 'late') : 'failed', length)
-    if (isStored) return { state: 'stored', answers }
-    abort.abort()
+    if (isStored) return { state: 'stored', answers, fullName: this.#fullName }
+    this.#abort.abort()
     endSession(registries.hosted, session, ask)
-    return { state: 'begun', answers }
+    return { state: 'begun', answers, fullName: this.#fullName }
+  }
+
+  /** What the public registry says in the first place that has it, or else in the last one. */
+  async #open(): Promise<Answer> {
+    const { registry, digest, places, registries, ask } = this.copy
+    const from = registries.byName.get(registry) as Registry
+    const { signal } = this.#abort
+    for (const { path, fullName } of places) {
+      const wanted = { method: 'GET', target: path, entity: 'blob', digest, signal, purpose: 'copy' } as const
+      const blob = await ask(from, wanted, ownFields)
+      this.#answers.push(blob)
+      if (blob.verdict === 'found') this.#fullName = fullName
+      if (!isMissing(blob)) break
+    }
+    return this.#answers.at(-1) as Answer
   }
 }
 
-/** The same bytes, but the last of them only if all have the digest. Aborts if nothing moves for `idleSeconds`. */
+class OtherDigest extends Error {}
+
+/**
+ * The same bytes, but the last of them only if all have the digest. Aborts if they do not come: `faultOf` says why. Aborts too if
+ * nothing moves for `idleSeconds`.
+ */
 function checked(from: ReadableStream<Uint8Array>, digest: string, idleSeconds: number, abort: AbortController) {
   const { hash, isRight } = checkOf(digest)
   const timer = setTimeout(() => abort.abort(), idleSeconds * 1000)
@@ -163,18 +184,26 @@ function checked(from: ReadableStream<Uint8Array>, digest: string, idleSeconds: 
   const bodyRead = new Promise<void>((resolve) => {
     onRead = resolve
   })
+  let fault: string | undefined
   async function* bytes() {
     let held: Uint8Array | undefined
-    for await (const chunk of from) {
-      timer.refresh()
-      hash.update(chunk)
-      if (held) yield held
-      held = chunk
+    try {
+      for await (const chunk of from) {
+        timer.refresh()
+        hash.update(chunk)
+        if (held) yield held
+        held = chunk
+      }
+      if (!isRight()) throw new OtherDigest()
+    } catch (error) {
+      if (!abort.signal.aborted) fault = error instanceof OtherDigest ? 'gave another digest' : 'broke off'
+      abort.abort()
+      throw error
+    } finally {
+      clearTimeout(timer)
     }
-    clearTimeout(timer)
-    if (!isRight()) throw new Error('another digest')
     if (held) yield held
     onRead()
   }
-  return { body: bytes(), bodyRead, end: () => clearTimeout(timer) }
+  return { body: bytes(), bodyRead, end: () => clearTimeout(timer), faultOf: () => fault }
 }

@@ -1,5 +1,5 @@
 /** Which registries a request is asked at, in which order, and under which name: the route table, narrowed by the name. Pure. */
-import type { Match, Refusal } from '../../routing.ts'
+import { type Match, match, type Refusal } from '../../routing.ts'
 import { dockerHub } from '../registry/hosts.ts'
 import { isRead } from '../runtime/runtime.ts'
 import { blockedBy, type NameRules, namespacesIn, type Owner, ownerOf, withoutNamespace } from './names.ts'
@@ -104,11 +104,18 @@ function orderOf(rules: PlanRules, row: readonly string[], reason: string | unde
 function withOfficial(rules: PlanRules, plan: Plan): Plan {
   const { matched, order, fullName } = plan
   const official = `library/${fullName}`
-  if (fullName.includes('/') || matched.route.entity === 'referrers' || blockedBy(rules, official)) return plan
+  if (fullName.includes('/') || blockedBy(rules, official)) return plan
   const hub = order.find((one) => one !== 'hosted') ?? 'proxy'
   const name = (matched.name as string).replace(/[^/]*$/, official)
   const asked = { ...plan, order: [hub], matched: renamed(matched, name), fullName: official, unasked: undefined }
   return { ...plan, official: asked }
+}
+
+/** What to ask of Docker Hub in place of this, if the name may be short for an official image: it has no image of a short name itself. */
+export function officialOf(rules: PlanRules, { path }: Match): Match[] {
+  const matched = match('GET', path)
+  const plan = 'refused' in matched ? undefined : planOf(rules, 'GET', matched, '')
+  return plan && 'order' in plan && plan.official ? [plan.official.matched] : []
 }
 
 /** The same request for another name. The rest of its path keeps its bytes. */

@@ -7,6 +7,7 @@ import { networkOf } from '../runtime/networks.ts'
 import type { Reply } from '../runtime/runtime.ts'
 import { endSession, sessionOf, sourceOf } from './copy.ts'
 import type { AskAs, Exchange } from './exchange.ts'
+import { officialOf } from './plan.ts'
 import type { Surroundings } from './surroundings.ts'
 
 /** A request that hosted has answered, and what may assist it. */
@@ -53,20 +54,25 @@ async function mount(assisted: Assisted, first: Answer): Promise<Answer[]> {
   const source = sourceOf(settings, wanted.get('from'), wanted.get('mount') ?? '')
   if (!source || !session) return answers
   const copied = await copier.copy({ ...source, session, registries, ask, ...waiterOf(assisted) })
-  sawIn(copied.answers, source.fullName, around)
+  if (copied.fullName) around.memory.names.saw(copied.fullName)
   if (copied.state === 'unused') return answers
   // The copy has used the session up. If it stored nothing so far, the client needs a fresh one.
   return [...answers, ...copied.answers, ...(copied.state === 'stored' ? [] : [await openSession()])]
 }
 
 /** HEAD of a blob that hosted lacks, of a name that is read from the public registry: a 200 of that registry is the answer. */
-async function tellBlob({ around, matched: { name = '' }, ask, source }: Assisted, first: Answer): Promise<Answer[]> {
-  const { memory } = around
-  if (!source || first.verdict !== 'absent' || !memory.readsPublic(name)) return [first]
-  const told = await ask(source, { purpose: 'lookup' })
-  if (told.status !== 200) return [first]
-  memory.sawAt(source, name)
-  return [first, told]
+async function tellBlob({ around, matched, ask, source }: Assisted, first: Answer): Promise<Answer[]> {
+  const { memory, settings } = around
+  // Into a name that is pushed to, a client uploads what is not there.
+  if (!source || first.verdict !== 'absent' || memory.writes.isPushedTo(matched.name ?? '')) return [first]
+  for (const { name = '', path } of [matched, ...officialOf(settings, matched)]) {
+    if (!memory.isPublic(name)) continue
+    const told = await ask(source, { target: path, purpose: 'lookup' })
+    if (told.status !== 200) continue
+    memory.sawAt(source, name)
+    return [first, told]
+  }
+  return [first]
 }
 
 /** A manifest that hosted refuses for what it lacks: what the public registry has of that in this name is copied. */
@@ -128,9 +134,18 @@ async function supplyManifest(assisted: Supplied, { digest, mediaType = '' }: Pa
   const room = assisted.room?.part()
   try {
     const read = { maxBytes: maxManifestBytes }
-    const wanted = { method: 'GET', target, entity: 'manifest', digest, read, purpose: 'lookup', room } as const
+    const [there = child] = officialOf(around.settings, child)
+    const wanted = {
+      method: 'GET',
+      target: there.path,
+      entity: 'manifest',
+      digest,
+      read,
+      purpose: 'lookup',
+      room,
+    } as const
     const { content: body, ...got } = await ask(source, wanted, fields)
-    sawIn([got], matched.name as string, around)
+    if (got.verdict === 'found') around.memory.names.saw(there.name as string)
     const supplied = body && (await supply(assisted, body))
     if (!supplied) return undefined
     const put = await ask(
@@ -164,7 +179,7 @@ async function supplyBlob(assisted: Supplied, { digest = '' }: Part): Promise<An
   const session = sessionOf(opened)
   if (!session) return undefined
   const copied = await copier.copy({ ...source, session, registries, ask, ...waiterOf(assisted) }, true)
-  sawIn(copied.answers, source.fullName, around)
+  if (copied.fullName) around.memory.names.saw(copied.fullName)
   if (copied.state === 'unused') endSession(hosted, session, ask)
   return copied.state === 'stored' ? copied.answers : undefined
 }
@@ -175,12 +190,6 @@ const mayLack = ({ verdict, status }: Answer) => verdict === 'absent' || status 
 /** Who waits for a copy: copies are shared out by networks. */
 function waiterOf({ request, client }: Exchange) {
   return { source: networkOf(client.address ?? ''), client: request.signal }
-}
-
-/** Memory hears of a name that the public registry gave something of. */
-function sawIn(answers: readonly Answer[], fullName: string, { memory }: Surroundings): void {
-  const isThere = answers.some(({ from, verdict }) => from.role === 'public' && verdict === 'found')
-  if (isThere) memory.names.saw(fullName)
 }
 
 /** RFC 6838, section 4.2. Anything else must not get into a header field. */

@@ -1,4 +1,4 @@
-/** The referrers of an image at both registries, as one list (OCI distribution-spec 1.1, "Listing Referrers"). */
+/** The referrers of an image at the registries that may have it, as one list (OCI distribution-spec 1.1, "Listing Referrers"). */
 import { loginAt, readingOf } from '../memory/reading.ts'
 import { type Answer, goneAnswer, linked, type Registry } from '../registry/answer.ts'
 import { anyManifest, unconditional } from '../registry/headers.ts'
@@ -7,8 +7,7 @@ import { nextQuery } from '../registry/links.ts'
 import { discard } from '../registry/registry.ts'
 import { isUnsure } from '../registry/verdict.ts'
 import { respond } from '../runtime/body.ts'
-import type { Room } from '../runtime/budget.ts'
-import { type AskAs, askAs, type Exchange, type Outcome, type Registries } from './exchange.ts'
+import { type AskAs, askAs, type Exchange, type Outcome, registriesIn } from './exchange.ts'
 import { failure } from './failure.ts'
 import type { Plan } from './plan.ts'
 import type { Listed, Surroundings } from './surroundings.ts'
@@ -37,16 +36,17 @@ const maxListBytes = 8 * 1024 * 1024
 export async function referrers(around: Surroundings, exchange: Exchange, plan: Plan): Promise<Outcome> {
   const { registries, memory, lists } = around
   const { request, query, client, room } = exchange
-  const { hosted, proxy } = registries
+  const order = registriesIn(registries, plan.order)
   const asked = { ...exchange, request: unconditional(request, indexType) }
   // Before it is shared: if the fields are too long, only the client that sent them gets the 431.
-  for (const one of [hosted, proxy]) one.fieldsFor(asked.request, client)
-  const reading = readingOf(request, plan, query, hosted.forwardsLogin)
-  const key = `${memory.writes.generationOf(reading.name)} ${request.method} ${exchange.matched.path}${query} ${loginAt(hosted, reading)}`
+  for (const one of order) one.fieldsFor(asked.request, client)
+  const reading = readingOf(request, plan, query, registries.hosted.forwardsLogin)
+  const login = loginAt(registries.hosted, reading)
+  const key = `${memory.writes.generationOf(reading.name)} ${plan.order} ${request.method} ${exchange.matched.path}${query} ${login}`
   const asker = { signal: request.signal, room }
-  const landed = await lists.join(key, asker, (signal, room) => listBoth(registries, { ...asked, room }, signal))
-  const { answers, body } = landed?.value ?? { answers: [goneAnswer(hosted)] }
-  if (!body) return { response: failure(request.method, 'referrers', answers), answers }
+  const landed = await lists.join(key, asker, (signal, room) => listAll(order, { ...asked, room }, plan, signal))
+  const { answers, body } = landed?.value ?? { answers: [goneAnswer(order[0] as Registry)] }
+  if (!body) return { response: failure(request.method, 'referrers', answers, plan.unasked), answers }
   const headers = new Headers({ 'Content-Type': indexType, 'Content-Length': `${body.byteLength}` })
   if (artifactTypeIn(query) !== null) headers.set('OCI-Filters-Applied', 'artifactType')
   return { response: respond(body, { headers }), answers, bytesOut: body.byteLength }
@@ -55,35 +55,58 @@ export async function referrers(around: Surroundings, exchange: Exchange, plan: 
 const artifactTypeIn = (query: string) => new URLSearchParams(query).get('artifactType') || null
 
 /**
- * Asks both. If hosted lacks the API, its answer passes: clients then keep referrers under a tag. If the public registry cannot be
- * read, the answer is an error, never a shorter list.
+ * Asks a public registry, and hosted if it may have the name. If hosted lacks the API, its answer passes: clients then keep referrers
+ * under a tag. If the public registry cannot be read, the answer is an error, never a shorter list.
  */
-async function listBoth(registries: Registries, exchange: Exchange, client: AbortSignal): Promise<Listed> {
+async function listAll(
+  order: readonly Registry[],
+  exchange: Exchange,
+  plan: Plan,
+  client: AbortSignal,
+): Promise<Listed> {
   const { query, matched, room } = exchange
   const hostedDecides = linked(client)
   const { signal } = hostedDecides
   // What was read is needed no more once the lists are joined.
   const pages = room?.part()
   const ask = askAs(exchange)
+  const hosted = order.find(({ role }) => role === 'hosted')
+  const proxy = order.find(({ role }) => role === 'public') as Registry
   try {
-    const ofProxy = publicList(registries.proxy, { ...exchange, room: pages }, ask, signal)
+    const ofProxy = publicLists(proxy, { ...exchange, room: pages }, plan, ask, signal)
     // If hosted's list fails, nobody waits for this one.
     ofProxy.catch(() => {})
-    const hosted = await readList(pagesOf(registries.hosted, matched.path, ask, signal, pages), query)
-    if (hosted.answer.verdict !== 'found') {
+    const own =
+      hosted && (await readList(pagesOf(hosted, { ...exchange, room: pages }, matched.path, ask, signal), query))
+    if (own && own.answer.verdict !== 'found') {
       hostedDecides.abort()
-      return { answers: [hosted.answer] }
+      return { answers: [own.answer] }
     }
-    const proxy = await ofProxy
-    const answers = [proxy.answer, hosted.answer]
-    if (isUnsure(proxy.answer) || proxy.answer.verdict === 'gone') return { answers }
+    const lists = await ofProxy
+    const answers = [...lists, ...(own ? [own] : [])].map(({ answer }) => answer)
+    const isDecided = own || lists.some(({ answer }) => answer.verdict === 'found')
+    if (!isDecided || answers.some((one) => isUnsure(one) || one.verdict === 'gone')) return { answers }
     // Hosted's come last: of several signatures cosign looks at the last one.
-    const body = await inTurn(() => new TextEncoder().encode(joined([proxy, hosted], artifactTypeIn(query))))
+    const all = own ? [...lists, own] : lists
+    const body = await inTurn(() => new TextEncoder().encode(joined(all, artifactTypeIn(query))))
     room?.add(body.byteLength)
     return { answers, body }
   } finally {
     pages?.end()
   }
+}
+
+/** The list of a public registry. An official image of Docker Hub may have been asked for by its short name. */
+async function publicLists(
+  proxy: Registry,
+  exchange: Exchange,
+  { official }: Plan,
+  ask: AskAs,
+  signal: AbortSignal,
+): Promise<Listing[]> {
+  const list = await publicList(proxy, exchange, ask, signal)
+  if (!official || !isMissing(list)) return [list]
+  return [await publicList(proxy, { ...exchange, matched: official.matched }, ask, signal)]
 }
 
 /** To read or to write a long list takes a while, so between two of them there is time for others. */
@@ -94,22 +117,18 @@ function inTurn<T>(work: () => T): Promise<T> {
 }
 let lastTurn: Promise<unknown> = Promise.resolve()
 
-/** The list of the public registry; if it lacks the API, the one under the referrers tag. */
-async function publicList(
-  proxy: Registry,
-  { matched, query, room }: Exchange,
-  ask: AskAs,
-  signal: AbortSignal,
-): Promise<Listing> {
-  const { path, name, digest = '' } = matched
-  const askPage = pagesOf(proxy, path, ask, signal, room)
-  const listing = await readList(askPage, query)
+/** The list of a public registry; if it lacks the API, the one under the referrers tag. */
+async function publicList(proxy: Registry, exchange: Exchange, ask: AskAs, signal: AbortSignal): Promise<Listing> {
+  const { path, name, digest = '' } = exchange.matched
+  const pages = (at: string) => pagesOf(proxy, exchange, at, ask, signal)
+  const listing = await readList(pages(path), exchange.query)
   // Registries without the API say 404, as they should, or 400, 403 or 405.
   if (!isMissing(listing)) return listing
-  const tagged = await readList(pagesOf(proxy, `/v2/${name}/manifests/${referrersTag(digest)}`, ask, signal, room), '')
+  const namespace = namespaceIn(exchange.query)
+  const tagged = await readList(pages(`/v2/${name}/manifests/${referrersTag(digest)}`), namespace)
   if (tagged.answer.verdict !== 'denied') return tagged
   // If it denies the lists of an image that it gives, there may be referrers that nobody may see now: no shorter list then.
-  const target = `/v2/${name}/manifests/${digest}`
+  const target = `/v2/${name}/manifests/${digest}${namespace}`
   const asked = { target, entity: 'manifest', digest, signal, read: 'error', purpose: 'deciding' } as const
   const subject = await ask(proxy, asked, { accept: anyManifest })
   discard(subject)
@@ -119,11 +138,17 @@ async function publicList(
   return { answer: { ...tagged.answer, verdict: 'failed', status: 502, reason }, descriptors: [] }
 }
 
+/** A registry that serves several hosts needs `ns` in every question. */
+function namespaceIn(query: string): string {
+  const namespace = new URLSearchParams(query).get('ns')
+  return namespace ? `?ns=${namespace}` : ''
+}
+
 const isMissing = ({ answer }: Listing) => answer.verdict === 'absent' || answer.verdict === 'denied'
 
 type AskPage = (query: string) => Promise<Answer>
 
-function pagesOf(registry: Registry, path: string, ask: AskAs, signal: AbortSignal, room: Room | undefined): AskPage {
+function pagesOf(registry: Registry, { room }: Exchange, path: string, ask: AskAs, signal: AbortSignal): AskPage {
   const read = { maxBytes: maxPageBytes }
   // What lacks the API may answer it with anything. What is said of a tag is judged: a balancer's 404 says nothing.
   const [entity, purpose] = path.includes('/manifests/')

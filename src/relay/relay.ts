@@ -3,6 +3,7 @@ import { pingReadingOf } from '../memory/reading.ts'
 import { type Answer, isUp, pingQuestion, type Registry, summarize } from '../registry/answer.ts'
 import { ociError, refusalOf } from '../registry/errors.ts'
 import { pingFields } from '../registry/headers.ts'
+import { linksAsAsked } from '../registry/links.ts'
 import { respond } from '../runtime/body.ts'
 import type { Exchange, Outcome } from './exchange.ts'
 import { failure, shortFields } from './failure.ts'
@@ -20,8 +21,13 @@ export async function carryOut(around: Surroundings, exchange: Exchange): Promis
   const plan = planOf(around.settings, request.method, matched, query)
   if ('refused' in plan) return { response: refusalOf(request.method, plan), answers: [] }
   const outcome = await follow(around, exchange, plan)
+  const { headers } = outcome.response
   // OCI distribution-spec, "Registry Proxying".
-  if (plan.namespace) outcome.response.headers.set('OCI-Namespace', plan.namespace)
+  if (plan.namespace) headers.set('OCI-Namespace', plan.namespace)
+  // The next page is asked for as this one was.
+  const links = headers.get('Link')
+  const namespaces = new URLSearchParams(query).getAll('ns')
+  if (links) headers.set('Link', linksAsAsked(links, plan.matched.path, matched.path, namespaces))
   return outcome
 }
 
@@ -29,7 +35,8 @@ function follow(around: Surroundings, exchange: Exchange, plan: Plan): Promise<O
   const { matched, query, order, unasked } = plan
   const { request, client, room, openBody } = exchange
   const asked = { request, matched, query, client, room, openBody }
-  if (matched.route.entity === 'referrers' && order.length > 1) return referrers(around, asked, plan)
+  if (matched.route.entity === 'referrers' && order.some((one) => one !== 'hosted'))
+    return referrers(around, asked, plan)
   // A row that names only hosted passes its answer. A lookup that asks only hosted explains a 404.
   const isRowOfHosted = order.length === 1 && order[0] === 'hosted' && !unasked
   return isRowOfHosted ? forward(around, asked, plan) : lookup(around, asked, plan)
