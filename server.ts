@@ -127,11 +127,7 @@ function sayForwarders(log: Log): void {
 
 /** Asks each registry once, in the background; not one whose login a program gives, which is asked for it once only. */
 async function askRegistries(config: Config, fetch: Fetch, log: Log): Promise<void> {
-  const withProgram = [config.hostedCommand && 'hosted', config.proxyCommand && 'proxy']
-  const known = createUncounted({ ...config, hostedCommand: '', proxyCommand: '' }, fetch, now)
-  const subjects = known
-    .filter(({ registry }) => !withProgram.includes(registry.name))
-    .map((one) => subjectOf(one, config.aggregate.host))
+  const subjects = createUncounted(config, fetch, now, false).map((one) => subjectOf(one, config.aggregate.host))
   await askOnce(subjects, { fetch, passLogin: config.passLogin }, log)
 }
 
@@ -145,7 +141,13 @@ async function printCheck(config: ReturnType<typeof readConfig>, { push, json }:
 async function checked(config: ReturnType<typeof readConfig>, effect: Effect, push: string | undefined) {
   if ('faults' in config) return checkFaults(config.faults, effect)
   const fetch = signed(await fetchFor(config), version)
-  return check({ settings: config, effect, push, fetch, registriesOf: (some) => createUncounted(some, fetch, now) })
+  return check({
+    settings: config,
+    effect,
+    push,
+    fetch,
+    registriesOf: (some) => createUncounted(some, fetch, now, true),
+  })
 }
 
 /** For a container's health check: the image holds no other HTTP client. */

@@ -5,7 +5,7 @@ import type { Config } from './config.ts'
 import type { Log } from './log.ts'
 import type { Registry } from './registry/answer.ts'
 import { AuthLogins } from './registry/authfile.ts'
-import { comparable } from './registry/hosts.ts'
+import { comparable, keyOf } from './registry/hosts.ts'
 import { type Identity, withIdentity } from './registry/identity.ts'
 import { withLogin } from './registry/login.ts'
 import { type RegistryOptions, RemoteRegistry } from './registry/registry.ts'
@@ -27,9 +27,13 @@ interface Surroundings {
 }
 
 export function createRegistries(config: Config, around: Surroundings): Registries {
+  return build(config, around, proofsFor(config, around.log))
+}
+
+function build(config: Config, around: Surroundings, proofs: ReadonlyMap<string, Proof>): Registries {
   const { blobTimeout, writeTimeout, aggregate: router, proxyTimeout: readTimeout } = config
   const common = { blobTimeout, writeTimeout, router, followsBlobs: config.blobRedirects === 'follow', prefix: '' }
-  const logins = config.authFile ? new AuthLogins(config.authFile, config.helpersDir, around.log) : undefined
+  const proofOf = (name: string) => proofs.get(name) as Proof
   const publicOnes = { ...common, role: 'public', readTimeout, forwardsLogin: false } as const
   const proxy = create(
     {
@@ -39,7 +43,7 @@ export function createRegistries(config: Config, around: Surroundings): Registri
       address: config.proxy,
       path: pathOf(config.proxy),
     },
-    proofFor(config.proxy, config, logins, 'proxy'),
+    proofOf('proxy'),
     around,
   )
   const hosted = create(
@@ -54,7 +58,7 @@ export function createRegistries(config: Config, around: Surroundings): Registri
       // With HTPASSWD_FILE it gets the router's own login, or none.
       forwardsLogin: config.passLogin,
     },
-    proofFor(config.hosted, config, config.passLogin ? undefined : logins, 'hosted'),
+    proofOf('hosted'),
     around,
   )
   const others = config.proxies.map(({ host, address }) =>
@@ -67,25 +71,27 @@ export function createRegistries(config: Config, around: Surroundings): Registri
         path: pathOf(address),
         prefix: `/${host}`,
       },
-      proofFor(address, config, logins),
+      proofOf(host),
       around,
     ),
-  )
-  const addresses = [{ host: 'proxy', address: config.proxy }, ...config.proxies]
-  if (!config.passLogin) addresses.push({ host: 'hosted', address: config.hosted })
-  logins?.tell(
-    addresses.map(({ host: name, address }) => ({ name, address })),
-    around.log,
   )
   return { hosted, proxy, byName: new Map([proxy, hosted, ...others].map((one) => [one.name, one])) }
 }
 
-/** The registries for questions that no client asks: no metric counts the answers, and no log has them. */
-export function createUncounted(config: Config, fetch: Fetch, now: () => number): Known[] {
+/**
+ * The registries for questions that no client asks: no metric counts the answers, and no log has them. `runsPrograms`: whether those are
+ * among them whose login a program gives. They would run it once more, and again and again.
+ */
+export function createUncounted(config: Config, fetch: Fetch, now: () => number, runsPrograms: boolean): Known[] {
   const quiet = () => {}
   const observers = { metrics: { answered: quiet, skips: quiet }, page: { skips: quiet }, shortages: { saw: quiet } }
-  const { byName } = createRegistries(config, { fetch, now, log: quiet, ...observers })
-  return addressesIn(config).map(([name, address]) => ({ registry: byName.get(name) as Registry, address }))
+  const all = proofsFor(config, quiet)
+  const isAsked = (name: string) => runsPrograms || !all.get(name)?.command
+  const proofs = new Map([...all].map(([name, proof]) => [name, isAsked(name) ? proof : { ...proof, command: '' }]))
+  const { byName } = build(config, { fetch, now, log: quiet, ...observers }, proofs)
+  return addressesIn(config)
+    .filter(([name]) => isAsked(name))
+    .map(([name, address]) => ({ registry: byName.get(name) as Registry, address }))
 }
 
 /** A public registry as those who pull know it. At an address on another host it is a cache. */
@@ -109,6 +115,23 @@ interface Proof {
   logins?: AuthLogins
 }
 
+/** By the name of the registry. */
+function proofsFor(config: Config, log: Log): Map<string, Proof> {
+  const logins = config.authFile ? new AuthLogins(config.authFile, config.helpersDir, log) : undefined
+  const proxies = [{ host: 'proxy', address: config.proxy }, ...config.proxies]
+  const hosted = { host: 'hosted', address: config.hosted }
+  const withFile = config.passLogin ? proxies : [...proxies, hosted]
+  logins?.tell(
+    withFile.map(({ host: name, address }) => ({ name, address })),
+    log,
+  )
+  const proofs = [...proxies, hosted].map(({ host, address }): [string, Proof] => {
+    const who = host === 'proxy' || host === 'hosted' ? host : undefined
+    return [host, proofFor(address, config, who === 'hosted' && config.passLogin ? undefined : logins, who)]
+  })
+  return new Map(proofs)
+}
+
 /** `who`: what begins the names of the registry's own settings. They come before AUTH_FILE. */
 function proofFor(address: URL, config: Config, logins?: AuthLogins, who?: 'hosted' | 'proxy'): Proof {
   const own = who && {
@@ -125,7 +148,7 @@ function proofFor(address: URL, config: Config, logins?: AuthLogins, who?: 'host
 /** Where a login comes from; undefined if there is none. */
 function sourceOf(proof: Proof, address: URL, log: Log, now: () => number): LoginSource | undefined {
   const { login, command, intervalSeconds, logins } = proof
-  if (command) return new CommandSource({ command, host: address.host, intervalSeconds, now, log })
+  if (command) return new CommandSource({ command, host: keyOf(address.host), intervalSeconds, now, log })
   if (login) return login.file ? fromFile(login.username, login.file, log) : fixed(login)
   return logins?.sourceFor(address, log)
 }

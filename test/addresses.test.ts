@@ -7,8 +7,10 @@ import { after, test } from 'node:test'
 import { realmUrl } from '../src/registry/realm.ts'
 import { faultOfRedirect } from '../src/registry/redirects.ts'
 import { type AddressKind, allowedOf, kindOf } from '../src/runtime/addresses.ts'
+import { connectToAny } from '../src/runtime/attempts.ts'
 import { createFetch } from '../src/runtime/fetch.ts'
 import { ForbiddenAddress } from '../src/runtime/runtime.ts'
+import { until } from './parts/until.ts'
 
 const kinds: Record<AddressKind, string[]> = {
   never: [
@@ -71,6 +73,44 @@ test('a registry at loopback leads to loopback, by address or by name', async ()
       assert.equal(Buffer.from(await (await reply).arrayBuffer()).toString(), 'here')
     }
   }
+})
+
+test('a host with several addresses is reached if one of those that are allowed takes the connection', async () => {
+  const dead = ['::1', '127.0.0.2', '127.0.0.3']
+  for (const [addresses, isReached] of [
+    [['::1', '127.0.0.1'], true],
+    [['127.0.0.2', '127.0.0.1', '::1'], true],
+    [dead, false],
+    // No more than six are tried, whoever names them.
+    [[...dead, ...dead, '127.0.0.1'], false],
+    [['169.254.169.254', '127.0.0.1'], true],
+  ] as const) {
+    const { reply } = await ask('storage.example', 'http://127.0.0.1:1/v2/', { 'storage.example': [[...addresses]] })
+    if (isReached) assert.equal((await reply).status, 200, `${addresses}`)
+    else await assert.rejects(reply, /ECONNREFUSED|refused/, `${addresses}`)
+  }
+})
+
+test('the next address is tried while the one before does not answer; the connection that comes later is closed', async () => {
+  const given: string[] = []
+  const closed: string[] = []
+  const socketOf = (address: string) => ({ address, destroy: () => closed.push(address) })
+  const waiting = new Map<string, (error: Error | null) => void>()
+  const connect = ({ hostname }: { hostname: string }, callback: (...result: unknown[]) => void) => {
+    given.push(hostname)
+    waiting.set(hostname, (error) => (error ? callback(error, null) : callback(null, socketOf(hostname))))
+  }
+  const connected = new Promise((resolve) => {
+    connectToAny(connect as never, { hostname: 'x' } as never, ['a', 'b', 'c'], (_, socket) => resolve(socket))
+  })
+  assert.deepEqual(given, ['a'])
+  await until('the next try', () => given.length === 2)
+  waiting.get('b')?.(new Error('refused'))
+  assert.deepEqual(given, ['a', 'b', 'c'])
+  waiting.get('c')?.(null)
+  waiting.get('a')?.(null)
+  assert.equal(((await connected) as { address: string }).address, 'c')
+  assert.deepEqual(closed, ['a'])
 })
 
 test('a registry elsewhere never leads to loopback, whatever the name resolves to', async () => {

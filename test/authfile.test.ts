@@ -72,6 +72,7 @@ test('what is no docker configuration is a fault, and nothing of it is repeated'
     { auths: { 'a.io': {}, 'https://A.io': {} } },
     { auths: {}, credHelpers: { 'a.io': '../canary' } },
     { auths: {}, credHelpers: { 'a.io': 1 } },
+    { auths: null, credHelpers: 'canary' },
   ]) {
     assert.throws(
       () => read(content),
@@ -85,9 +86,16 @@ test('an entry without a password, or with an identity token, says why it cannot
   const { entries, helpers } = read({
     auths: { 'a.io': {}, 'b.io': { identitytoken: 'x' }, 'c.io': auth('c:d') },
     credsStore: 'desktop',
-    credHelpers: { 'D.io:443': 'ecr-login' },
+    credHelpers: { 'D.io:443': 'ecr-login', 'https://index.docker.io/v1/': 'pass' },
   })
-  assert.deepEqual(helpers, [{ host: 'd.io', helper: 'docker-credential-ecr-login' }])
+  assert.deepEqual(helpers, [
+    { host: 'd.io', helper: 'docker-credential-ecr-login' },
+    { host: 'docker.io', helper: 'docker-credential-pass' },
+  ])
+  assert.deepEqual(read({ credHelpers: { 'a.io': 'own' } }), {
+    entries: [],
+    helpers: [{ host: 'a.io', helper: 'docker-credential-own' }],
+  })
   assert.match(entries[0]?.unusable ?? '', /no user and password/)
   assert.match(entries[1]?.unusable ?? '', /identity token/)
   assert.equal(entries[2]?.unusable, '')

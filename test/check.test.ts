@@ -203,7 +203,7 @@ const mistakes: Record<
 const listsLittle: Script = (request, ...rest) => {
   const { url = '' } = request
   const has = url === '/v2/library/hello-world/manifests/latest'
-  const says = has ? answer(200, { 'Content-Length': 18 }, '{"schemaVersion":2}'.slice(0, 18)) : answer(404)
+  const says = has ? answer(200, { 'Content-Length': 19 }, '{"schemaVersion":2}') : answer(404)
   const script =
     url === '/v2/' ? answer(200, {}, '{}') : url.endsWith('/tags/list') ? answer(200, {}, '{"tags":["1"]}') : says
   script(request, ...rest)

@@ -522,7 +522,8 @@ test('AUTH_FILE: a helper of credHelpers runs only from CREDENTIAL_HELPERS_DIR',
     CREDENTIAL_HELPERS_DIR: folder,
   })
   assert.equal((await send(router.url, 'GET', '/v2/ghcr.io/a/manifests/1')).status, 200)
-  assert.deepEqual([...new Set(calls())], [`get ${closed.host}`])
+  // Not once more for the question at the start.
+  assert.deepEqual(calls(), [`get ${closed.host}`])
   await router.stop()
   await closed.close()
 })

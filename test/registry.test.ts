@@ -7,7 +7,7 @@ import { hasDigest } from '../src/registry/digest.ts'
 import { nestedCode, readAhead } from '../src/registry/errors.ts'
 import { ownPath, requestFields, responseFields, signed, type Trust } from '../src/registry/headers.ts'
 import { withLogin } from '../src/registry/login.ts'
-import { LoginRefused, RealmFailed } from '../src/registry/realm.ts'
+import { LoginRefused, RealmFailed, realmUrl } from '../src/registry/realm.ts'
 import { judgeRedirect } from '../src/registry/redirects.ts'
 import { RemoteRegistry } from '../src/registry/registry.ts'
 import { fixed } from '../src/registry/source.ts'
@@ -348,6 +348,15 @@ test('a Bearer challenge is answered with a token of its realm, anonymous withou
   const { get, sent } = loginAt(tokens)
   for (let i = 0; i < 2; i++) assert.equal((await get('/v2/a/tags/list')).status, 200)
   assert.deepEqual(sent, ['/v2/a/tags/list -', '/token -', '/v2/a/tags/list Bearer t', '/v2/a/tags/list Bearer t'])
+})
+
+test('each scope of a challenge is a parameter of its own; a scope that the realm has of itself is replaced', () => {
+  const asked = (realm: string, scope?: string) =>
+    realmUrl({ scheme: 'bearer', realm, scope }, 'http://r', false, 'registry.example').search
+  const both = 'repository:a:pull,push repository:b:pull'
+  assert.equal(asked('http://r/token', both), '?scope=repository%3Aa%3Apull%2Cpush&scope=repository%3Ab%3Apull')
+  assert.equal(asked('http://r/token?scope=x', 'repository:a:pull'), '?scope=repository%3Aa%3Apull')
+  assert.equal(asked('http://r/token?scope=x'), '?scope=x')
 })
 
 test('many who want the same token share one question to the realm', async () => {

@@ -27,30 +27,34 @@ export interface AuthFile {
 /** Reads the file. Throws an Error whose message ends the sentence "FILE …" and holds nothing secret. */
 export function readAuthFile(path: string): AuthFile {
   const found = json(Buffer.from(textOf(path))) as Record<string, unknown> | null | undefined
-  const auths = found?.auths
-  if (typeof auths !== 'object' || auths === null)
-    throw new Error('must be JSON with "auths", as docker login writes it')
-  const entries = Object.entries(auths).map(([key, value]) => entryOf(key, value))
+  const { auths, credHelpers } = found ?? {}
+  if (!isRecord(auths ?? credHelpers)) throw new Error('must be JSON with "auths", as docker login writes it')
+  const entries = Object.entries(auths ?? {}).map(([key, value]) => entryOf(key, value))
   const twice = entries.find((one, at) => entries.findIndex((other) => isSame(one, other)) < at)
   if (twice) throw new Error(`must name each registry once, not ${twice.host}${twice.path} twice`)
-  return { entries, helpers: Object.entries(found?.credHelpers ?? {}).map(helperOf) }
+  return { entries, helpers: Object.entries(credHelpers ?? {}).map(helperOf) }
 }
 
-function helperOf([host, helper]: [string, unknown]): AuthFile['helpers'][number] {
+const isRecord = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null
+
+function helperOf([key, helper]: [string, unknown]): AuthFile['helpers'][number] {
   // It becomes part of a path.
   if (typeof helper !== 'string' || !/^[\w-][\w.-]*$/.test(helper)) throw new Error('must have names in "credHelpers"')
-  return { host: comparable(host), helper: `docker-credential-${helper}` }
+  return { host: placeOf(key).host, helper: `docker-credential-${helper}` }
 }
 
 const isSame = (one: AuthEntry, other: AuthEntry) => one.host === other.host && one.path === other.path
 
-/** docker keeps Docker Hub's login under `https://index.docker.io/v1/`. */
 function entryOf(key: string, value: unknown): AuthEntry {
-  const [, host = '', path = ''] = /^(?:https?:\/\/)?([^/]*)(.*)$/.exec(key) ?? []
   const given = (value ?? {}) as Record<string, unknown>
   const [username, password] = loginIn(given)
-  const where = { key, host: comparable(host), path: path.replace(/^\/v[12]\/?$|\/$/, '') }
-  return { ...where, username, password, unusable: username && password ? '' : whyUnusable(given) }
+  return { key, ...placeOf(key), username, password, unusable: username && password ? '' : whyUnusable(given) }
+}
+
+/** Which registries a key means. docker keeps Docker Hub's login under `https://index.docker.io/v1/`. */
+function placeOf(key: string): Pick<AuthEntry, 'host' | 'path'> {
+  const [, host = '', path = ''] = /^(?:https?:\/\/)?([^/]*)(.*)$/.exec(key) ?? []
+  return { host: comparable(host), path: path.replace(/^\/v[12]\/?$|\/$/, '') }
 }
 
 function whyUnusable(given: Record<string, unknown>): string {

@@ -11,3 +11,6 @@ export function comparable(host: string): string {
   const lower = host.toLowerCase().replace(/:443$/, '')
   return hub.test(lower) ? dockerHub : lower
 }
+
+/** What a docker-credential-helper is asked for: docker keeps Docker Hub's login under the address of its first API. */
+export const keyOf = (host: string) => (comparable(host) === dockerHub ? 'https://index.docker.io/v1/' : host)

@@ -180,7 +180,9 @@ export function realmUrl(
     url.protocol === 'http:' && (own.protocol === 'https:' || (hasPassword && url.hostname !== own.hostname))
   if (isInClear) throw new LoginRefused('its realm is another host, without https', hasPassword)
   if (service) url.searchParams.set('service', service)
-  if (scope) url.searchParams.set('scope', scope)
+  if (scope) url.searchParams.delete('scope')
+  // One parameter for each, as the specification has it: some realms match a parameter as a whole.
+  for (const one of scope?.split(' ') ?? []) if (one) url.searchParams.append('scope', one)
   return url
 }
 

@@ -48,7 +48,7 @@ export const minRenewMs = 5000
 export interface CommandOptions {
   /** The absolute path of a docker-credential-helper. */
   command: string
-  /** The registry's host, and its port if it is not the usual one. */
+  /** What it is asked for: the registry's host, and its port if it is not the usual one. Docker Hub has a key of its own. */
   host: string
   intervalSeconds: number
   /** Milliseconds. */

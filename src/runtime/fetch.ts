@@ -6,6 +6,7 @@ import { Readable } from 'node:stream'
 import { createSecureContext } from 'node:tls'
 import type { Dispatcher } from 'undici'
 import { allowedOf } from './addresses.ts'
+import { connectToAny } from './attempts.ts'
 import { Arrival, ArrivingReply, clientGone, type Valve } from './body.ts'
 import { type Connect, parserOf, withinRoom } from './outgoing.ts'
 import { pauseBeneath } from './pause.ts'
@@ -131,7 +132,7 @@ export async function createFetch(
     (senders: readonly string[]): Connect =>
     (target, callback) => {
       checked(target.hostname, senders, resolve).then(
-        (hostname) => connect({ ...target, hostname }, callback),
+        (addresses) => connectToAny(connect, target, addresses, callback),
         (error) => callback(shortageOr(error), null),
       )
     }
@@ -191,11 +192,11 @@ const addressesOf: Resolve = async (host) => {
 /** The host of an address, without the brackets of IPv6. */
 const hostOf = (url: string) => new URL(url).hostname.replace(/^\[|\]$/g, '')
 
-/** An address of a host that a registry at `senders` may lead to. Rejects with `ForbiddenAddress`. */
-async function checked(host: string, senders: readonly string[], resolve: Resolve): Promise<string> {
-  const [address] = allowedOf(await resolve(host), senders)
-  if (!address) throw new ForbiddenAddress(`${host} is at an address that this registry may not lead to`)
-  return address
+/** The addresses of a host that a registry at `senders` may lead to. Rejects with `ForbiddenAddress` if there is none. */
+async function checked(host: string, senders: readonly string[], resolve: Resolve): Promise<string[]> {
+  const addresses = allowedOf(await resolve(host), senders)
+  if (addresses.length === 0) throw new ForbiddenAddress(`${host} is at an address that this registry may not lead to`)
+  return addresses
 }
 
 /** One request; settles when the head of its answer has come. */

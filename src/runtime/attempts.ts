@@ -1,0 +1,38 @@
+/** Connects to a host that has several addresses, of which some may be dead. */
+import type { Connect } from './outgoing.ts'
+
+/** As Node connects to a name: the next address is tried too if the one before takes long (RFC 8305, section 5). */
+const attemptMs = 250
+/** Whoever names a host chooses how many addresses it has. */
+const maxAttempts = 6
+
+/** Connects to the first of these addresses that takes the connection. */
+export function connectToAny(
+  connect: Connect,
+  target: Parameters<Connect>[0],
+  addresses: readonly string[],
+  callback: Parameters<Connect>[1],
+): void {
+  const left = addresses.slice(0, maxAttempts)
+  let trying = 0
+  let isConnected = false
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const tryNext = () => {
+    clearTimeout(timer)
+    const hostname = left.shift()
+    if (hostname === undefined) return
+    trying++
+    if (left.length > 0) timer = setTimeout(tryNext, attemptMs)
+    connect({ ...target, hostname }, (...[error, socket]) => {
+      trying--
+      if (isConnected) return socket?.destroy()
+      if (socket) {
+        isConnected = true
+        clearTimeout(timer)
+        callback(null, socket)
+      } else if (left.length > 0) tryNext()
+      else if (trying === 0) callback(error as Error, null)
+    })
+  }
+  tryNext()
+}
