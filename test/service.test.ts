@@ -420,6 +420,14 @@ test('what a public registry leads to and another host refuses is an outage, unl
   }
 })
 
+test('a registry whose /v2/ is an error with the status 200 is not up', async () => {
+  const { ask } = between(oci(200, 'DENIED'), status(200))
+  assert.equal((await ask('/v2/')).status, 503)
+  const health = await ask('/healthcheck')
+  assert.deepEqual([health.status, JSON.parse(health.text).proxy], [503, 502])
+  assert.equal((await between(() => new Response(), status(200)).ask('/v2/')).status, 200, 'some say nothing')
+})
+
 test('a layer may be a web page: then its registry says that it has the digest', async () => {
   const page = { 'Content-Type': 'text/html' }
   const layer =

@@ -43,8 +43,7 @@ export async function judge(by: Judging, question: Question, url: string, respon
   // A 205 has no content, whatever its fields say (RFC 9110, section 15.3.6): a client would take it for the next answer.
   if (status < 200 || status === 205 || status > 599)
     return unusable(response, { reason: 'no answer', cause: `status ${status}`, isWell: false })
-  if (purpose === 'ping' && status === 200 && verdict.isHtml(headers))
-    return unusable(response, { reason: 'its /v2/ is a web page, not a registry', cause: 'text/html' })
+  if (purpose === 'ping' && status === 200) return judgePing(response)
   if (verdict.redirects.has(status)) return judgeLocation(by, url, response)
   // The challenges of a public registry reach no client: what it denies to the router, it denies to all.
   const mayChallenge = by.registry.role === 'public' || by.registry.forwardsLogin || purpose === 'mount'
@@ -57,6 +56,15 @@ export async function judge(by: Judging, question: Question, url: string, respon
   const meaning: Meaning & { response: Reply } = { verdict: verdict.verdictOf(status), headers, response }
   if (meaning.verdict !== 'found') return judgeError(by, question, meaning)
   return isLookup(question) && status === 200 ? judgeFound(by, question, meaning) : readFound(by, question, meaning)
+}
+
+/** What stands in front of a registry may answer `/v2/` in its place. */
+async function judgePing(response: Reply): Promise<Judgement> {
+  const { headers } = response
+  const error = await readOciError(response)
+  if (verdict.isHtml(headers)) return { reason: 'its /v2/ is a web page, not a registry', cause: 'text/html' }
+  if (error) return { reason: 'its /v2/ is an error', cause: `200, ${error.code}` }
+  return { verdict: 'found', headers }
 }
 
 /** A redirect that was not followed is for the client. */
