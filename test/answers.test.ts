@@ -220,6 +220,43 @@ test('an index that hosted refuses with MANIFEST_UNKNOWN is completed, as go-con
   await router.close()
 })
 
+test('an index that names a tag in place of a digest is not completed: hosted gets no tag that nobody pushed', async () => {
+  const hosted: Script = (request, ...rest) =>
+    (request.method === 'PUT' ? oci(400, 'MANIFEST_INVALID') : oci(404, 'MANIFEST_UNKNOWN'))(request, ...rest)
+  const router = await between(by({}, found()), hosted)
+  const headers = { 'Content-Type': 'application/vnd.oci.image.index.v1+json' }
+  for (const named of ['latest', undefined]) {
+    const body = JSON.stringify({ schemaVersion: 2, manifests: [{ digest: named, mediaType: type }] })
+    assert.equal((await send(router.url, 'PUT', tag, { headers, body })).status, 400)
+  }
+  assert.deepEqual(
+    router.hosted.requests.map(({ method, target }) => `${method} ${target}`),
+    [`PUT ${tag}`, `PUT ${tag}`],
+  )
+  assert.equal(router.proxy.requests.length, 0)
+  await router.close()
+})
+
+for (const status of [405, 501]) {
+  test(`a hosted that says ${status} to HEAD gets what it lacks of an index`, async () => {
+    const child = digestOf(manifest)
+    const stored = new Set<string>()
+    const hosted: Script = (request, ...rest) => {
+      const { method = '', url = '' } = request
+      const isTaken = url.includes(child) || stored.has(child)
+      if (method === 'PUT' && url.includes(child)) stored.add(child)
+      const put = isTaken ? answer(201) : oci(404, 'MANIFEST_UNKNOWN')
+      ;(method === 'HEAD' ? answer(status) : method === 'PUT' ? put : answer(404))(request, ...rest)
+    }
+    const router = await between(by({ [`/v2/a/manifests/${child}`]: found() }), hosted)
+    const body = JSON.stringify({ schemaVersion: 2, manifests: [{ digest: child, mediaType: type }] })
+    const headers = { 'Content-Type': 'application/vnd.oci.image.index.v1+json' }
+    assert.equal((await send(router.url, 'PUT', tag, { headers, body })).status, 201)
+    assert.ok(stored.has(child))
+    await router.close()
+  })
+}
+
 // --- interim answers
 
 const interims = {

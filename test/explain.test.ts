@@ -80,6 +80,20 @@ test('a manifest in memory: /explain says which registry it came from', async ()
   await stop()
 })
 
+test('what a tag shadows is found without Docker-Content-Digest too, which not every registry sends', async () => {
+  const type = { 'Content-Type': 'application/vnd.oci.image.manifest.v1+json' }
+  const [own, other] = ['{"schemaVersion":2}', '{"schemaVersion":2,"layers":[]}']
+  for (const [hosted, wanted] of [
+    [other, digestOf(other)],
+    [own, undefined],
+  ] as const) {
+    const silent = await between(answer(200, type, own), answer(200, type, hosted))
+    const explained = await explain(silent.url, 'library/app:latest')
+    assert.deepEqual([explained.answer.digest, explained.shadowed?.digest], [digestOf(own), wanted])
+    await silent.close()
+  }
+})
+
 test('both registries have the tag with different content: which one wins, what it shadows, and the setting that decides', async () => {
   const image = await explain(router.url, 'library/app')
   assert.equal(image.answer.by, 'proxy')

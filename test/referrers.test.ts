@@ -337,6 +337,18 @@ test('the proxy denies, lacks or redirects the list: it has no referrers, since 
   await router.close()
 })
 
+test('the image is asked for with every type of manifest, if its referrers are denied: CNCF distribution says 404 else', async () => {
+  const router = await between((request, ...rest) => {
+    const isImage = request.url?.endsWith(image.digest) && request.headers.accept?.includes('image.manifest.v1+json')
+    const script = isImage && !request.url?.includes('/referrers/') ? listing(image.manifest) : answer(401)
+    script(request, ...rest)
+  }, listing(index()))
+  const { status, json } = await send(router.url, 'GET', path)
+  assert.equal(status, 502)
+  assert.match(json().errors[0].message, /denies the referrers of an image that it has/)
+  await router.close()
+})
+
 test("a page's Link is followed only to the same list of the same registry", async () => {
   const pages: Script = (request, response, recorded) => {
     const more = { Link: `<http://127.0.0.1:1/v2/other/referrers/${image.digest}?page=2>; rel="next"` }

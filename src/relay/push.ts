@@ -1,10 +1,11 @@
 /** Assists pushes: what hosted lacks and the public registry has need not be uploaded. */
-import { match } from '../../routing.ts'
+import { type Match, match } from '../../routing.ts'
 import type { Answer, Registry } from '../registry/answer.ts'
 import { errorSeconds, readBytes, readOciError } from '../registry/errors.ts'
 import { json } from '../registry/json.ts'
+import type { Room } from '../runtime/budget.ts'
 import { networkOf } from '../runtime/networks.ts'
-import type { Reply } from '../runtime/runtime.ts'
+import type { Fields, Reply } from '../runtime/runtime.ts'
 import { endSession, sessionOf, sourceOf } from './copy.ts'
 import type { AskAs, Exchange } from './exchange.ts'
 import { officialOf } from './plan.ts'
@@ -133,19 +134,9 @@ async function supplyManifest(assisted: Supplied, { digest, mediaType = '' }: Pa
   // One manifest is held at a time: of an index there may be hundreds.
   const room = assisted.room?.part()
   try {
-    const read = { maxBytes: maxManifestBytes }
-    const [there = child] = officialOf(around.settings, child)
-    const wanted = {
-      method: 'GET',
-      target: there.path,
-      entity: 'manifest',
-      digest,
-      read,
-      purpose: 'lookup',
-      room,
-    } as const
-    const { content: body, ...got } = await ask(source, wanted, fields)
-    if (got.verdict === 'found') around.memory.names.saw(there.name as string)
+    const found = await manifestOf(assisted, child, fields, room)
+    if (!found) return undefined
+    const { content: body, ...got } = found
     const supplied = body && (await supply(assisted, body))
     if (!supplied) return undefined
     const put = await ask(
@@ -157,6 +148,24 @@ async function supplyManifest(assisted: Supplied, { digest, mediaType = '' }: Pa
   } finally {
     room?.end()
   }
+}
+
+/** A manifest of the public registry, under its name there or under that of an official image. */
+async function manifestOf(
+  { ask, around, source }: Supplied,
+  child: Match,
+  fields: Fields,
+  room: Room | undefined,
+): Promise<Answer | undefined> {
+  const read = { maxBytes: maxManifestBytes }
+  const wanted = { method: 'GET', entity: 'manifest', digest: child.digest, read, purpose: 'lookup', room } as const
+  for (const { path, name = '' } of [child, ...officialOf(around.settings, child)]) {
+    const answer = await ask(source, { ...wanted, target: path }, fields)
+    if (answer.verdict !== 'found') continue
+    around.memory.names.saw(name)
+    return answer
+  }
+  return undefined
 }
 
 async function supplyBlob(assisted: Supplied, { digest = '' }: Part): Promise<Answer[] | undefined> {
