@@ -122,7 +122,7 @@ async function supply(assisted: Supplied, manifest: Uint8Array): Promise<Answer[
 }
 
 async function supplyManifest(assisted: Supplied, { digest, mediaType = '' }: Part): Promise<Answer[] | undefined> {
-  const { ask, around, matched, source } = assisted
+  const { ask, around, matched } = assisted
   const { hosted } = around.registries
   const child = match('HEAD', `/v2/${matched.name}/manifests/${digest}`)
   // A descriptor names a digest (image-spec, "Descriptors"). By a tag, hosted would get one that nobody pushed.
