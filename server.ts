@@ -125,7 +125,7 @@ function sayForwarders(log: Log): void {
   log('info', 'public registries are asked through a forward proxy', { through, except })
 }
 
-/** Asks each registry once, in the background; not one whose login a program gives, which is asked for it once only. */
+/** Asks each registry once, in the background. */
 async function askRegistries(config: Config, fetch: Fetch, log: Log): Promise<void> {
   const subjects = createUncounted(config, fetch, now, false).map((one) => subjectOf(one, config.aggregate.host))
   await askOnce(subjects, { fetch, passLogin: config.passLogin }, log)

@@ -79,8 +79,8 @@ function build(config: Config, around: Surroundings, proofs: ReadonlyMap<string,
 }
 
 /**
- * The registries for questions that no client asks: no metric counts the answers, and no log has them. `runsPrograms`: whether those are
- * among them whose login a program gives. They would run it once more, and again and again.
+ * The registries for questions that no client asks: no metric counts the answers, and no log has them. `runsPrograms`: whether
+ * registries whose login comes from a program are asked too. Each would start its program again, and at every interval.
  */
 export function createUncounted(config: Config, fetch: Fetch, now: () => number, runsPrograms: boolean): Known[] {
   const quiet = () => {}

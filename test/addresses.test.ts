@@ -10,6 +10,7 @@ import { type AddressKind, allowedOf, kindOf } from '../src/runtime/addresses.ts
 import { connectToAny } from '../src/runtime/attempts.ts'
 import { createFetch } from '../src/runtime/fetch.ts'
 import { ForbiddenAddress } from '../src/runtime/runtime.ts'
+import { Shortage } from '../src/runtime/shortage.ts'
 import { until } from './parts/until.ts'
 
 const kinds: Record<AddressKind, string[]> = {
@@ -88,6 +89,20 @@ test('a host with several addresses is reached if one of those that are allowed 
     const { reply } = await ask('storage.example', 'http://127.0.0.1:1/v2/', { 'storage.example': [[...addresses]] })
     if (isReached) assert.equal((await reply).status, 200, `${addresses}`)
     else await assert.rejects(reply, /ECONNREFUSED|refused/, `${addresses}`)
+  }
+})
+
+test('a registry that refused is the cause, whatever this machine lacks for its other addresses', async () => {
+  for (const faults of [
+    [new Shortage('ports', 'EADDRNOTAVAIL'), new Error('refused')],
+    [new Error('refused'), new Shortage('ports', 'EADDRNOTAVAIL')],
+  ]) {
+    const untold = [...faults]
+    const connect = (_: unknown, callback: (...result: unknown[]) => void) => callback(untold.shift(), null)
+    const fault = await new Promise((resolve) => {
+      connectToAny(connect as never, { hostname: 'x' } as never, ['a', 'b'], (...[error]) => resolve(error))
+    })
+    assert.equal((fault as Error).message, 'refused')
   }
 })
 

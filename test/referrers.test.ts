@@ -337,7 +337,7 @@ test('the proxy denies, lacks or redirects the list: it has no referrers, since 
   await router.close()
 })
 
-test('the image is asked for with every type of manifest, if its referrers are denied: CNCF distribution says 404 else', async () => {
+test('if referrers are denied, the image is asked for with every type of manifest: CNCF distribution says 404 without', async () => {
   const router = await between((request, ...rest) => {
     const isImage = request.url?.endsWith(image.digest) && request.headers.accept?.includes('image.manifest.v1+json')
     const script = isImage && !request.url?.includes('/referrers/') ? listing(image.manifest) : answer(401)

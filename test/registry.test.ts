@@ -246,7 +246,7 @@ test('a blob is no web page, and empty only if its digest is that of nothing', (
   assert.ok(!of({ 'Content-Type': 'text/html', 'Docker-Content-Digest': nothing }, some))
 })
 
-test('a list of tags has tags; null or none is a name that is not there, but not in a later page', () => {
+test('a list of tags has tags; null is a name that is not there, and so is an empty first page', () => {
   const rows: [string, string, string?][] = [
     ['{"name":"a","tags":["1"]}', 'found'],
     ['{"name":"a","tags":[]}', 'absent'],

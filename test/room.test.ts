@@ -168,7 +168,7 @@ test('entrance: a request begins at once, unless connections come in more than 3
   assert.equal(send('a'), undefined)
 })
 
-test('entrance: in a burst one request begins in 8 turns, by turns of the sources; who has left costs none', async () => {
+test('entrance: in a burst one request begins in 8 turns, by turns of the sources; a client that has left takes no turn', async () => {
   const { begun, send, come } = await burst()
   let isHere = true
   for (let i = 0; i < 3; i++) send('greedy')

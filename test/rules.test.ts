@@ -129,7 +129,7 @@ test('Accept must list the type itself', () => {
 
 const absentAt = (from: Registry) => answer(from, { verdict: 'absent', status: 404 })
 
-test('hints: what the proxy lacked is known for ten times its time; after its time one is told to ask anew, once a time', () => {
+test('hints: what the proxy lacked is known for ten times its time; after its time one is told to ask anew, at most once in that time', () => {
   const clock = { now: 1 }
   const hints = new Hints(1000, () => clock.now)
   const state = () => [hints.lacking(reading('1')), hints.isDue(reading('1'), false)]
@@ -155,7 +155,7 @@ test('hints: a digest is never asked anew, since nobody changes its content', ()
   assert.deepEqual([hints.lacking(reading(sha256('x'))), hints.isDue(reading(sha256('x')), false)], [proxy, false])
 })
 
-test('hints: a tag that nothing is known of is to be asked if hosted was only guessed to have it, once a time', () => {
+test('hints: a tag that nothing is known of is to be asked if hosted was only guessed to have it, at most once in that time', () => {
   const clock = { now: 1 }
   const hints = new Hints(1000, () => clock.now)
   const isDue = (reference: string) => hints.isDue(reading(reference), true)
@@ -279,7 +279,7 @@ test('names: what the public registry gave of a name ends the knowledge, and out
   }
 })
 
-test('names: once the public registry has a name that it lacked, what was known of its tags before is not known', () => {
+test('names: once a name that was lacking appears, what was known of its tags before no longer counts', () => {
   const { clock, names, list } = knownNames()
   names.saw('a')
   assert.equal(names.appearedAt('a'), undefined, 'nobody thought that it lacked the name')

@@ -365,7 +365,7 @@ test('a HEAD that gets 200 without a field of a manifest hides no image of the o
   }
 })
 
-test('a HEAD of a blob that a public registry refuses is asked again with GET, whose body is let go', async () => {
+test('a HEAD of a blob that a public registry refuses is asked again with GET, whose body is cancelled', async () => {
   const name = `/v2/ghcr.io/team/app/blobs/${sha256}`
   const environment = { PROXIES: 'ghcr.io=proxy:2' }
   for (const code of [401, 403, 405, 501]) {
@@ -416,6 +416,7 @@ test('what a public registry leads to and another host refuses is an outage, unl
     for (const path of [byTag, blob]) {
       const { ask } = between(leads, others, { BLOB_REDIRECTS: 'follow' })
       assert.equal((await ask(path)).status, wanted, path)
+      if (path === byTag) assert.equal((await ask(path, { method: 'HEAD' })).status, wanted, 'HEAD')
     }
   }
 })

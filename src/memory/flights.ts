@@ -105,7 +105,7 @@ export async function askTogether(
     ...answer,
     later: {
       ...later,
-      /** Only who waits for it asks again. */
+      /** Lazy: only a caller that waits for the late answer asks again. */
       get answer() {
         own ??= later.answer.then(ownOf)
         return own

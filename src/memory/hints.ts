@@ -51,8 +51,8 @@ export class Hints {
   }
 
   /**
-   * Whether the public registry is to be asked anew for a tag. Once a time, and never for a digest, whose content nobody changes.
-   * `isGuessed`: whether hosted was asked first without knowing anything of the tag.
+   * Whether to ask the public registry for a tag now. At most once in its time; never for a digest, whose content cannot change.
+   * `isGuessed`: hosted was asked first, though nothing is known of this tag.
    */
   isDue({ matched, question }: Reading, isGuessed: boolean): boolean {
     if (matched.digest) return false

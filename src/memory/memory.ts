@@ -104,7 +104,7 @@ export class Memory implements LookupMemory {
     if (!of || !isByTable(order) || from.role !== 'hosted') return {}
     const { name } = reading
     const isLacking = this.names.lacks(name)
-    // It may have the name all the same: nobody waits for that, but it is asked.
+    // A closed list proves little, so the tag is asked for too, in the background.
     const isGuessed = isLacking && !this.names.surelyLacks(name)
     const isDue = (isGuessed || !isLacking) && this.hints.isDue(reading, isGuessed)
     const learn = verdict === 'found' || isLacking ? this.names.ask(name) : undefined

@@ -1,4 +1,4 @@
-/** Which names the public registry lacks as a whole: their tags, new ones too, are hosted's, and nobody asks for them there. */
+/** Which names the public registry lacks as a whole. Their tags are hosted's. Only if its list is closed are they asked for there, in the background. */
 import type { Answer } from '../registry/answer.ts'
 import { isRefusal } from '../registry/verdict.ts'
 import { bounded } from '../runtime/bounded.ts'
@@ -47,12 +47,12 @@ export class Names {
     return this.surelyLacks(name) || this.#closed.has(name)
   }
 
-  /** Whether it said so by 404. */
+  /** Whether its answer was `absent`, and not only a closed list. */
   surelyLacks(name: string): boolean {
     return this.#known.get(name) === 'lacking'
   }
 
-  /** Since when the public registry has the name. While it was thought to lack it, nobody asked for its tags: what is older is not known. */
+  /** When the public registry turned out to have the name. What was known of its tags before may be out of date. */
   appearedAt(name: string): number | undefined {
     return this.#appeared.get(name)?.at
   }

@@ -116,7 +116,7 @@ export interface Answer {
 /** An answer on its way: to be waited for, or abandoned. */
 export interface Later {
   readonly answer: Promise<Answer>
-  /** Gives what arrives all the same, if something does; its body is nobody's. */
+  /** Returns the answer if the question goes on without its asker. Its body is discarded. */
   abandon: () => Promise<Answer> | undefined
 }
 

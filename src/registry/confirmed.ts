@@ -52,7 +52,8 @@ export class Confirmed {
     const reply = await fetch(this.#url, asked).catch((error) => {
       if (error instanceof Shortage) throw error
     })
-    if (reply) readOciError(reply)
-    return reply !== undefined && isUp(reply) && !isHtml(reply.headers)
+    if (!reply) return false
+    const error = await readOciError(reply)
+    return isUp(reply) && !isHtml(reply.headers) && !(reply.status === 200 && error)
   }
 }

@@ -146,7 +146,7 @@ const manifestTypes = [
   'docker.distribution.manifest.list.v2',
   'docker.distribution.manifest.v2',
 ]
-/** The `Accept` of who takes any manifest of an image. */
+/** `Accept` for every type of manifest. */
 export const anyManifest = manifestTypes.map((type) => `application/vnd.${type}+json`).join(', ')
 
 /** The same request as a GET without conditions that accepts only `accept`. */

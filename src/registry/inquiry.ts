@@ -62,10 +62,10 @@ export class Inquiry {
   /** Never rejects. */
   async answer(): Promise<Answer> {
     try {
-      const { entity, target } = this.#question
+      const { target } = this.#question
       let { method } = this.#question
       let reply = await this.#ask(method)
-      if (method === 'HEAD' && isLookup(this.#question) && isVagueHead(entity, this.#of.registry.role, reply)) {
+      if (method === 'HEAD' && isLookup(this.#question) && this.#isVague(reply)) {
         readOciError(reply)
         method = 'GET'
         reply = await this.#ask(method)
@@ -84,7 +84,17 @@ export class Inquiry {
     }
   }
 
-  /** Whether the registry has led to another host that refuses it, and does not say so as a registry: it said itself that it has it. */
+  /** Whether only a GET can tell what the answer to a HEAD means. */
+  #isVague(reply: Reply): boolean {
+    const { entity } = this.#question
+    const isRefusedElsewhere = this.#isElsewhere && reply.status >= 400 && reply.status < 500
+    return isRefusedElsewhere || isVagueHead(entity, this.#of.registry.role, reply)
+  }
+
+  /**
+   * Whether the registry redirected to another host that refuses without an OCI error. By its redirect it said that it has the content, so
+   * this is an outage.
+   */
   #isLostElsewhere(judged: Judgement): boolean {
     const isContent = isLookup(this.#question) && this.#question.entity !== 'referrers'
     if (!this.#isElsewhere || !isContent || 'reason' in judged) return false

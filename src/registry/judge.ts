@@ -30,7 +30,7 @@ export interface Fault {
 
 export type Judgement = Meaning | Fault
 
-/** Manifests and tag lists are judged whole up to this length (distribution-spec 1.1, "Pushing Manifests"). */
+/** Manifests, tag lists and lists of referrers are judged whole up to this length (distribution-spec 1.1, "Pushing Manifests"). */
 const maxWholeBytes = 4 * 1024 * 1024
 
 /** Whether the answers to a question are judged by their content. */
@@ -136,7 +136,8 @@ async function judgeError(by: Judging, question: Question, meaning: Meaning & { 
   if (status === 500 && by.registry.role === 'public')
     return { ...told, isVague: method === 'HEAD', verdict: verdict.verdictOfNested(nestedCode(error)) }
   if (!isLookup(question)) return told
-  if (verdict.isAboutRequest(status, error))
+  // What lacks the API of referrers may answer it with anything.
+  if (question.entity !== 'referrers' && verdict.isAboutRequest(status, error))
     return { reason: `does not take this request: ${status}`, cause: `${status}, ${typeIn(headers)}` }
   if (status === 400) return { ...told, verdict: verdict.verdictOf400(error) }
   // What stands in front of a registry says 404 too; in front of a public one also 403, to those it blocks.

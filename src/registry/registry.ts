@@ -108,7 +108,7 @@ export class RemoteRegistry implements Registry {
     if (!admitted) return this.#skipped(skipReason)
     const { report, trial } = admitted
     if (!trial || question.purpose !== 'lookup') return this.#inquire(question, report).answer()
-    // The trial goes on for the breaker's sake, even if nobody wants its answer any more, and its room has ended.
+    // The breaker needs the trial's result. The trial may outlive its asker, so it has no part in the asker's room.
     const answer = this.#inquire({ ...question, room: undefined }, report).answer()
     const abandon = () => {
       answer.then(discard)

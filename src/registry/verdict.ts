@@ -32,7 +32,7 @@ export const redirects: ReadonlySet<number> = new Set([301, 302, 303, 307, 308])
 
 /** Statuses about the way to the registry (RFC 9110, section 15.5). */
 const aboutTheWay = [407, 408, 421, 426]
-/** Of those about the request: they say nothing about an image. To a write they are an answer. */
+/** To a read these say nothing about the image: they are about the request or the way. To a write they are an answer. */
 const aboutReads = [...aboutTheWay, 405, 411, 413, 414, 415, 417, 428, 431]
 /** Codes of a 400 that mean: this registry has no such name. */
 const noSuchName = ['NAME_INVALID', 'NAME_UNKNOWN', 'TAG_INVALID']
@@ -46,7 +46,7 @@ export function verdictOf(status: number): Verdict {
   return 'denied'
 }
 
-/** Whether the refusal of a read is about the request, not about the image; a 400 is without an OCI error: http spoken to a TLS port, say. */
+/** Whether the refusal of a read is about the request, not about the image. So is a 400 without an OCI error: http spoken to a TLS port, say. */
 export function isAboutRequest(status: number, error: OciError | undefined): boolean {
   return aboutReads.includes(status) || (status === 400 && !error)
 }
@@ -71,7 +71,7 @@ export const isHtml = (headers: Headers) => /^\s*text\/html\b/i.test(headers.get
 
 /** Statuses to a HEAD that say nothing of a GET. */
 const vagueOfManifests = [400, 405, 501]
-/** The same of blobs at public registries: ECR Public says 401 where a GET leads to the blob. */
+/** The same for blobs at public registries: ECR Public says 401 to HEAD and redirects GET. */
 const vagueOfBlobs = [401, 403, 405, 501]
 
 /** Whether the answer to a HEAD leaves its meaning to a GET: then it is asked again so. */
@@ -114,7 +114,10 @@ export function mayBeJson(begun: Uint8Array, headers: Headers): boolean {
   return !isHtml(headers) && begun[0] === 0x7b
 }
 
-/** The verdict of a tag list; `absent` if it names no tags, as some registries say of a name they lack. */
+/**
+ * The verdict of a tag list. `null`, or an empty first page, is `absent`: some registries say so of a name they lack. Later pages may be
+ * empty.
+ */
 export function verdictOfTags(content: Uint8Array, query: string): Verdict {
   const { isObject, members } = outlineOf(content, ['tags'])
   const tags = isObject ? members.get('tags') : undefined
@@ -139,8 +142,8 @@ const digestsOfNothing = [
 ]
 
 /**
- * Why a 200 to a blob is none, as far as its fields show: a web page, or nothing for a digest that is not of nothing. A blob may be a
- * web page too: then its registry says which digest it has.
+ * Why a 200 to a blob is none, as far as its fields show: a web page, or nothing for a digest that is not of nothing. A layer may be a
+ * web page too: it counts if its registry names the digest that was asked for.
  */
 export function faultOfBlob(headers: Headers, digest: string | undefined): string | undefined {
   if (isHtml(headers) && (!digest || headers.get('Docker-Content-Digest') !== digest)) return 'a web page'

@@ -21,7 +21,7 @@ export interface Source {
   /** The public registry that may have it. */
   registry: string
   digest: string
-  /** Where it may be there, and the name that memory keeps each place under: the second is for an official image's short name. */
+  /** Its paths there, with the name that memory keeps for each. A short name has a second one, under `library/`. */
   places: readonly { path: string; fullName: string }[]
 }
 
@@ -155,7 +155,7 @@ export class Job {
     return { state: 'begun', answers, fullName: this.#fullName }
   }
 
-  /** What the public registry says in the first place that has it, or else in the last one. */
+  /** The answer of the first place that has the blob, or else of the last one. */
   async #open(): Promise<Answer> {
     const { registry, digest, places, registries, ask } = this.copy
     const from = registries.byName.get(registry) as Registry

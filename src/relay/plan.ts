@@ -111,7 +111,7 @@ function withOfficial(rules: PlanRules, plan: Plan): Plan {
   return { ...plan, official: asked }
 }
 
-/** What to ask of Docker Hub in place of this, if the name may be short for an official image: it has no image of a short name itself. */
+/** The official image of Docker Hub that this name may be short for; empty if it is none. */
 export function officialOf(rules: PlanRules, { path }: Match): Match[] {
   const matched = match('GET', path)
   const plan = 'refused' in matched ? undefined : planOf(rules, 'GET', matched, '')

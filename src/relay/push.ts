@@ -64,7 +64,7 @@ async function mount(assisted: Assisted, first: Answer): Promise<Answer[]> {
 /** HEAD of a blob that hosted lacks, of a name that is read from the public registry: a 200 of that registry is the answer. */
 async function tellBlob({ around, matched, ask, source }: Assisted, first: Answer): Promise<Answer[]> {
   const { memory, settings } = around
-  // Into a name that is pushed to, a client uploads what is not there.
+  // After a push HEAD is only about hosted: else the client would not upload what hosted lacks.
   if (!source || first.verdict !== 'absent' || memory.writes.isPushedTo(matched.name ?? '')) return [first]
   for (const { name = '', path } of [matched, ...officialOf(settings, matched)]) {
     if (!memory.isPublic(name)) continue

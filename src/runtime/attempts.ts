@@ -1,5 +1,6 @@
 /** Connects to a host that has several addresses, of which some may be dead. */
 import type { Connect } from './outgoing.ts'
+import { Shortage } from './shortage.ts'
 
 /** As Node connects to a name: the next address is tried too if the one before takes long (RFC 8305, section 5). */
 const attemptMs = 250
@@ -13,16 +14,17 @@ export function connectToAny(
   addresses: readonly string[],
   callback: Parameters<Connect>[1],
 ): void {
-  const left = addresses.slice(0, maxAttempts)
+  const untried = addresses.slice(0, maxAttempts)
   let trying = 0
   let isConnected = false
   let timer: ReturnType<typeof setTimeout> | undefined
+  let fault: Error | undefined
   const tryNext = () => {
     clearTimeout(timer)
-    const hostname = left.shift()
+    const hostname = untried.shift()
     if (hostname === undefined) return
     trying++
-    if (left.length > 0) timer = setTimeout(tryNext, attemptMs)
+    if (untried.length > 0) timer = setTimeout(tryNext, attemptMs)
     connect({ ...target, hostname }, (...[error, socket]) => {
       trying--
       if (isConnected) return socket?.destroy()
@@ -30,8 +32,12 @@ export function connectToAny(
         isConnected = true
         clearTimeout(timer)
         callback(null, socket)
-      } else if (left.length > 0) tryNext()
-      else if (trying === 0) callback(error as Error, null)
+        return
+      }
+      // What the machine lacks for one address is not the cause if another one refused.
+      if (!fault || fault instanceof Shortage) fault = error as Error
+      if (untried.length > 0) tryNext()
+      else if (trying === 0) callback(fault, null)
     })
   }
   tryNext()

@@ -3,8 +3,9 @@ import { setImmediate } from 'node:timers'
 
 /** Turns of the event loop in a row that bring a connection: more are a burst. */
 const maxInRow = 32
-/** In a burst one request begins in so many turns; after it so many begin in one turn. */
+/** In a burst one request begins in this many turns. */
 const burstTurns = 8
+/** After a burst this many requests begin in one turn. */
 const perTurn = 8
 
 interface Waiting {
@@ -14,8 +15,8 @@ interface Waiting {
 
 /**
  * Node accepts one connection in a turn of the event loop, and a request costs as much as ten of these. So a client whose connection is
- * behind a thousand others would wait until most of their requests are answered. Here they are accepted first, and then each source gets
- * its turn: who has sent one request waits for one of each other source.
+ * behind a thousand others would wait until most of their requests are answered. Here they are accepted first. After each of its
+ * requests a source waits for one request of every other source.
  */
 export class Entrance {
   /** By source, the next one first; of each the oldest first. */
