@@ -88,7 +88,9 @@ test('a 304 may have the Content-Length of the body it does not send', async () 
 
 test('HEAD answered without Content-Length: the client gets no Content-Length, not 0', async () => {
   const router = await between(answer(404), (_, response) =>
-    response.writeHead(200, { 'Transfer-Encoding': 'chunked' }).end(),
+    response
+      .writeHead(200, { 'Transfer-Encoding': 'chunked', 'Content-Type': 'application/vnd.oci.image.manifest.v1+json' })
+      .end(),
   )
   const { status, headers } = await send(router.url, 'HEAD', '/v2/a/manifests/1')
   assert.deepEqual([status, headers['content-length']], [200, undefined])

@@ -14,8 +14,8 @@ const absent = answer(
   { 'Docker-Distribution-Api-Version': 'registry/2.0', 'Content-Type': 'application/json' },
   '{"errors":[{"code":"MANIFEST_UNKNOWN"}]}',
 )
-/** A manifest and a tag list in one. */
-const anything = '{"schemaVersion":2,"tags":["1.0"]}'
+/** A manifest, a tag list and a list of referrers in one. */
+const anything = '{"schemaVersion":2,"tags":["1.0"],"manifests":[]}'
 const found = answer(200, { 'Content-Length': anything.length }, anything)
 
 /** The registries that were asked since the last call: proxy first, each once. */
@@ -182,7 +182,7 @@ test('?ns=: 404 if the proxy lacks or denies the image, 502 if the proxy fails; 
   const router = await between(absent, found)
   for (const [script, status] of [
     [absent, 404],
-    [answer(403, { 'WWW-Authenticate': 'Basic realm="hub"' }), 404],
+    [answer(403, { 'WWW-Authenticate': 'Basic realm="hub"' }, '{"errors":[{"code":"DENIED"}]}'), 404],
     [answer(503), 502],
   ] as const) {
     router.now.proxy = script

@@ -111,7 +111,6 @@ test('the pages of a list are asked for as the first one was: none comes from ho
     for (const [first, who] of [
       ['/v2/docker.io/team/app/tags/list?n=1', 'proxy GET /v2/team/app/tags/list?n=1'],
       ['/v2/team/app/tags/list?n=1&ns=docker.io', 'proxy GET /v2/team/app/tags/list?n=1'],
-      ['/v2/docker.io/hello/tags/list?n=1', 'proxy GET /v2/hello/tags/list?n=1'],
       ['/v2/ghcr.io/org/app/tags/list?n=1', 'ghcr GET /v2/org/app/tags/list?n=1'],
       ['/v2/org/app/tags/list?ns=ghcr.io&n=1', 'ghcr GET /v2/org/app/tags/list?n=1'],
     ] as const) {
@@ -233,6 +232,48 @@ test('a layer of a public registry is mounted into hosted: copied, with nothing 
     assert.equal(stored.join(''), layer)
     assert.ok(asked(several).includes(`ghcr GET /v2/org/app/blobs/${digest}`))
   })
+})
+
+test('the pages of an official image, by its short name, are asked for as the first one was', async () => {
+  const pages: Script = (request, ...rest) => {
+    const { url = '' } = request
+    const link = url.includes('last=') ? {} : { Link: '</v2/library/hello/tags/list?n=1&last=1>; rel="next"' }
+    const list = answer(200, { 'Content-Type': 'application/json', ...link }, '{"tags":["1"]}')
+    ;(url.startsWith('/v2/library/hello/') ? list : absent)(request, ...rest)
+  }
+  await withSeveral({ proxy: pages, hosted: pages }, {}, async (several) => {
+    for (const first of ['/v2/docker.io/hello/tags/list?n=1', '/v2/hello/tags/list?n=1&ns=docker.io']) {
+      const [, next = ''] = /^<(.*)>/.exec(`${(await send(several.url, 'GET', first)).headers.link}`) ?? []
+      assert.equal((await send(several.url, 'GET', next)).status, 200, next)
+      assert.ok(asked(several).every((one) => one.startsWith('proxy ')))
+    }
+  })
+})
+
+test('referrers of a short name that only hosted may be asked for are hosted’s answer', async () => {
+  await withSeveral({ proxy: answer(503) }, { PROXY_NAMES: 'library/*' }, async (several) => {
+    assert.equal((await send(several.url, 'GET', `/v2/app/referrers/${digest}`)).status, 404)
+    assert.ok(asked(several).every((one) => one.startsWith('hosted ')))
+  })
+})
+
+test('a cache of several hosts hears in each question about referrers which one is meant', async () => {
+  const subject = digestOf(manifest)
+  const referrer = { digest: digestOf('a signature') }
+  const list = JSON.stringify({ schemaVersion: 2, manifests: [referrer] })
+  const next = { Link: `</v2/org/app/referrers/${subject}?last=b>; rel="next"` }
+  for (const api of [true, false]) {
+    const cache: Script = (...given) => {
+      const { url = '' } = given[0]
+      if (!url.includes('ns=ghcr.io')) return absent(...given)
+      const isList = url.includes('/referrers/') ? api : url.includes('/manifests/sha256-')
+      ;(isList ? answer(200, url.includes('last=') || !api ? {} : next, list) : absent)(...given)
+    }
+    const router = await between(cache, absent, { PROXY_NS: 'docker.io,ghcr.io' })
+    const { status, json } = await send(router.url, 'GET', `/v2/org/app/referrers/${subject}?ns=ghcr.io`)
+    assert.deepEqual([status, json().manifests], [200, [referrer]])
+    await router.close()
+  }
 })
 
 test('an official image of Docker Hub is found by its short name, unless hosted has one of that name', async () => {

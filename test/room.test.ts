@@ -133,15 +133,17 @@ test('several addresses: what one of them says is the registry’s, whatever thi
 /** Lets one turn of the event loop pass. */
 const turn = () => new Promise((resolve) => setImmediate(resolve))
 
-/** An entrance in a burst: a connection comes in each turn of the event loop. */
+/** An entrance in a burst: a connection comes in each turn of the event loop, and each turn takes some milliseconds. */
 async function burst() {
-  const entrance = new Entrance()
+  const clock = { now: 0 }
+  const entrance = new Entrance(() => clock.now)
   const begun: string[] = []
   const send = (source: string, hasLeft = () => false) =>
     entrance.turn(source, hasLeft)?.then((isHere) => begun.push(isHere ? source : `${source} left`))
-  const come = async (turns: number) => {
+  const come = async (turns: number, eachMs = 0) => {
     for (let i = 0; i < turns; i++) {
       entrance.came()
+      clock.now += eachMs
       await turn()
     }
   }
@@ -168,21 +170,33 @@ test('entrance: a request begins at once, unless connections come in more than 3
   assert.equal(send('a'), undefined)
 })
 
-test('entrance: in a burst one request begins in 8 turns, by turns of the sources; a client that has left takes no turn', async () => {
+test('entrance: in a burst one request begins in 4 ms, by turns of the sources; a client that has left takes no turn', async () => {
   const { begun, send, come } = await burst()
+  await come(1, 4)
   let isHere = true
   for (let i = 0; i < 3; i++) send('greedy')
   send('greedy', () => !isHere)
   send('other')
   isHere = false
-  await come(8)
-  assert.deepEqual(begun, ['greedy'])
-  await come(8)
+  await come(1)
+  assert.deepEqual(begun, ['greedy'], 'what was not used before')
+  await come(7, 0.5)
+  assert.equal(begun.length, 1)
+  await come(1, 0.5)
   assert.deepEqual(begun, ['greedy', 'other'])
-  await come(16)
+  await come(16, 0.5)
   assert.deepEqual(begun.slice(2), ['greedy', 'greedy'])
-  await come(8)
+  await come(8, 0.5)
   assert.deepEqual(begun.slice(4), ['greedy left'])
+})
+
+test('entrance: if other work makes turns long, requests begin no slower than connections come', async () => {
+  const { begun, send, come } = await burst()
+  for (let i = 0; i < 30; i++) send(`${i}`)
+  await come(10, 10)
+  assert.ok(begun.length >= 25, `${begun.length}`)
+  await come(1, 1000)
+  assert.ok(begun.length <= 25 + 8)
 })
 
 test('entrance: after a burst eight begin in a turn', async () => {

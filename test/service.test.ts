@@ -862,10 +862,21 @@ test('TAGS=lookup: whatever names a page after the first, it comes from no other
   }
 })
 
-test("TAGS=lookup: hosted's list is not hidden by one without tags; if both have none, the name is unknown", async () => {
+test('TAGS=lookup: a list without tags hides no other, and is given if the other registry lacks the name', async () => {
   const none: Say = () => new Response('{"name":"team/app","tags":[]}')
-  assert.match((await between(none, status(200), { TAGS: 'lookup' }).ask(tags)).text, /"tags":\["1"\]/)
-  assert.equal((await between(none, absent, { TAGS: 'lookup' }).ask(tags)).status, 404)
+  const list = async (proxy: Say, hosted: Say) => (await between(proxy, hosted, { TAGS: 'lookup' }).ask(tags)).text
+  for (const [proxy, hosted, wanted] of [
+    [none, status(200), /"tags":\["1"\]/],
+    [none, absent, /"tags":\[\]/],
+    [absent, none, /"tags":\[\]/],
+    [oci(401, 'UNAUTHORIZED'), none, /"tags":\[\]/],
+    [none, none, /"tags":\[\]/],
+    [none, login, /UNAUTHORIZED/],
+    [none, failed, /UNAVAILABLE/],
+    [failed, none, /UNAVAILABLE/],
+  ] as const) {
+    assert.match(await list(proxy, hosted), wanted)
+  }
 })
 
 test('TAGS=lookup: the trial of a registry ends its pause, though its list comes after the answer of hosted has left', async () => {

@@ -200,7 +200,8 @@ test('STALE_IF_ERROR: not after its 404, 401 or 403, not if a client says no-cac
   for (const status of [404, 401, 403]) {
     const path = byTag.replace('app', `app-${status}`)
     const statuses: number[] = []
-    for (const script of [having(first), answer(503), answer(status), answer(503)]) {
+    const denied = answer(status, {}, '{"errors":[{"code":"DENIED"}]}')
+    for (const script of [having(first), answer(503), denied, answer(503)]) {
       router.now.proxy = script
       statuses.push((await get(router, path)).status)
     }

@@ -19,7 +19,7 @@ export interface Judging {
 }
 
 /** An answer that means something. */
-type Meaning = Pick<Answer, 'verdict' | 'headers' | 'response' | 'content' | 'error' | 'isVague'>
+type Meaning = Pick<Answer, 'verdict' | 'headers' | 'response' | 'content' | 'error' | 'isVague' | 'isEmpty'>
 
 /** Why an answer is no usable one: for the client, and for the log. The registry is well unless `isWell` says otherwise. */
 export interface Fault {
@@ -79,7 +79,7 @@ function judgeLocation({ routerHost }: Judging, url: string, response: Reply): J
 
 /** A 200 to a lookup counts only if it is what was asked for. */
 async function judgeFound(by: Judging, question: Question, meaning: Meaning & { response: Reply }): Promise<Judgement> {
-  const { method, entity, digest, read, room } = question
+  const { method, entity, digest, read, room, target } = question
   const { response, headers } = meaning
   const none = (cause: string): Fault => ({ reason: `its 200 is no ${entity}`, cause: `${cause}, ${typeIn(headers)}` })
   if (entity === 'blob') {
@@ -93,7 +93,8 @@ async function judgeFound(by: Judging, question: Question, meaning: Meaning & { 
   if ('content' in whole) {
     const { content } = whole
     const judged = verdictOfContent(question, content)
-    return judged === 'failed' ? none(`${content.byteLength} bytes`) : { ...meaning, verdict: judged, content }
+    const isEmpty = entity === 'tags' && verdict.isEmptyList(content, target.replace(/^[^?]*/, ''))
+    return judged === 'failed' ? none(`${content.byteLength} bytes`) : { ...meaning, verdict: judged, content, isEmpty }
   }
   const { begun, rest, isTooLong } = whole
   // What there is no room for streams only if what has come shows a manifest: nothing else of it can be judged.
@@ -106,8 +107,8 @@ async function judgeFound(by: Judging, question: Question, meaning: Meaning & { 
   return none(`more than ${maxWholeBytes} bytes`)
 }
 
-function verdictOfContent({ entity, digest, target }: Question, content: Uint8Array): verdict.Verdict {
-  if (entity === 'tags') return verdict.verdictOfTags(content, target.replace(/^[^?]*/, ''))
+function verdictOfContent({ entity, digest }: Question, content: Uint8Array): verdict.Verdict {
+  if (entity === 'tags') return verdict.verdictOfTags(content)
   const isRight = entity === 'manifest' ? verdict.isManifest(content, digest) : verdict.isIndex(content)
   return isRight ? 'found' : 'failed'
 }

@@ -25,11 +25,16 @@ export function linksOfList(field: string, path: string, mapOther: (target: stri
   return links.join(', ')
 }
 
-/** The same field for a client that knows a list at `path` by another path, and that names its registry by `ns`. */
-export function linksAsAsked(field: string, path: string, asked: string, namespaces: readonly string[]): string {
+/** The same field for a client that knows the list at one of `paths` by another path, and that names its registry by `ns`. */
+export function linksAsAsked(
+  field: string,
+  paths: readonly (string | undefined)[],
+  asked: string,
+  namespaces: readonly string[],
+): string {
   const links = linksIn(field).map(({ target, parameters }) => {
-    const [at, query = ''] = target.split(/\?(.*)/s)
-    if (at !== path) return `<${target}>${parameters}`
+    const [path, query = ''] = target.split(/\?(.*)/s)
+    if (!paths.includes(path)) return `<${target}>${parameters}`
     const rest = query.split('&').filter((one) => one !== '' && !new URLSearchParams(one).has('ns'))
     const named = namespaces.map((one) => `ns=${encodeURIComponent(one)}`)
     return `<${asked}?${[...rest, ...named].join('&')}>${parameters}`

@@ -114,22 +114,23 @@ export function mayBeJson(begun: Uint8Array, headers: Headers): boolean {
   return !isHtml(headers) && begun[0] === 0x7b
 }
 
-/**
- * The verdict of a tag list. `null`, or an empty first page, is `absent`: some registries say so of a name they lack. Later pages may be
- * empty.
- */
-export function verdictOfTags(content: Uint8Array, query: string): Verdict {
+/** The verdict of a tag list; `absent` if it names no tags, as some registries say of a name they lack. */
+export function verdictOfTags(content: Uint8Array): Verdict {
   const { isObject, members } = outlineOf(content, ['tags'])
   const tags = isObject ? members.get('tags') : undefined
-  if (tags === 'n') return 'absent'
-  if (tags !== '[') return 'failed'
-  const isWhole = !isLaterPage(query) && new URLSearchParams(query).get('n') !== '0'
-  return isWhole && content.byteLength < maxEmptyBytes && isEmptyList(content) ? 'absent' : 'found'
+  return tags === 'n' ? 'absent' : tags === '[' ? 'found' : 'failed'
 }
 
 /** Longer than a list without tags can be: its name has 255 characters at most. */
 const maxEmptyBytes = 1024
-const isEmptyList = (content: Uint8Array) => (json(content) as { tags?: unknown[] } | undefined)?.tags?.length === 0
+
+/** Whether a list has no tags: some registries say so too of a name they lack. Google lists what is below a name beside them. */
+export function isEmptyList(content: Uint8Array, query: string): boolean {
+  const isPart = isLaterPage(query) || new URLSearchParams(query).get('n') === '0'
+  if (isPart || content.byteLength > maxEmptyBytes) return false
+  const { tags, ...others } = (json(content) ?? {}) as { tags?: unknown; name?: unknown }
+  return Array.isArray(tags) && tags.length === 0 && Object.keys(others).every((key) => key === 'name')
+}
 
 /** Whether a query asks for a page after the first: it has what only the link of a page before gives, `last` in most registries. */
 export const isLaterPage = (query: string) =>

@@ -104,7 +104,7 @@ async function askInTurn(task: Task, order: readonly Registry[], reading: Readin
     if (winner) return win(task, reading, winner, answers)
     if (answer.verdict === 'gone' || (decides(registry) && isOpen(answer)) || isRefused) break
   }
-  const found = await askOnceMore(task, order, reading, look, answers)
+  const found = (await askOnceMore(task, order, reading, look, answers)) ?? onlyEmpty(task, reading, answers)
   // Clients read them in the order of the route table.
   return found ?? answers.sort((a, b) => order.indexOf(a.from) - order.indexOf(b.from))
 }
@@ -133,6 +133,12 @@ async function askOnceMore(
   if (retold.verdict === 'found') return give(retold)
   const stale = memory.instead(reading, retold)
   return stale && fromMemory(stale, answers, exchange.request.method)
+}
+
+/** A list without tags, if every other registry lacks the name. */
+function onlyEmpty(task: Task, reading: Reading, answers: readonly Answer[]): Outcome | undefined {
+  const empty = answers.find(({ isEmpty }) => isEmpty)
+  return empty && answers.every((one) => one.isEmpty || isMissing(one)) ? win(task, reading, empty, answers) : undefined
 }
 
 /** Nobody has it so far, so a registry that failed lately, or is late, is worth waiting for. Gives the first that has it. */
@@ -169,7 +175,7 @@ function isOpen(answer: Answer): boolean {
  */
 function winnerOf(answers: readonly Answer[], { matched, query }: Exchange): Answer | undefined {
   const isPage = ({ headers }: Answer) => matched.route.entity === 'tags' && (headers.has('Link') || isLaterPage(query))
-  return answers.find((one) => one.verdict === 'found' && !(isPage(one) && answers.some(isUnsure)))
+  return answers.find((one) => one.verdict === 'found' && !one.isEmpty && !(isPage(one) && answers.some(isUnsure)))
 }
 
 function fromMemory(recalled: Recalled, answers: readonly Answer[], method: string): Outcome {

@@ -144,6 +144,12 @@ function namespaceIn(query: string): string {
   return namespace ? `?ns=${namespace}` : ''
 }
 
+/** The query of a next page, with the `ns` of the first. */
+function withNamespace(next: string, first: string): string {
+  const namespace = namespaceIn(first)
+  return namespace && !namespaceIn(next) ? `${next}&${namespace.slice(1)}` : next
+}
+
 const isMissing = ({ answer }: Listing) => answer.verdict === 'absent' || answer.verdict === 'denied'
 
 type AskPage = (query: string) => Promise<Answer>
@@ -179,7 +185,7 @@ export async function readList(ask: AskPage, query: string): Promise<Listing> {
     if (reason) return { answer: { ...answer, verdict: 'failed', status: 502, reason }, descriptors: [] }
     for (const one of listed ?? []) descriptors.push(one)
     if (!following) return { answer, descriptors }
-    next = following
+    next = withNamespace(following, query)
   }
 }
 

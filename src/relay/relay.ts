@@ -27,7 +27,8 @@ export async function carryOut(around: Surroundings, exchange: Exchange): Promis
   // The next page is asked for as this one was.
   const links = headers.get('Link')
   const namespaces = new URLSearchParams(query).getAll('ns')
-  if (links) headers.set('Link', linksAsAsked(links, plan.matched.path, matched.path, namespaces))
+  const paths = [plan, plan.official].map((one) => one?.matched.path)
+  if (links) headers.set('Link', linksAsAsked(links, paths, matched.path, namespaces))
   return outcome
 }
 

@@ -2,8 +2,8 @@
 import type { Connect } from './outgoing.ts'
 import { Shortage } from './shortage.ts'
 
-/** As Node connects to a name: the next address is tried too if the one before takes long (RFC 8305, section 5). */
-const attemptMs = 250
+/** The next address is tried too if the one before takes so long (RFC 8305, section 5). It covers a TLS handshake to the other end of the world. */
+const attemptMs = 1000
 /** Whoever names a host chooses how many addresses it has. */
 const maxAttempts = 6
 

@@ -3,9 +3,9 @@ import { setImmediate } from 'node:timers'
 
 /** Turns of the event loop in a row that bring a connection: more are a burst. */
 const maxInRow = 32
-/** In a burst one request begins in this many turns. */
-const burstTurns = 8
-/** After a burst this many requests begin in one turn. */
+/** In a burst one request begins in this time; the rest of it is for accepting. If turns take long by themselves, several begin in one. */
+const msPerRequest = 4
+/** At most so many begin in one turn. */
 const perTurn = 8
 
 interface Waiting {
@@ -19,12 +19,21 @@ interface Waiting {
  * requests a source waits for one request of every other source.
  */
 export class Entrance {
+  /** Milliseconds. */
+  readonly #now: () => number
   /** By source, the next one first; of each the oldest first. */
   readonly #sources = new Map<string, Waiting[]>()
   /** Turns in a row that have brought a connection. */
   #inRow = 0
   #hasCome = false
   #isCounting = false
+  /** How many requests may begin, and up to which moment that is counted. */
+  #credit = 0
+  #countedTo = 0
+
+  constructor(now: () => number = () => performance.now()) {
+    this.#now = now
+  }
 
   /** A connection was accepted. */
   came(): void {
@@ -52,24 +61,29 @@ export class Entrance {
 
   #endTurn(): void {
     this.#isCounting = false
+    const now = this.#now()
     const isBurst = this.#hasCome && this.#inRow > maxInRow
-    this.#begin(isBurst ? Number(this.#inRow % burstTurns === 0) : perTurn)
+    this.#credit = isBurst ? Math.min(perTurn, this.#credit + (now - this.#countedTo) / msPerRequest) : perTurn
+    this.#countedTo = now
+    this.#begin()
     if (!this.#hasCome) this.#inRow = 0
     this.#hasCome = false
     if (this.#inRow > 0 || this.#sources.size > 0) this.#count()
   }
 
-  #begin(atMost: number): void {
-    for (let begun = 0; begun < atMost; ) {
+  #begin(): void {
+    while (this.#credit >= 1) {
       const [next] = this.#sources
-      if (!next) return
+      if (!next) break
       const [source, waiting] = next
       const { begin, hasLeft } = waiting.shift() as Waiting
       this.#sources.delete(source)
       if (waiting.length > 0) this.#sources.set(source, waiting)
       const isHere = !hasLeft()
-      if (isHere) begun++
+      if (isHere) this.#credit--
       begin(isHere)
     }
+    // What nobody used does not add up.
+    this.#credit = Math.min(this.#credit, 1)
   }
 }

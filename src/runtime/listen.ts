@@ -42,7 +42,8 @@ export async function listen(handler: Handler, options: ListenOptions, tls?: Pai
   })
   const { port } = server.address() as AddressInfo
   server.on('connection', (socket: Socket) => {
-    entrance.came()
+    // Bun and Deno accept all that wait at once.
+    if (!isDeno && !bun) entrance.came()
     lines.open(socket)
   })
   server.on('secureConnection', pauseBeneath)
