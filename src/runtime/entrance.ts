@@ -1,14 +1,17 @@
-/** While connections come in a burst, requests begin a few at a time, by turns of their sources. */
+/** While connections come in a burst, their first requests begin one after the other, by turns of their sources. */
 import { setImmediate } from 'node:timers'
 
 /** Turns of the event loop in a row that bring a connection: more are a burst. */
 const maxInRow = 32
-/** In a burst one request begins in this time; the rest of it is for accepting. If turns take long by themselves, several begin in one. */
-const msPerRequest = 4
-/** At most so many begin in one turn. */
+/** In a burst one request begins in this time; the rest of it is for accepting. If a turn takes longer, one begins in each. */
+const msPerRequest = 8
+/** Once the oldest request has waited so long, one begins in each turn: no fewer than connections come. */
+const patientMs = 1000
+/** After a burst this many requests begin in one turn. */
 const perTurn = 8
 
 interface Waiting {
+  since: number
   begin: (isHere: boolean) => void
   hasLeft: () => boolean
 }
@@ -27,9 +30,8 @@ export class Entrance {
   #inRow = 0
   #hasCome = false
   #isCounting = false
-  /** How many requests may begin, and up to which moment that is counted. */
-  #credit = 0
-  #countedTo = 0
+  /** When a request last began in a burst. */
+  #lastBegun = 0
 
   constructor(now: () => number = () => performance.now()) {
     this.#now = now
@@ -48,7 +50,7 @@ export class Entrance {
     this.#count()
     return new Promise((begin) => {
       const waiting = this.#sources.get(source) ?? []
-      waiting.push({ begin, hasLeft })
+      waiting.push({ since: this.#now(), begin, hasLeft })
       this.#sources.set(source, waiting)
     })
   }
@@ -61,29 +63,34 @@ export class Entrance {
 
   #endTurn(): void {
     this.#isCounting = false
-    const now = this.#now()
     const isBurst = this.#hasCome && this.#inRow > maxInRow
-    this.#credit = isBurst ? Math.min(perTurn, this.#credit + (now - this.#countedTo) / msPerRequest) : perTurn
-    this.#countedTo = now
-    this.#begin()
+    this.#begin(isBurst ? this.#inBurst() : perTurn)
     if (!this.#hasCome) this.#inRow = 0
     this.#hasCome = false
     if (this.#inRow > 0 || this.#sources.size > 0) this.#count()
   }
 
-  #begin(): void {
-    while (this.#credit >= 1) {
+  /** How many requests may begin in this turn of a burst. */
+  #inBurst(): number {
+    const now = this.#now()
+    const [longest] = this.#sources.values()
+    const isLate = longest?.[0] !== undefined && now - longest[0].since > patientMs
+    if (now - this.#lastBegun < msPerRequest && !isLate) return 0
+    this.#lastBegun = now
+    return 1
+  }
+
+  #begin(atMost: number): void {
+    for (let begun = 0; begun < atMost; ) {
       const [next] = this.#sources
-      if (!next) break
+      if (!next) return
       const [source, waiting] = next
       const { begin, hasLeft } = waiting.shift() as Waiting
       this.#sources.delete(source)
       if (waiting.length > 0) this.#sources.set(source, waiting)
       const isHere = !hasLeft()
-      if (isHere) this.#credit--
+      if (isHere) begun++
       begin(isHere)
     }
-    // What nobody used does not add up.
-    this.#credit = Math.min(this.#credit, 1)
   }
 }

@@ -113,7 +113,7 @@ function createServer(
       line.last = sent
       // One answer at a time: what a client pipelines and does not read costs no more than its first answer.
       if (waiting > 0 && (!(await last) || line.isClosing)) return RESPONSE_ALREADY_SENT
-      const turn = entrance.turn(line.source, () => outgoing.destroyed)
+      const turn = line.outgoing ? undefined : entrance.turn(line.source, () => outgoing.destroyed)
       if (turn && !(await turn)) return RESPONSE_ALREADY_SENT
       line.outgoing = outgoing
       onMove()
