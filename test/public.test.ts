@@ -250,10 +250,17 @@ test('the pages of an official image, by its short name, are asked for as the fi
   })
 })
 
-test('referrers of a short name that only hosted may be asked for are hosted’s answer', async () => {
-  await withSeveral({ proxy: answer(503) }, { PROXY_NAMES: 'library/*' }, async (several) => {
-    assert.equal((await send(several.url, 'GET', `/v2/app/referrers/${digest}`)).status, 404)
-    assert.ok(asked(several).every((one) => one.startsWith('hosted ')))
+test('PROXY_NAMES=library/*: referrers of a short name are those of hosted and of the official image', async () => {
+  const path = `/v2/hello/referrers/${digestOf(manifest)}`
+  await withSeveral({ hosted: having('hello') }, { PROXY_NAMES: 'library/*' }, async (several) => {
+    assert.deepEqual((await send(several.url, 'GET', path)).json().manifests, [])
+    const targets = asked(several)
+    assert.ok(targets.includes(`proxy GET ${path.replace('hello', 'library/hello')}`))
+    assert.ok(!targets.includes(`proxy GET ${path}`), 'what PROXY_NAMES does not list is not asked for')
+    several.now.proxy = answer(503)
+    assert.equal((await send(several.url, 'GET', path)).status, 502, 'no shorter list')
+    several.now.hosted = absent
+    assert.equal((await send(several.url, 'GET', path)).status, 404, 'hosted has no API: its clients look for a tag')
   })
 })
 

@@ -879,6 +879,36 @@ test('TAGS=lookup: a list without tags hides no other, and is given if the other
   }
 })
 
+test('TAGS=lookup: a list without tags hides no official image, and is no page of a list that its registry lacks', async () => {
+  const list =
+    (...names: string[]): Say =>
+    () =>
+      new Response(JSON.stringify({ tags: names }))
+  const hub: Say = (sent, init) => (sent.url.includes('/library/') ? list('1.27') : list())(sent, init)
+  const short = between(hub, absent, { TAGS: 'lookup' })
+  assert.match((await short.ask('/v2/nginx/tags/list')).text, /1\.27/)
+  const later = '/v2/team/app/tags/list?n=1&last=a'
+  const page = async (proxy: Say) => (await between(proxy, list('b'), { TAGS: 'lookup' }).ask(later)).text
+  assert.match(await page(list()), /"b"/, 'the proxy has none')
+  assert.match(await page((sent, init) => (sent.url.includes('last=') ? status(404) : list())(sent, init)), /"b"/)
+  const last: Say = (sent, init) => (sent.url.includes('last=') ? list() : list('a'))(sent, init)
+  assert.equal(await page(last), '{"tags":[]}', 'the last page of its list')
+})
+
+test('a list without tags says nothing of a name: it is asked for again, and a new tag is looked up', async () => {
+  const proxy: Say = (sent, init) =>
+    (sent.url.includes('/tags/')
+      ? () => new Response('{"tags":[]}')
+      : sent.url.endsWith('/v2/')
+        ? status(200)
+        : absent)(sent, init)
+  const { ask, service } = between(proxy, status(200), { NAME_TTL: '600' })
+  await ask(byTag)
+  await settled()
+  const told = await service.explain('team/app:2.0')
+  assert.ok('memory' in told && told.memory.name === undefined)
+})
+
 test('TAGS=lookup: the trial of a registry ends its pause, though its list comes after the answer of hosted has left', async () => {
   let release = () => {}
   const saying = { proxy: refused }

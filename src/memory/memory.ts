@@ -114,7 +114,8 @@ export class Memory implements LookupMemory {
   learn(reading: Reading, answer: Answer): void {
     this.hints.learn(reading, answer)
     this.#stored.forget(reading, answer)
-    if (answer.verdict === 'found' && answer.from.role === 'public') this.names.saw(reading.name)
+    const { verdict, from, isEmpty } = answer
+    if (verdict === 'found' && from.role === 'public' && !isEmpty) this.names.saw(reading.name)
   }
 
   /** What is held for a read, for people. Changes nothing. */

@@ -81,7 +81,9 @@ export class Names {
   }
 
   #learn(name: string, askedAt: number, answer: Answer): void {
-    const { verdict } = answer
+    const { verdict, isEmpty } = answer
+    // Some say it of a name that they lack.
+    if (isEmpty) return
     if (verdict === 'found') this.saw(name)
     const isPublic = this.#known.get(name) === 'public'
     // It gave something of the name while it was asked for the list.

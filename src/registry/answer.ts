@@ -109,7 +109,7 @@ export interface Answer {
   content?: Uint8Array<ArrayBuffer>
   /** An answer to a HEAD whose meaning is only in the body that a GET would get. */
   isVague?: boolean
-  /** A list without tags: another registry may have some. */
+  /** A list without tags, or a page of one: another registry may have some. */
   isEmpty?: boolean
   /** The answer that is still on its way. */
   later?: Later

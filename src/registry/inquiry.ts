@@ -87,7 +87,7 @@ export class Inquiry {
   /** Whether only a GET can tell what the answer to a HEAD means. */
   #isVague(reply: Reply): boolean {
     const { entity } = this.#question
-    const isRefusedElsewhere = this.#isElsewhere && reply.status >= 400 && reply.status < 500
+    const isRefusedElsewhere = this.#isElsewhere && reply.status >= 400 && reply.status < 500 && reply.status !== 429
     return isRefusedElsewhere || isVagueHead(entity, this.#of.registry.role, reply)
   }
 
@@ -116,6 +116,7 @@ export class Inquiry {
     const { fetch, fetchElsewhere, urlOf, repositoryOf, routerHost } = this.#of
     const own = urlOf(target)
     let url = own
+    this.#isElsewhere = false
     let reply = await this.#fetch(fetch, url, { method, headers, body, signal, repository: repositoryOf(target) })
     for (let followed = 0; this.#follows && redirects.has(reply.status); followed++) {
       const location = reply.headers.get('Location') ?? ''

@@ -48,7 +48,7 @@ function officialTask({ around, exchange, memory }: Task, plan: Plan): Task {
 /** Nobody gave what was asked for: `said`. If all lack the name, an official image of Docker Hub may be meant. */
 async function searchOfficial(task: Task, official: Task, said: readonly Answer[]): Promise<Outcome> {
   const answers = [...said]
-  if (said.every(isMissing)) {
+  if (said.every(hasNone)) {
     const found = await search(official)
     if ('response' in found) return { ...found, answers: [...said, ...found.answers] }
     answers.unshift(...found)
@@ -61,7 +61,12 @@ async function searchOfficial(task: Task, official: Task, said: readonly Answer[
   return foundNowhere(task, answers)
 }
 
+/** Whether a registry lacks it, or has a list without tags. */
+const hasNone = (answer: Answer) => answer.isEmpty || isMissing(answer)
+
 function foundNowhere({ exchange: { request, matched }, plan }: Task, answers: readonly Answer[]): Outcome {
+  const empty = answers.find(({ isEmpty }) => isEmpty)
+  if (empty && answers.every(hasNone)) return deliver(empty, answers, request.method)
   return { response: failure(request.method, matched.route.entity, answers, plan.unasked), answers }
 }
 
@@ -104,7 +109,7 @@ async function askInTurn(task: Task, order: readonly Registry[], reading: Readin
     if (winner) return win(task, reading, winner, answers)
     if (answer.verdict === 'gone' || (decides(registry) && isOpen(answer)) || isRefused) break
   }
-  const found = (await askOnceMore(task, order, reading, look, answers)) ?? onlyEmpty(task, reading, answers)
+  const found = await askOnceMore(task, order, reading, look, answers)
   // Clients read them in the order of the route table.
   return found ?? answers.sort((a, b) => order.indexOf(a.from) - order.indexOf(b.from))
 }
@@ -133,12 +138,6 @@ async function askOnceMore(
   if (retold.verdict === 'found') return give(retold)
   const stale = memory.instead(reading, retold)
   return stale && fromMemory(stale, answers, exchange.request.method)
-}
-
-/** A list without tags, if every other registry lacks the name. */
-function onlyEmpty(task: Task, reading: Reading, answers: readonly Answer[]): Outcome | undefined {
-  const empty = answers.find(({ isEmpty }) => isEmpty)
-  return empty && answers.every((one) => one.isEmpty || isMissing(one)) ? win(task, reading, empty, answers) : undefined
 }
 
 /** Nobody has it so far, so a registry that failed lately, or is late, is worth waiting for. Gives the first that has it. */

@@ -104,11 +104,8 @@ function orderOf(rules: PlanRules, row: readonly string[], reason: string | unde
 function withOfficial(rules: PlanRules, plan: Plan): Plan {
   const { matched, order, fullName } = plan
   const official = `library/${fullName}`
-  const ofPublic = order.find((one) => one !== 'hosted')
-  // Of a name that only hosted may be asked for, hosted's answer is the whole list of referrers.
-  const isWhole = matched.route.entity === 'referrers' && !ofPublic
-  if (fullName.includes('/') || isWhole || blockedBy(rules, official)) return plan
-  const hub = ofPublic ?? 'proxy'
+  if (fullName.includes('/') || blockedBy(rules, official)) return plan
+  const hub = order.find((one) => one !== 'hosted') ?? 'proxy'
   const name = (matched.name as string).replace(/[^/]*$/, official)
   const asked = { ...plan, order: [hub], matched: renamed(matched, name), fullName: official, unasked: undefined }
   return { ...plan, official: asked }

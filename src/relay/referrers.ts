@@ -37,14 +37,17 @@ export async function referrers(around: Surroundings, exchange: Exchange, plan: 
   const { registries, memory, lists } = around
   const { request, query, client, room } = exchange
   const order = registriesIn(registries, plan.order)
+  const official = registriesIn(registries, plan.official?.order ?? [])
   const asked = { ...exchange, request: unconditional(request, indexType) }
   // Before it is shared: if the fields are too long, only the client that sent them gets the 431.
-  for (const one of order) one.fieldsFor(asked.request, client)
+  for (const one of [...order, ...official]) one.fieldsFor(asked.request, client)
   const reading = readingOf(request, plan, query, registries.hosted.forwardsLogin)
   const login = loginAt(registries.hosted, reading)
   const key = `${memory.writes.generationOf(reading.name)} ${plan.order} ${request.method} ${exchange.matched.path}${query} ${login}`
   const asker = { signal: request.signal, room }
-  const landed = await lists.join(key, asker, (signal, room) => listAll(order, { ...asked, room }, plan, signal))
+  const landed = await lists.join(key, asker, (signal, room) =>
+    listAll([...order, ...official], { ...asked, room }, plan, signal),
+  )
   const { answers, body } = landed?.value ?? { answers: [goneAnswer(order[0] as Registry)] }
   if (!body) return { response: failure(request.method, 'referrers', answers, plan.unasked), answers }
   const headers = new Headers({ 'Content-Type': indexType, 'Content-Length': `${body.byteLength}` })
@@ -55,7 +58,7 @@ export async function referrers(around: Surroundings, exchange: Exchange, plan: 
 const artifactTypeIn = (query: string) => new URLSearchParams(query).get('artifactType') || null
 
 /**
- * Asks a public registry, and hosted if it may have the name. If hosted lacks the API, its answer passes: clients then keep referrers
+ * Asks the first public registry, and hosted if it may have the name. If hosted lacks the API, its answer passes: clients then keep referrers
  * under a tag. If the public registry cannot be read, the answer is an error, never a shorter list.
  */
 async function listAll(
@@ -100,13 +103,14 @@ async function listAll(
 async function publicLists(
   proxy: Registry,
   exchange: Exchange,
-  { official }: Plan,
+  { order, official }: Plan,
   ask: AskAs,
   signal: AbortSignal,
 ): Promise<Listing[]> {
-  const list = await publicList(proxy, exchange, ask, signal)
-  if (!official || !isMissing(list)) return [list]
-  return [await publicList(proxy, { ...exchange, matched: official.matched }, ask, signal)]
+  const isAsked = order.some((one) => one !== 'hosted')
+  const list = isAsked ? await publicList(proxy, exchange, ask, signal) : undefined
+  if (list && !(official && isMissing(list))) return [list]
+  return [await publicList(proxy, { ...exchange, matched: (official as Plan).matched }, ask, signal)]
 }
 
 /** To read or to write a long list takes a while, so between two of them there is time for others. */

@@ -36,7 +36,7 @@ function follow(around: Surroundings, exchange: Exchange, plan: Plan): Promise<O
   const { matched, query, order, unasked } = plan
   const { request, client, room, openBody } = exchange
   const asked = { request, matched, query, client, room, openBody }
-  if (matched.route.entity === 'referrers' && order.some((one) => one !== 'hosted'))
+  if (matched.route.entity === 'referrers' && (plan.official || order.some((one) => one !== 'hosted')))
     return referrers(around, asked, plan)
   // A row that names only hosted passes its answer. A lookup that asks only hosted explains a 404.
   const isRowOfHosted = order.length === 1 && order[0] === 'hosted' && !unasked

@@ -5,13 +5,13 @@ import { isLaterPage } from '../registry/verdict.ts'
 import { askAs, type Exchange } from './exchange.ts'
 
 /**
- * A later page that a registry does not give, though it has the list, is `failed`: another registry's list would be a wrong page.
- * Any other answer stays as it is.
+ * A later page that a registry does not give, though it has the list, is `failed`: another registry's list would be a wrong page. One
+ * without tags is the last page of its list. Any other answer stays as it is.
  */
 export async function ownPage(exchange: Exchange, answer: Answer): Promise<Answer> {
   const { matched, query } = exchange
   const isMissing = answer.verdict === 'absent' || answer.verdict === 'denied'
-  if (matched.route.entity !== 'tags' || !isLaterPage(query) || !isMissing) return answer
+  if (matched.route.entity !== 'tags' || !isLaterPage(query) || !(isMissing || answer.isEmpty)) return answer
   const namespace = new URLSearchParams(query).get('ns')
   const first = new URLSearchParams({ n: '1', ...(namespace && { ns: namespace }) })
   const list = await askAs(exchange)(answer.from, {
@@ -21,7 +21,8 @@ export async function ownPage(exchange: Exchange, answer: Answer): Promise<Answe
   })
   list.later?.abandon()
   discard(list)
-  if (list.verdict === 'found') {
+  if (list.verdict === 'found' && !list.isEmpty) {
+    if (answer.isEmpty) return { ...answer, isEmpty: false }
     return { ...answer, verdict: 'failed', status: 502, reason: 'has this list of tags, but does not give this page' }
   }
   // What `later` would bring is the first page.

@@ -3,11 +3,11 @@ import { setImmediate } from 'node:timers'
 
 /** Turns of the event loop in a row that bring a connection: more are a burst. */
 const maxInRow = 32
-/** In a burst one request begins in this time; the rest of it is for accepting. If a turn takes longer, one begins in each. */
+/** In a burst at most one request begins in this time; the rest of it goes to accepting. If a turn takes longer, one begins in each. */
 const msPerRequest = 8
-/** Once the oldest request has waited so long, one begins in each turn: no fewer than connections come. */
+/** Once the next request in turn has waited so long, one begins in each turn of the event loop: as many as connections come. */
 const patientMs = 1000
-/** After a burst this many requests begin in one turn. */
+/** In a turn that is not of a burst this many may begin. */
 const perTurn = 8
 
 interface Waiting {
@@ -17,9 +17,9 @@ interface Waiting {
 }
 
 /**
- * Node accepts one connection in a turn of the event loop, and a request costs as much as ten of these. So a client whose connection is
- * behind a thousand others would wait until most of their requests are answered. Here they are accepted first. After each of its
- * requests a source waits for one request of every other source.
+ * Node accepts one connection in a turn of the event loop, and a request takes as long as to accept ten. So a client whose connection is
+ * behind a thousand others would wait until most of their requests are answered. Here they are accepted first. After each first request
+ * that begins, its source waits until every other source has begun one. Later requests of a connection do not wait.
  */
 export class Entrance {
   /** Milliseconds. */
