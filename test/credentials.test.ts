@@ -253,7 +253,8 @@ test('a helper that fails, cannot start, or is slow at first: the first requests
 
 test('a helper that hangs keeps no request waiting longer than a realm may take, and no registry is skipped for it', async () => {
   const file = join(folder, 'hangs-now')
-  const hangs = helper('hangs-at-times', `[ ! -e ${file} ] || sleep 1000`)
+  // Until its router has ended, which may be killed.
+  const hangs = helper('hangs-at-times', `[ ! -e ${file} ] || while kill -0 $PPID; do sleep 0.1; done`)
   hangs.gives('AWS', 'old-one')
   writeFileSync(file, '')
   const wanted = { authorization: basicOf('AWS', 'old-one') }
