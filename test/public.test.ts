@@ -333,6 +333,11 @@ test('an official image is known by its short name to a mount, to HEAD of its la
     const list = answer(200, {}, JSON.stringify({ schemaVersion: 2, manifests: [referrer] }))
     return (url.startsWith('/v2/library/hello/referrers/') ? list : having('library/hello'))(...given)
   }
+  await withSeveral({ proxy: hub, hosted: uploads }, { PROXY_NAMES: 'library/*' }, async (several) => {
+    const mount = `/v2/team/new/blobs/uploads/?mount=${digest}&from=hello`
+    assert.equal((await send(several.url, 'POST', mount)).status, 201)
+    assert.equal(stored.splice(0).join(''), layer)
+  })
   await withSeveral({ proxy: hub, hosted: uploads }, {}, async (several) => {
     for (const from of ['hello', 'docker.io/hello', 'library/hello']) {
       const mount = `/v2/team/new/blobs/uploads/?mount=${digest}&from=${from}`

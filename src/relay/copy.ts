@@ -5,7 +5,7 @@ import { checkOf, isCheckable } from '../registry/digest.ts'
 import { discard } from '../registry/registry.ts'
 import { isMissing } from '../registry/verdict.ts'
 import type { AskAs, Registries } from './exchange.ts'
-import { type PlanRules, planOf } from './plan.ts'
+import { type Plan, type PlanRules, planOf } from './plan.ts'
 
 export interface Copy extends Source {
   /** Path and query of an upload session of hosted. */
@@ -63,12 +63,11 @@ export function sourceOf(
   if (settings.copyLimit === 0 || !source.digest || !isCheckable(source.digest)) return undefined
   const plan = planOf(settings, 'GET', source, '')
   if ('refused' in plan) return undefined
-  const registry = plan.order.find((name) => name !== 'hosted')
-  if (!registry) return undefined
-  const places = [plan, ...(plan.official ? [plan.official] : [])].map(({ matched, query, fullName }) => {
-    return { path: matched.path + query, fullName }
-  })
-  return { registry, digest: source.digest, places }
+  const publicIn = ({ order }: Plan) => order.find((name) => name !== 'hosted')
+  const plans = [plan, ...(plan.official ? [plan.official] : [])].filter(publicIn)
+  const registry = plans[0] && publicIn(plans[0])
+  const places = plans.map(({ matched, query, fullName }) => ({ path: matched.path + query, fullName }))
+  return registry ? { registry, digest: source.digest, places } : undefined
 }
 
 /** The upload session that an answer of hosted opened, as clients know it. */
