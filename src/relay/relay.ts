@@ -21,15 +21,18 @@ export async function carryOut(around: Surroundings, exchange: Exchange): Promis
   const plan = planOf(around.settings, request.method, matched, query)
   if ('refused' in plan) return { response: refusalOf(request.method, plan), answers: [] }
   const outcome = await follow(around, exchange, plan)
-  const { headers } = outcome.response
   // OCI distribution-spec, "Registry Proxying".
-  if (plan.namespace) headers.set('OCI-Namespace', plan.namespace)
-  // The next page is asked for as this one was.
+  if (plan.namespace) outcome.response.headers.set('OCI-Namespace', plan.namespace)
+  if (['tags', 'referrers'].includes(matched.route.entity)) relink(outcome.response, exchange, plan)
+  return outcome
+}
+
+/** The next page is asked for as this one was. */
+function relink({ headers }: Response, { matched, query }: Exchange, plan: Plan): void {
   const links = headers.get('Link')
   const namespaces = new URLSearchParams(query).getAll('ns')
   const paths = [plan, plan.official].map((one) => one?.matched.path)
   if (links) headers.set('Link', linksAsAsked(links, paths, matched.path, namespaces))
-  return outcome
 }
 
 function follow(around: Surroundings, exchange: Exchange, plan: Plan): Promise<Outcome> {
