@@ -82,7 +82,7 @@ test('a host with several addresses is reached if one of those that are allowed 
     [['::1', '127.0.0.1'], true],
     [['127.0.0.2', '127.0.0.1', '::1'], true],
     [dead, false],
-    // No more than six are tried, whoever names them.
+    // The working address is the seventh: only six are tried.
     [[...dead, ...dead, '127.0.0.1'], false],
     [['169.254.169.254', '127.0.0.1'], true],
   ] as const) {

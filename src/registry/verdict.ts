@@ -84,7 +84,7 @@ export function isVagueHead(
   return entity === 'manifest' && (vagueOfManifests.includes(status) || (status === 200 && !isOfManifest(headers)))
 }
 
-/** Whether the fields of a 200 are those of a manifest. */
+/** Whether the header fields of a 200 show that it is a manifest. */
 function isOfManifest(headers: Headers): boolean {
   if (headers.get('Content-Length') === '0') return false
   return headers.has('Docker-Content-Digest') || manifestTypes.test(headers.get('Content-Type') ?? '')
@@ -133,15 +133,15 @@ export function isEmptyList(content: Uint8Array, query: string): boolean {
 export const isLaterPage = (query: string) =>
   [...new URLSearchParams(query).keys()].some((name) => name !== 'n' && name !== 'ns')
 
-/** sha256 and sha512 of nothing. */
+/** The digests of an empty blob. */
 const digestsOfNothing = [
   'sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855',
   'sha512:cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e',
 ]
 
 /**
- * Why a 200 to a blob is none, as far as its fields show: a web page, or nothing for a digest that is not of nothing. A layer may be a
- * web page too: it counts if its registry names the digest that was asked for.
+ * Why a 200 is not the blob that was asked for, by its header fields: it is a web page, or empty. A layer may be a web page too: it counts
+ * if the registry names its digest. An empty blob counts only if it was asked for.
  */
 export function faultOfBlob(headers: Headers, digest: string | undefined): string | undefined {
   if (isHtml(headers) && (!digest || headers.get('Docker-Content-Digest') !== digest)) return 'a web page'

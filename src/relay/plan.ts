@@ -111,7 +111,7 @@ function withOfficial(rules: PlanRules, plan: Plan): Plan {
   return { ...plan, official: asked }
 }
 
-/** The official image of Docker Hub that this name may be short for; empty if it is none. */
+/** The same request for the official image of Docker Hub, if the name may be its short form; else an empty list. */
 export function officialOf(rules: PlanRules, { path }: Match): Match[] {
   const matched = match('GET', path)
   const plan = 'refused' in matched ? undefined : planOf(rules, 'GET', matched, '')

@@ -4,7 +4,7 @@ import { Shortage } from './shortage.ts'
 
 /** The next address is tried too if the one before takes so long (RFC 8305, section 5). It covers a TLS handshake to the other end of the world. */
 const attemptMs = 1000
-/** Whoever names a host chooses how many addresses it has. */
+/** The owner of a host name decides how many addresses it has. */
 const maxAttempts = 6
 
 /** Connects to the first of these addresses that takes the connection. */

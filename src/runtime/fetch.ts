@@ -192,7 +192,7 @@ const addressesOf: Resolve = async (host) => {
 /** The host of an address, without the brackets of IPv6. */
 const hostOf = (url: string) => new URL(url).hostname.replace(/^\[|\]$/g, '')
 
-/** The addresses of a host that a registry at `senders` may lead to. Rejects with `ForbiddenAddress` if there is none. */
+/** The addresses of `host` that a registry at the addresses `senders` may redirect to. Rejects with `ForbiddenAddress` if no address is allowed. */
 async function checked(host: string, senders: readonly string[], resolve: Resolve): Promise<string[]> {
   const addresses = allowedOf(await resolve(host), senders)
   if (addresses.length === 0) throw new ForbiddenAddress(`${host} is at an address that this registry may not lead to`)
