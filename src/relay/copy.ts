@@ -109,8 +109,10 @@ export class Job {
   /** The client waits no more; the copy goes on. Only the copy reads the bodies of what it was told. */
   leaveClient(): Copied {
     this.#clientWaits = false
-    const answers = this.#answers.map((one) => ({ ...one, response: undefined }))
-    return { state: 'begun', answers, fullName: this.#fullName }
+    return this.#copied(
+      'begun',
+      this.#answers.map((one) => ({ ...one, response: undefined })),
+    )
   }
 
   /** Ends the copy. */
@@ -125,7 +127,7 @@ export class Job {
     const length = Number(blob.headers.get('Content-Length') ?? Number.NaN)
     if (blob.status !== 200 || !blob.response?.body || !(length <= this.#settings.copyLimit)) {
       this.#abort.abort()
-      return { state: 'unused', answers, fullName: this.#fullName }
+      return this.#copied('unused')
     }
     const { end, faultOf, ...content } = checked(blob.response.body, digest, this.#settings.idleTimeout, this.#abort)
     const target = `${session}${session.includes('?') ? '&' : '?'}digest=${digest}`
@@ -148,10 +150,14 @@ export class Job {
     else answers.push(stored)
     const isStored = stored.status === 201
     this.#onCopy(isStored ? (this.#clientWaits ? 'mounted' : 'late') : 'failed', length)
-    if (isStored) return { state: 'stored', answers, fullName: this.#fullName }
+    if (isStored) return this.#copied('stored')
     this.#abort.abort()
     endSession(registries.hosted, session, ask)
-    return { state: 'begun', answers, fullName: this.#fullName }
+    return this.#copied('begun')
+  }
+
+  #copied(state: Copied['state'], answers = this.#answers): Copied {
+    return { state, answers, fullName: this.#fullName }
   }
 
   /** The answer of the first place that has the blob, or else of the last one. */

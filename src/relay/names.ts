@@ -98,6 +98,12 @@ export function namespacesIn(query: string, rules: Pick<NameRules, 'aggregate'>)
   return [...new Set(named)].filter((one) => !own.includes(one))
 }
 
+/** Only the `ns` of a query, `?ns=…` or empty: a registry that serves several hosts needs it in every question. */
+export function namespaceIn(query: string): string {
+  const namespace = new URLSearchParams(query).get('ns')
+  return namespace ? `?ns=${namespace}` : ''
+}
+
 /** A query without `ns`, however that is written. The rest keeps its bytes. */
 export function withoutNamespace(query: string): string {
   if (query === '') return query

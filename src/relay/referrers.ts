@@ -9,6 +9,7 @@ import { isUnsure } from '../registry/verdict.ts'
 import { respond } from '../runtime/body.ts'
 import { type AskAs, askAs, type Exchange, type Outcome, registriesIn } from './exchange.ts'
 import { failure } from './failure.ts'
+import { namespaceIn } from './names.ts'
 import type { Plan } from './plan.ts'
 import type { Listed, Surroundings } from './surroundings.ts'
 
@@ -76,7 +77,7 @@ async function listAll(
   const hosted = order.find(({ role }) => role === 'hosted')
   const proxy = order.find(({ role }) => role === 'public') as Registry
   try {
-    const ofProxy = publicLists(proxy, { ...exchange, room: pages }, plan, ask, signal)
+    const ofProxy = officialOrNamed(proxy, { ...exchange, room: pages }, plan, ask, signal)
     // If hosted's list fails, nobody waits for this one.
     ofProxy.catch(() => {})
     const own =
@@ -85,13 +86,13 @@ async function listAll(
       hostedDecides.abort()
       return { answers: [own.answer] }
     }
-    const lists = await ofProxy
-    const answers = [...lists, ...(own ? [own] : [])].map(({ answer }) => answer)
-    const isDecided = own || lists.some(({ answer }) => answer.verdict === 'found')
-    if (!isDecided || answers.some((one) => isUnsure(one) || one.verdict === 'gone')) return { answers }
+    const list = await ofProxy
     // Hosted's come last: of several signatures cosign looks at the last one.
-    const all = own ? [...lists, own] : lists
-    const body = await inTurn(() => new TextEncoder().encode(joined(all, artifactTypeIn(query))))
+    const lists = own ? [list, own] : [list]
+    const answers = lists.map(({ answer }) => answer)
+    const isFound = answers.some(({ verdict }) => verdict === 'found')
+    if (!isFound || answers.some((one) => isUnsure(one) || one.verdict === 'gone')) return { answers }
+    const body = await inTurn(() => new TextEncoder().encode(joined(lists, artifactTypeIn(query))))
     room?.add(body.byteLength)
     return { answers, body }
   } finally {
@@ -99,18 +100,18 @@ async function listAll(
   }
 }
 
-/** The list of a public registry. An official image of Docker Hub may have been asked for by its short name. */
-async function publicLists(
+/** The list of a public registry, under the name that was asked for or that of an official image of Docker Hub. */
+async function officialOrNamed(
   proxy: Registry,
   exchange: Exchange,
   { order, official }: Plan,
   ask: AskAs,
   signal: AbortSignal,
-): Promise<Listing[]> {
-  const isAsked = order.some((one) => one !== 'hosted')
-  const list = isAsked ? await publicList(proxy, exchange, ask, signal) : undefined
-  if (list && !(official && isMissing(list))) return [list]
-  return [await publicList(proxy, { ...exchange, matched: (official as Plan).matched }, ask, signal)]
+): Promise<Listing> {
+  const mayAsk = order.some((one) => one !== 'hosted')
+  const named = mayAsk ? await publicList(proxy, exchange, ask, signal) : undefined
+  if (named && !(official && isMissing(named))) return named
+  return publicList(proxy, { ...exchange, matched: (official as Plan).matched }, ask, signal)
 }
 
 /** To read or to write a long list takes a while, so between two of them there is time for others. */
@@ -140,12 +141,6 @@ async function publicList(proxy: Registry, exchange: Exchange, ask: AskAs, signa
   if (subject.verdict !== 'found') return tagged
   const reason = 'denies the referrers of an image that it has'
   return { answer: { ...tagged.answer, verdict: 'failed', status: 502, reason }, descriptors: [] }
-}
-
-/** A registry that serves several hosts needs `ns` in every question. */
-function namespaceIn(query: string): string {
-  const namespace = new URLSearchParams(query).get('ns')
-  return namespace ? `?ns=${namespace}` : ''
 }
 
 /** The query of a next page, with the `ns` of the first. */

@@ -3,6 +3,7 @@ import type { Answer } from '../registry/answer.ts'
 import { discard } from '../registry/registry.ts'
 import { isLaterPage } from '../registry/verdict.ts'
 import { askAs, type Exchange } from './exchange.ts'
+import { namespaceIn } from './names.ts'
 
 /**
  * A later page that a registry does not give, though it has the list, is `failed`: another registry's list would be a wrong page. One
@@ -12,10 +13,8 @@ export async function ownPage(exchange: Exchange, answer: Answer): Promise<Answe
   const { matched, query } = exchange
   const isMissing = answer.verdict === 'absent' || answer.verdict === 'denied'
   if (matched.route.entity !== 'tags' || !isLaterPage(query) || !(isMissing || answer.isEmpty)) return answer
-  const namespace = new URLSearchParams(query).get('ns')
-  const first = new URLSearchParams({ n: '1', ...(namespace && { ns: namespace }) })
   const list = await askAs(exchange)(answer.from, {
-    target: `${matched.path}?${first}`,
+    target: `${matched.path}?n=1${namespaceIn(query).replace('?', '&')}`,
     read: 'error',
     purpose: 'lookup',
   })
